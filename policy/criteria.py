@@ -1,0 +1,87 @@
+"""Four known scheduling measures of (pod, node). An actor's bids weigh them; constant bids are the known heuristics."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policy.cluster import ClusterState, Demand, FloatArray
+
+CRITERIA_NAMES: Final = ("headroom", "balance", "expected_speed", "constant")
+CRITERIA_COUNT: Final = len(CRITERIA_NAMES)
+
+FASTEST_SPEED: Final = 2.0
+"""Node speed that `expected_speed` maps to 1; faster nodes are clipped. Assumption: no core is twice the reference."""
+
+EXPECTED_USE_RATIO: Final = 0.65
+"""Expected use over request of a pod not measured yet.
+
+Middle of use over limit with and without autopilot, 0.54 and 0.77 (Rzadca et al., "Autopilot", EuroSys 2020: slack of 46 % and 23 %).
+"""
+
+CONTENTION_KNEE: Final = 0.6
+"""Use of the node from which neighbours slow each other. Assumption, as `policy.observation.PRESSURE_KNEE`."""
+
+CONTENTION_SLOPE: Final = 0.5
+"""Share of the rate lost at full use to cache and memory bandwidth.
+
+Middle of the range 0.49-0.99 of throughput kept by co-located jobs in Gavel (Narayanan et al., OSDI 2020), scaled to a
+full node.
+"""
+
+
+def headroom(state: ClusterState, demand: Demand) -> FloatArray:
+    """kube-scheduler's LeastAllocated over 100: mean over CPU and memory of the share left after the pod, ``[..., n]``.
+
+    Source: kubernetes pkg/scheduler/framework/plugins/noderesources/least_allocated.go. A resource asked for beyond
+    what is allocatable counts 0.
+    """
+    cpu, memory = _requested_fractions(state, demand)
+    return (np.maximum(1.0 - cpu, 0.0) + np.maximum(1.0 - memory, 0.0)) / 2.0
+
+
+def balance(state: ClusterState, demand: Demand) -> FloatArray:
+    """kube-scheduler's BalancedAllocation over 100: 1 - standard deviation of the requested fractions, ``[..., n]``.
+
+    Source: kubernetes pkg/scheduler/framework/plugins/noderesources/balanced_allocation.go, where fractions are capped
+    at 1 and the deviation of two of them is half their difference.
+    """
+    cpu, memory = _requested_fractions(state, demand)
+    result: FloatArray = 1.0 - np.abs(np.minimum(cpu, 1.0) - np.minimum(memory, 1.0)) / 2.0
+    return result
+
+
+def expected_speed(state: ClusterState, demand: Demand) -> FloatArray:
+    """Relative rate the pod would run at, ``[..., n]``, 0..1: speed x CPU share x contention, over `FASTEST_SPEED`.
+
+    CPU share is 1 until the use expected with the pod exceeds the node; contention takes `CONTENTION_SLOPE` of the rate
+    linearly between `CONTENTION_KNEE` and full use.
+    """
+    used = (state.cpu_used + EXPECTED_USE_RATIO * demand.cpu) / state.cpu_allocatable
+    share = 1.0 / np.maximum(used, 1.0)
+    past_knee = np.clip((used - CONTENTION_KNEE) / (1.0 - CONTENTION_KNEE), 0.0, 1.0)
+    rate = state.node_speed * share * (1.0 - CONTENTION_SLOPE * past_knee)
+    return np.clip(rate / FASTEST_SPEED, 0.0, 1.0)
+
+
+def evaluate(state: ClusterState, demand: Demand) -> NDArray[np.float32]:
+    """All four criteria in the order of `CRITERIA_NAMES`: float32 ``[..., n, 4]`` in [0, 1].
+
+    The last is constantly 1: the bid on it is the node's reserve price.
+    """
+    out = np.empty((*state.shape, CRITERIA_COUNT), dtype=np.float32)
+    out[..., 0] = headroom(state, demand)
+    out[..., 1] = balance(state, demand)
+    out[..., 2] = expected_speed(state, demand)
+    out[..., 3] = 1.0
+    return out
+
+
+def _requested_fractions(state: ClusterState, demand: Demand) -> tuple[FloatArray, FloatArray]:
+    """Requested CPU and memory after this pod, over allocatable; each ``[..., n]``."""
+    return (
+        (state.cpu_requested + demand.cpu) / state.cpu_allocatable,
+        (state.memory_requested + demand.memory) / state.memory_allocatable,
+    )

@@ -1,0 +1,109 @@
+"""Scores kept for each class of pods and row version, so that only rows that changed are scored again. Exact."""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policy.cluster import ClusterState, PodDemand
+from policy.errors import InvalidInputError
+from policy.scorers import Scorer
+
+NEVER: Final = -1
+"""Row version of a preference that was never computed; versions of a `ClusterState` are >= 0."""
+
+
+@dataclass(slots=True)
+class _Kept:
+    """Preferences ``[n]`` of one class of pods and the row versions ``[n]`` they were computed at."""
+
+    preferences: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    versions: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    def resize(self, rows: int) -> None:
+        """Grow to hold `rows` rows; new ones count as never computed."""
+        known = len(self.versions)
+        if rows > known:
+            self.preferences = np.concatenate([self.preferences, np.zeros(rows - known, dtype=np.float32)])
+            self.versions = np.concatenate([self.versions, np.full(rows - known, NEVER, dtype=np.int64)])
+
+
+class IncrementalPreferences:
+    """Remembers a local scorer's answers and asks it again only about rows whose version moved.
+
+    Not thread safe: one owner calls it. The answer equals the scorer's own for the same state, row by row.
+
+    Args:
+        scorer: a scorer with `local` true.
+        classes: how many demands to remember; the least recently used is dropped.
+
+    Raises:
+        InvalidInputError: the scorer is not local, or `classes` is not positive.
+    """
+
+    def __init__(self, scorer: Scorer, classes: int = 256) -> None:
+        if not scorer.local:
+            raise InvalidInputError(f"scorer {scorer.name!r} is not local: its answers cannot be kept by row")
+        if classes < 1:
+            raise InvalidInputError(f"classes is {classes}; give a positive number")
+        self.scorer = scorer
+        self._classes = classes
+        self._kept: OrderedDict[PodDemand, _Kept] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many classes of pods are remembered."""
+        return len(self._kept)
+
+    def stale(self, state: ClusterState, demand: PodDemand, rows: NDArray[np.intp] | None = None) -> NDArray[np.intp]:
+        """Rows of `rows` (default: all) whose preference for this demand must be computed."""
+        kept = self._kept.get(demand)
+        wanted = np.arange(len(state), dtype=np.intp) if rows is None else rows
+        if kept is None:
+            return wanted
+        kept.resize(len(state))
+        moved: NDArray[np.bool_] = kept.versions[wanted] != state.version[wanted]
+        return np.asarray(wanted[moved], dtype=np.intp)
+
+    def preferences(
+        self, state: ClusterState, demand: PodDemand, rows: NDArray[np.intp] | None = None
+    ) -> NDArray[np.float32]:
+        """Preferences of `rows` (default: all) in that order; the scorer is called at most once, for stale rows.
+
+        Raises:
+            ScoringError: the scorer failed; nothing wrong is remembered.
+        """
+        stale = self.stale(state, demand, rows)
+        fresh = None
+        if len(stale):
+            fresh = self.scorer.preferences(state.take(stale), demand)
+        return self.store(state, demand, stale, fresh, rows)
+
+    def store(
+        self,
+        state: ClusterState,
+        demand: PodDemand,
+        stale: NDArray[np.intp],
+        fresh: NDArray[np.floating[Any]] | None,
+        rows: NDArray[np.intp] | None = None,
+        versions: NDArray[np.int64] | None = None,
+    ) -> NDArray[np.float32]:
+        """Remember `fresh` (for the rows `stale`, computed at `versions`, default: the state's) and read `rows`."""
+        kept = self._kept.get(demand)
+        if kept is None:
+            kept = self._kept[demand] = _Kept()
+            while len(self._kept) > self._classes:
+                self._kept.popitem(last=False)
+        self._kept.move_to_end(demand)
+        kept.resize(len(state))
+        if fresh is not None:
+            kept.preferences[stale] = fresh
+            kept.versions[stale] = state.version[stale] if versions is None else versions
+        return kept.preferences.copy() if rows is None else kept.preferences[rows]
+
+    def clear(self) -> None:
+        """Forget everything: the scorer changed, or rows were given to other nodes."""
+        self._kept.clear()

@@ -1,0 +1,73 @@
+"""What turns state and demand into preferences: the protocol, and the scorer made of trained actors."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policy import criteria
+from policy.actors import Actors
+from policy.cluster import ClusterState, Demand
+from policy.errors import NonFinitePreferenceError
+from policy.observation import observe
+
+Preferences = NDArray[np.floating[Any]]
+
+
+@runtime_checkable
+class Scorer(Protocol):
+    """Anything that says how much each node wants this pod.
+
+    Attributes:
+        name: identifier on metrics, decisions and reports.
+        local: True if a node's preference depends on its own row and the demand alone, so that scores can be kept
+            until the row changes.
+    """
+
+    @property
+    def name(self) -> str:
+        """Identifier of the scorer."""
+        ...
+
+    @property
+    def local(self) -> bool:
+        """Whether each node's answer depends on its own row alone."""
+        ...
+
+    def preferences(self, state: ClusterState, demand: Demand) -> Preferences:
+        """Preference of every node, ``[..., n]`` for columns of shape ``[..., n]``; higher is better.
+
+        Raises:
+            ScoringError: no finite preference can be given.
+        """
+        ...
+
+
+class ActorScorer:
+    """The trained policy: each node's agent bids on the four criteria; its preference is the sum of bid x criterion."""
+
+    local = True
+
+    def __init__(self, actors: Actors, name: str = "policy") -> None:
+        self._actors = actors
+        self.name = name
+
+    def preferences(self, state: ClusterState, demand: Demand) -> NDArray[np.float32]:
+        """Float32 ``[..., n]``; raises `NonFinitePreferenceError` where a bid is NaN or infinite."""
+        bids = self._actors.bids(observe(state, demand))
+        result = combine(bids, criteria.evaluate(state, demand))
+        if not np.isfinite(result).all():
+            raise NonFinitePreferenceError(f"scorer {self.name}: the actor's bids are not all finite")
+        return result
+
+    def bids(self, state: ClusterState, demand: Demand) -> NDArray[np.float32]:
+        """The bids alone, ``[..., n, 4]`` in [-1, 1], for explanations."""
+        return self._actors.bids(observe(state, demand))
+
+
+def combine(bids: NDArray[np.float32], measures: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Preference: sum over the four of bid x criterion; ``[..., n, 4]`` twice to ``[..., n]``."""
+    result: NDArray[np.float32] = np.einsum("...k,...k->...", bids, measures)
+    return result
