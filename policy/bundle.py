@@ -43,7 +43,7 @@ class Manifest:
         model_sha256: sha256 (hex) of actor.onnx.
         opset: ONNX opset of the model.
         parameters: number of trained parameters of the actor.
-        temperature: temperature of the placement softmax in training; the service turns preferences to priorities with it.
+        temperature: temperature of the placement softmax in training; priorities are made with it.
         training: provenance: command, configuration, seeds, scenario, versions.
         parity: recorded vectors: ``observations`` [m, 8] and the ``bids`` [m, 4] torch gave for them.
     """

@@ -18,7 +18,8 @@ FASTEST_SPEED: Final = 2.0
 EXPECTED_USE_RATIO: Final = 0.65
 """Expected use over request of a pod not measured yet.
 
-Middle of use over limit with and without autopilot, 0.54 and 0.77 (Rzadca et al., "Autopilot", EuroSys 2020: slack of 46 % and 23 %).
+Middle of use over limit without and with autopilot, 0.54 and 0.77 (Rzadca et al., "Autopilot", EuroSys 2020: slack of
+46 % and 23 %).
 """
 
 CONTENTION_KNEE: Final = 0.6

@@ -1,0 +1,59 @@
+"""The four criteria against kube-scheduler's formulas, and their range."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policy import criteria
+from policy.cluster import ClusterState, PodDemand
+from tests.policy.states import demands, random_state
+
+
+def node(*, requested: tuple[float, float] = (0.0, 0.0), used: float = 0.0, speed: float = 1.0) -> ClusterState:
+    """One node of 10 cores and 100 GiB."""
+    return replace(
+        ClusterState.idle([10.0], [100.0], [speed]),
+        cpu_requested=np.array([requested[0]]),
+        memory_requested=np.array([requested[1]]),
+        cpu_used=np.array([used]),
+    )
+
+
+POD = PodDemand(cpu=2.0, memory=10.0, urgency=0.5)
+
+
+@pytest.mark.parametrize(
+    ("requested", "headroom", "balance"),
+    [
+        ((0.0, 0.0), (0.8 + 0.9) / 2, 0.95),
+        ((3.0, 40.0), (0.5 + 0.5) / 2, 1.0),
+        ((8.0, 0.0), (0.0 + 0.9) / 2, 0.55),
+        ((12.0, 90.0), 0.0, 1.0),
+    ],
+    ids=["empty", "balanced", "CPU full", "overcommitted"],
+)
+def test_requests_give_kube_schedulers_scores(requested: tuple[float, float], headroom: float, balance: float) -> None:
+    assert criteria.headroom(node(requested=requested), POD)[0] == pytest.approx(headroom)
+    assert criteria.balance(node(requested=requested), POD)[0] == pytest.approx(balance)
+
+
+@pytest.mark.parametrize(
+    ("used", "speed", "expected"),
+    [(0.0, 1.0, 0.5), (0.0, 1.6, 0.8), (6.7, 1.0, 0.375), (8.7, 1.0, 0.25), (18.7, 1.0, 0.125), (0.0, 3.0, 1.0)],
+    ids=["idle", "fast", "half way past the knee", "full", "twice full", "clipped"],
+)
+def test_expected_speed_is_speed_times_share_times_contention(used: float, speed: float, expected: float) -> None:
+    assert criteria.expected_speed(node(used=used, speed=speed), POD)[0] == pytest.approx(expected)
+
+
+@given(seed=st.integers(0, 2**32 - 1), demand=demands)
+def test_criteria_stay_between_zero_and_one(seed: int, demand: PodDemand) -> None:
+    measured = criteria.evaluate(random_state(np.random.default_rng(seed), 8), demand)
+    assert measured.shape == (8, criteria.CRITERIA_COUNT)
+    assert ((measured >= 0.0) & (measured <= 1.0)).all()
+    assert (measured[:, 3] == 1.0).all()

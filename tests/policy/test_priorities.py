@@ -1,0 +1,45 @@
+"""Preferences to priorities: integers 0..10, monotone, fine near the top."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from policy.errors import InvalidInputError, NonFinitePreferenceError
+from policy.priorities import MAX_PRIORITY, priorities
+
+finite = st.floats(-4.0, 4.0, width=32)
+
+
+@given(st.lists(finite, min_size=1, max_size=50), st.floats(0.01, 1.0))
+def test_priorities_are_integers_in_range_and_monotone(values: list[float], temperature: float) -> None:
+    preferences = np.array(values, dtype=np.float32)
+    given_priorities = priorities(preferences, temperature)
+    assert given_priorities.dtype == np.int64
+    assert given_priorities.min() >= 0
+    assert given_priorities.max() == MAX_PRIORITY
+    assert given_priorities[preferences.argmax()] == MAX_PRIORITY
+    assert (np.diff(given_priorities[np.argsort(preferences)]) >= 0).all()
+
+
+def test_the_levels_are_spent_near_the_top() -> None:
+    got = priorities(np.array([0.0, -0.01, -0.05, -0.1, -0.3, -1.0]), temperature=0.1)
+    assert got.tolist() == [10, 9, 6, 4, 0, 0]
+
+
+def test_no_nodes_give_no_priorities() -> None:
+    assert priorities(np.empty(0)).shape == (0,)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
+def test_preferences_that_are_not_finite_are_refused_with_the_row_named(bad: float) -> None:
+    with pytest.raises(NonFinitePreferenceError, match="row 1"):
+        priorities(np.array([0.0, bad, 1.0]))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, np.nan, np.inf])
+def test_a_temperature_that_is_not_positive_is_refused(temperature: float) -> None:
+    with pytest.raises(InvalidInputError, match="temperature"):
+        priorities(np.array([0.0]), temperature)
