@@ -1,0 +1,73 @@
+# Every target does its own set-up: a fresh clone and a Python between 3.11 and 3.13 are enough.
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Whoever runs one test: make test PYTEST_ARGS="tests/policy -k bundle"
+PYTEST_ARGS ?=
+
+.PHONY: help setup demo test lint bench control-plane train evaluate pins clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] <= (3, 13))' \
+	  || { echo "need Python 3.11, 3.12 or 3.13, found $$($(PYTHON) --version 2>&1); set PYTHON=..." >&2; exit 1; }
+	@echo "making $(VENV)"
+	@$(PYTHON) -m venv $(VENV)
+
+# The stamps order the installs: serving alone is enough for the demo; the rest is a superset with the same pins.
+$(VENV)/.serving: requirements/serve.txt requirements/build.txt pyproject.toml | $(BIN)/python
+	@echo "installing the serving requirements"
+	@$(PIP) --require-hashes -r requirements/build.txt
+	@$(PIP) --require-hashes -r requirements/serve.txt
+	@$(PIP) --no-deps --no-build-isolation --editable .
+	@touch $@
+
+$(VENV)/.everything: requirements/test.txt $(VENV)/.serving
+	@echo "installing the training, test and development requirements"
+	@$(PIP) --require-hashes -r requirements/test.txt
+	@touch $@
+
+setup: $(VENV)/.everything ## Make .venv with everything: serving, training, tests, linters
+
+demo: $(VENV)/.serving ## Serve a simulated cluster with the shipped policy, live (DEMO_SECONDS=60 to stop by itself)
+	@$(BIN)/maddpg-extender demo
+
+test: lint ## Everything that proves the project, the real control plane included
+	@$(BIN)/python -m pytest --cov --cov-report=term --cov-report=xml:build/coverage.xml $(PYTEST_ARGS)
+
+lint: $(VENV)/.everything ## Format, lint, types and import contracts
+	@$(BIN)/ruff format --check
+	@$(BIN)/ruff check
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+
+bench: $(VENV)/.everything ## Measure the actor and the service against a do-nothing extender; writes build/bench.json
+	@$(BIN)/python -m tests.bench
+
+control-plane: $(VENV)/.everything ## Build (once) etcd, kube-apiserver, kube-scheduler, KWOK and the rest for the tests
+	@$(BIN)/python -m tests.control_plane.binaries
+
+train: $(VENV)/.everything ## Train the policy that ships, as its model card says; writes runs/default
+	@$(BIN)/maddpg-train run --config training/configs/default.yaml --out runs/default
+
+evaluate: $(VENV)/.everything ## Evaluate the shipped policy against every heuristic; writes build/evaluation
+	@$(BIN)/maddpg-train evaluate policy/models/default --out build/evaluation
+
+pins: $(VENV)/.everything ## Resolve requirements/*.txt again from pyproject.toml
+	@COMPILE="$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --python-version 3.11 --custom-compile-command 'make pins'"; \
+	$$COMPILE pyproject.toml --extra train --extra test --extra dev -o requirements/test.txt; \
+	$$COMPILE pyproject.toml -c requirements/test.txt -o requirements/serve.txt; \
+	$$COMPILE pyproject.toml -c requirements/test.txt --extra train -o requirements/train.txt; \
+	$$COMPILE --group build -o requirements/build.txt
+
+clean: ## Remove what the other targets made here (the cache of control plane binaries stays)
+	rm -rf $(VENV) build dist .mypy_cache .ruff_cache .pytest_cache .import_linter_cache .hypothesis .coverage .coverage.*
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
