@@ -1,0 +1,1 @@
+"""What the service knows of the cluster, and where it learns it."""

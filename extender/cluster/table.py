@@ -1,0 +1,508 @@
+"""The owner of the columns behind `policy.cluster.ClusterState`: every change of what is known goes through here.
+
+One writer. All changes happen on the thread of one event loop (`claim` makes the calling thread the owner, and a change
+from any other raises `OwnershipError`); no method awaits, so nothing that runs on the loop ever sees a half-written
+row, and no lock stands on the hot path. A worker thread never reads the table: it is given copies of rows that the loop
+took (`ClusterState.take`). A lock would let sources write from their own threads, but then a request would wait for
+whichever batch holds it, and every reader would have to remember to take it.
+
+Sums of requests are kept as integers (billionths of a core, bytes), so that any history of pods coming and going ends
+exactly where a fresh list would; the float columns are derived from them.
+
+Units everywhere: CPU in cores, memory in GiB, times in seconds since the epoch (the table compares times of binding
+with times of measurement, which other machines stamp).
+
+Excluded on purpose: what Kubernetes objects look like (`extender.cluster.kubernetes`), scoring (`policy`).
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+import time
+from collections.abc import Callable, Collection, Sequence
+from dataclasses import dataclass, field
+from itertools import repeat
+from typing import Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extender.cluster.assumed import AssumedPlacements, Assumption
+from extender.errors import OwnershipError
+from policy.cluster import REFERENCE_SPEED, ClusterState
+from policy.criteria import EXPECTED_USE_RATIO
+from policy.errors import InvalidInputError
+from policy.observation import estimated_pressure
+
+NANO: Final = 1_000_000_000
+GIB: Final = 1 << 30
+UNKNOWN: Final = -1
+"""Row of a node that the table does not know."""
+
+INITIAL_CAPACITY: Final = 64
+ASSUMED_TIME_LIMIT: Final = 30.0
+"""Default time limit of an assumed placement, seconds."""
+
+
+class PodListener(Protocol):
+    """Is told what became of pods; called on the owner's thread, and must not change the table."""
+
+    def pod_bound(self, uid: str, node: str, at: float) -> None:
+        """The watch shows the pod on this node for the first time."""
+        ...
+
+    def pod_removed(self, uid: str, reason: str, at: float) -> None:
+        """The pod is gone, or ended; `reason` is one word such as "deleted", "succeeded", "failed", "evicted"."""
+        ...
+
+
+@dataclass(slots=True)
+class _Pod:
+    """What one pod holds on one node: billionths of a core, bytes; `unmeasured` while its use is only expected."""
+
+    node: str
+    cpu: int
+    memory: int
+    since: float
+    assumed: bool
+    unmeasured: bool = True
+
+
+@dataclass(slots=True)
+class _Node:
+    """Truth behind one row. Sums are integers; measurements are floats in cores and GiB."""
+
+    row: int
+    ready: bool
+    pods: set[str] = field(default_factory=set)
+    requested_cpu: int = 0
+    requested_memory: int = 0
+    unmeasured_cpu: int = 0
+    unmeasured_memory: int = 0
+    measured_cpu: float = 0.0
+    measured_memory: float = 0.0
+    measured_pressure: float | None = None
+    measured_at: float = -math.inf
+
+
+class ClusterTable:
+    """Rows of nodes, the pods on them, and the measurements of them.
+
+    Args:
+        capacity: rows to begin with; doubled whenever they run out.
+        assumed_time_limit: seconds an unconfirmed placement is believed.
+        clock: seconds since the epoch.
+    """
+
+    def __init__(
+        self,
+        capacity: int = INITIAL_CAPACITY,
+        assumed_time_limit: float = ASSUMED_TIME_LIMIT,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if capacity < 1:
+            raise InvalidInputError(f"capacity is {capacity}; give a positive number of rows")
+        self._state = ClusterState.idle(np.ones(capacity), np.ones(capacity))
+        self._names: list[str | None] = [None] * capacity
+        self._free = list(range(capacity - 1, -1, -1))
+        self._nodes: dict[str, _Node] = {}
+        self._rows: dict[str, int] = {}
+        self._pods: dict[str, _Pod] = {}
+        self._homeless: dict[str, set[str]] = {}
+        self._dirty: dict[str, _Node] = {}
+        self._assumed = AssumedPlacements(assumed_time_limit)
+        self._listeners: list[PodListener] = []
+        self._row_listeners: list[Callable[[int, str], None]] = []
+        self._clock = clock
+        self._version = 0
+        self._owner: int | None = None
+        self._ready = 0
+
+    # ---- reading -------------------------------------------------------------------------------------------------
+
+    @property
+    def state(self) -> ClusterState:
+        """The live columns, ``[capacity]``. Rows without a node hold 1 core, 1 GiB and nothing else: never score them.
+
+        Reading it brings the columns up to date with every change made before. The object is replaced when the table
+        grows: take it anew for each decision, and keep copies, not views.
+        """
+        if self._dirty:
+            self._derive()
+        return self._state
+
+    @property
+    def node_count(self) -> int:
+        """Nodes known."""
+        return len(self._nodes)
+
+    @property
+    def ready_count(self) -> int:
+        """Nodes known to be ready."""
+        return self._ready
+
+    @property
+    def pod_count(self) -> int:
+        """Pods seen on a node by the watch; assumed ones are not counted."""
+        return len(self._pods) - len(self._assumed)
+
+    @property
+    def assumed_count(self) -> int:
+        """Pods whose placement is assumed, not seen."""
+        return len(self._assumed)
+
+    def node_names(self) -> list[str]:
+        """Names of all nodes, in no particular order."""
+        return list(self._nodes)
+
+    def name_of(self, row: int) -> str | None:
+        """Name of the node in this row; None for a free one."""
+        return self._names[row]
+
+    def rows_of(self, names: Sequence[str]) -> NDArray[np.intp]:
+        """Row of each node, int ``[len(names)]``; `UNKNOWN` for nodes that are not known."""
+        return np.fromiter(map(self._rows.get, names, repeat(UNKNOWN)), dtype=np.intp, count=len(names))
+
+    def node_of(self, uid: str) -> str | None:
+        """Node the pod is on, seen or assumed; None if neither."""
+        pod = self._pods.get(uid)
+        return None if pod is None else pod.node
+
+    # ---- owning and listening ------------------------------------------------------------------------------------
+
+    def claim(self) -> None:
+        """Make the calling thread the only one that may change the table from now on."""
+        self._owner = threading.get_ident()
+
+    def subscribe(self, listener: PodListener) -> None:
+        """Tell `listener` of every pod that is bound or removed."""
+        self._listeners.append(listener)
+
+    def subscribe_rows(self, listener: Callable[[int, str], None]) -> None:
+        """Call ``listener(row, name)`` whenever a row is given to a node; now too, for the rows already given."""
+        self._row_listeners.append(listener)
+        for name, row in self._rows.items():
+            listener(row, name)
+
+    # ---- nodes ---------------------------------------------------------------------------------------------------
+
+    def upsert_node(
+        self, name: str, cpu: float, memory: float, speed: float = REFERENCE_SPEED, ready: bool = True
+    ) -> bool:
+        """Add a node or change what is known of it.
+
+        Args:
+            name: `metadata.name`.
+            cpu: allocatable CPU, cores.
+            memory: allocatable memory, GiB.
+            speed: speed per core relative to the reference core.
+            ready: the node's Ready condition; reported, not scored (kube-scheduler filters on it).
+
+        Returns:
+            Whether the node is kept. One whose allocatable CPU or memory, or whose speed, is not a positive finite
+            number cannot be scored: it is forgotten, and gets the neutral priority of unknown nodes.
+        """
+        self._check_owner()
+        if not all(math.isfinite(value) and value > 0.0 for value in (cpu, memory, speed)):
+            self.remove_node(name)
+            return False
+        node = self._nodes.get(name)
+        if node is None:
+            node = self._add(name, ready)
+        self._ready += int(ready) - int(node.ready)
+        node.ready = ready
+        state, row = self._state, node.row
+        changed = (
+            state.cpu_allocatable[row] != cpu
+            or state.memory_allocatable[row] != memory
+            or state.node_speed[row] != speed
+        )
+        if changed:
+            state.cpu_allocatable[row] = cpu
+            state.memory_allocatable[row] = memory
+            state.node_speed[row] = speed
+            self._bump(row)
+            self._dirty[name] = node
+        return True
+
+    def remove_node(self, name: str) -> bool:
+        """Forget a node and free its row; pods still seen on it wait for its return. Returns whether it was known."""
+        self._check_owner()
+        node = self._nodes.pop(name, None)
+        if node is None:
+            return False
+        del self._rows[name]
+        self._dirty.pop(name, None)
+        self._ready -= int(node.ready)
+        self._names[node.row] = None
+        self._free.append(node.row)
+        if node.pods:
+            self._homeless[name] = node.pods
+        for column in (self._state.cpu_allocatable, self._state.memory_allocatable, self._state.node_speed):
+            column[node.row] = 1.0
+        for column in (
+            self._state.cpu_requested,
+            self._state.memory_requested,
+            self._state.cpu_used,
+            self._state.memory_used,
+            self._state.cpu_pressure,
+        ):
+            column[node.row] = 0.0
+        self._bump(node.row)
+        return True
+
+    def keep_only_nodes(self, names: Collection[str]) -> int:
+        """Forget every node that is not in `names` (pass a set): what a list must do. Returns how many."""
+        gone = [name for name in self._nodes if name not in names]
+        for name in gone:
+            self.remove_node(name)
+        return len(gone)
+
+    # ---- pods ----------------------------------------------------------------------------------------------------
+
+    def pod_bound(self, uid: str, node: str, cpu: float, memory: float, since: float | None = None) -> None:
+        """The watch shows this pod on this node; call it again whenever anything of it changed.
+
+        Ends the assumption about it. The node may be unknown still: the pod counts once it appears.
+
+        Args:
+            uid: `metadata.uid`.
+            node: `spec.nodeName`.
+            cpu: CPU request, cores, as `extender.quantities` computes it for the whole pod.
+            memory: memory request, GiB.
+            since: when it was bound (condition PodScheduled), seconds since the epoch; default: now. Its use counts as
+                expected until a measurement whose interval starts later.
+        """
+        self._check_owner()
+        now = self._clock()
+        known = self._pods.get(uid)
+        first = known is None or known.assumed or known.node != node
+        if known is not None:
+            self._take_off(uid, known)
+            self._assumed.end(uid)
+        since = now if since is None else since
+        self._put_on(uid, _Pod(node, _nano(cpu, "cpu"), _bytes(memory), since, assumed=False))
+        if first:
+            for listener in self._listeners:
+                listener.pod_bound(uid, node, now)
+
+    def pod_removed(self, uid: str, reason: str = "deleted") -> bool:
+        """The pod is deleted or has ended, bound or not. Returns whether anything was known of it."""
+        self._check_owner()
+        self._assumed.end(uid)
+        pod = self._pods.get(uid)
+        if pod is not None:
+            self._take_off(uid, pod)
+        now = self._clock()
+        for listener in self._listeners:
+            listener.pod_removed(uid, reason, now)
+        return pod is not None
+
+    def keep_only_pods(self, uids: Collection[str]) -> int:
+        """Remove every pod seen earlier that is not in `uids` (pass a set); assumed ones stay. Returns how many."""
+        gone = [uid for uid, pod in self._pods.items() if uid not in uids and not pod.assumed]
+        for uid in gone:
+            self.pod_removed(uid, "deleted")
+        return len(gone)
+
+    def assume(self, uid: str, node: str, cpu: float, memory: float) -> bool:
+        """Believe that the pod goes to this node until the watch shows it; see `extender.cluster.assumed`.
+
+        Returns whether it is believed: a pod that the watch already showed on a node is not moved.
+        """
+        self._check_owner()
+        known = self._pods.get(uid)
+        if known is not None:
+            if not known.assumed:
+                return False
+            self._take_off(uid, known)
+        now = self._clock()
+        self._assumed.add(Assumption(uid, node, now))
+        self._put_on(uid, _Pod(node, _nano(cpu, "cpu"), _bytes(memory), now, assumed=True))
+        return True
+
+    def withdraw(self, uid: str) -> bool:
+        """Stop believing in an assumed placement: the attempt is known to have failed. Returns whether it was."""
+        self._check_owner()
+        if self._assumed.end(uid) is None:
+            return False
+        self._take_off(uid, self._pods[uid])
+        return True
+
+    def expire_assumed(self) -> int:
+        """End the assumptions older than their time limit; returns how many."""
+        self._check_owner()
+        expired = self._assumed.expired(self._clock())
+        for assumption in expired:
+            self._take_off(assumption.uid, self._pods[assumption.uid])
+        return len(expired)
+
+    # ---- usage ---------------------------------------------------------------------------------------------------
+
+    def set_usage(self, node: str, cpu: float, memory: float, pressure: float | None, measured_at: float) -> bool:
+        """Record a measurement of a node.
+
+        Args:
+            node: its name.
+            cpu: CPU use, cores, >= 0.
+            memory: memory use (working set), GiB, >= 0.
+            pressure: share of time that tasks waited for a CPU, 0..1; None where it is not measured: then it is
+                estimated from the CPU use.
+            measured_at: start of the interval that the measurement covers, seconds since the epoch. Pods bound later
+                are not in it, or only in part, and keep counting with their expected use.
+
+        Returns:
+            Whether it was taken: not for unknown nodes, values that are not finite or negative, or a measurement that
+            is older than the one known.
+        """
+        self._check_owner()
+        known = self._nodes.get(node)
+        values = (cpu, memory, 0.0 if pressure is None else pressure, measured_at)
+        if known is None or not all(math.isfinite(value) and value >= 0.0 for value in values):
+            return False
+        if measured_at < known.measured_at:
+            return False
+        known.measured_cpu, known.measured_memory, known.measured_at = cpu, memory, measured_at
+        known.measured_pressure = None if pressure is None else min(pressure, 1.0)
+        self._recount_unmeasured(known)
+        self._dirty[node] = known
+        return True
+
+    def forget_usage_before(self, measured_at: float) -> int:
+        """Drop measurements older than this: use is then expected from requests alone. Returns how many nodes."""
+        self._check_owner()
+        stale = {name: node for name, node in self._nodes.items() if -math.inf < node.measured_at < measured_at}
+        for node in stale.values():
+            node.measured_cpu, node.measured_memory, node.measured_at = 0.0, 0.0, -math.inf
+            node.measured_pressure = None
+            self._recount_unmeasured(node)
+        self._dirty.update(stale)
+        return len(stale)
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _check_owner(self) -> None:
+        if self._owner is not None and self._owner != threading.get_ident():
+            raise OwnershipError("the cluster table was changed outside its event loop; use loop.call_soon_threadsafe")
+
+    def _bump(self, row: int) -> None:
+        """Versions come from one counter, so a row given to another node never shows an old version again."""
+        self._version += 1
+        self._state.version[row] = self._version
+
+    def _add(self, name: str, ready: bool) -> _Node:
+        if not self._free:
+            self._grow()
+        node = _Node(row=self._free.pop(), ready=ready)
+        self._ready += int(ready)
+        self._nodes[name] = node
+        self._rows[name] = node.row
+        self._names[node.row] = name
+        self._bump(node.row)
+        for listener in self._row_listeners:
+            listener(node.row, name)
+        for uid in self._homeless.pop(name, ()):
+            self._count(node, uid, self._pods[uid])
+        return node
+
+    def _grow(self) -> None:
+        """Double the capacity; old rows keep their numbers and versions."""
+        old = self._state
+        rows = len(old)
+        fresh = ClusterState.idle(np.ones(2 * rows), np.ones(2 * rows))
+        for column in ClusterState.__dataclass_fields__:
+            getattr(fresh, column)[:rows] = getattr(old, column)
+        self._state = fresh
+        self._names.extend([None] * rows)
+        self._free.extend(range(2 * rows - 1, rows - 1, -1))
+
+    def _put_on(self, uid: str, pod: _Pod) -> None:
+        self._pods[uid] = pod
+        node = self._nodes.get(pod.node)
+        if node is None:
+            self._homeless.setdefault(pod.node, set()).add(uid)
+            return
+        self._count(node, uid, pod)
+
+    def _count(self, node: _Node, uid: str, pod: _Pod) -> None:
+        """Add one pod to the sums of its node."""
+        self._dirty[pod.node] = node
+        node.pods.add(uid)
+        node.requested_cpu += pod.cpu
+        node.requested_memory += pod.memory
+        pod.unmeasured = pod.since > node.measured_at
+        if pod.unmeasured:
+            node.unmeasured_cpu += pod.cpu
+            node.unmeasured_memory += pod.memory
+
+    def _take_off(self, uid: str, pod: _Pod) -> None:
+        """Undo `_put_on`. Use already measured stays until the next measurement shows the pod gone."""
+        del self._pods[uid]
+        node = self._nodes.get(pod.node)
+        if node is None:
+            waiting = self._homeless.get(pod.node, set())
+            waiting.discard(uid)
+            if not waiting:
+                self._homeless.pop(pod.node, None)
+            return
+        node.pods.discard(uid)
+        node.requested_cpu -= pod.cpu
+        node.requested_memory -= pod.memory
+        if pod.unmeasured:
+            node.unmeasured_cpu -= pod.cpu
+            node.unmeasured_memory -= pod.memory
+        self._dirty[pod.node] = node
+
+    def _recount_unmeasured(self, node: _Node) -> None:
+        node.unmeasured_cpu = node.unmeasured_memory = 0
+        for uid in node.pods:
+            pod = self._pods[uid]
+            pod.unmeasured = pod.since > node.measured_at
+            if pod.unmeasured:
+                node.unmeasured_cpu += pod.cpu
+                node.unmeasured_memory += pod.memory
+
+    def _derive(self) -> None:
+        """Bring the columns of every touched row up to date; a version moves only if one of its numbers does."""
+        nodes = list(self._dirty.values())
+        self._dirty.clear()
+        state = self._state
+        used = [node.measured_cpu + EXPECTED_USE_RATIO * node.unmeasured_cpu / NANO for node in nodes]
+        estimated = estimated_pressure(np.array(used), state.cpu_allocatable[[node.row for node in nodes]]).tolist()
+        columns = (
+            state.cpu_requested,
+            state.memory_requested,
+            state.cpu_used,
+            state.memory_used,
+            state.cpu_pressure,
+        )
+        for node, cpu_used, pressure in zip(nodes, used, estimated, strict=True):
+            fresh = (
+                node.requested_cpu / NANO,
+                node.requested_memory / GIB,
+                cpu_used,
+                node.measured_memory + EXPECTED_USE_RATIO * node.unmeasured_memory / GIB,
+                pressure if node.measured_pressure is None else node.measured_pressure,
+            )
+            row, changed = node.row, False
+            for column, value in zip(columns, fresh, strict=True):
+                if column[row] != value:
+                    column[row] = value
+                    changed = True
+            if changed:
+                self._bump(row)
+
+
+def _nano(cpu: float, field_name: str) -> int:
+    """Cores to billionths of a core; raises `InvalidInputError` unless finite and >= 0."""
+    if not (math.isfinite(cpu) and cpu >= 0.0):
+        raise InvalidInputError(f"{field_name} of a pod is {cpu}; give a finite number >= 0")
+    return round(cpu * NANO)
+
+
+def _bytes(memory: float) -> int:
+    """GiB to bytes; raises `InvalidInputError` unless finite and >= 0."""
+    if not (math.isfinite(memory) and memory >= 0.0):
+        raise InvalidInputError(f"memory of a pod is {memory}; give finite GiB >= 0")
+    return round(memory * GIB)

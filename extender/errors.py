@@ -1,0 +1,31 @@
+"""Errors of the service, under the tree of `policy.errors`. Refuses to hold behaviour beyond carrying a message."""
+
+from policy.errors import InvalidInputError, SchedulerError
+
+
+class SettingsError(InvalidInputError):
+    """Settings are refused; the message names each field, what is wrong with it and where it came from."""
+
+
+class WireError(InvalidInputError):
+    """A request body is not what kube-scheduler sends; the message names the JSON path.
+
+    Attributes:
+        status: HTTP status of the answer.
+    """
+
+    def __init__(self, message: str, status: int = 400) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+class SourceError(SchedulerError):
+    """The cluster cannot be watched: configuration, credentials or the API server."""
+
+
+class BindError(SchedulerError):
+    """The API server refused to bind a pod; the message is what kube-scheduler will show."""
+
+
+class OwnershipError(SchedulerError):
+    """A `ClusterTable` was changed outside the thread that owns it: a mistake of the program, not of its input."""
