@@ -1,0 +1,202 @@
+"""What a pod asks for: requests, urgency, identity. Decodes the few fields that count and skips the rest unread.
+
+The types are what msgspec decodes pod JSON into, from requests of kube-scheduler and from the API server alike. The sum
+over containers is that of k8s.io/component-helpers/resource/helpers.go (`PodRequests`): the larger of what runs
+(containers and restartable init containers) and what starts (each init container with the restartable ones before it);
+requests of the pod as a whole replace it; overhead comes on top.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from extender.quantities import NANO, nano_units
+from policy.cluster import PodDemand
+from policy.errors import InvalidInputError, InvalidQuantityError
+
+GIB: Final = 1 << 30
+URGENCY_ANNOTATION: Final = "maddpg-scheduler.io/urgency"
+RESTARTABLE: Final = "Always"
+"""restartPolicy of an init container that keeps running beside the containers: a sidecar."""
+
+
+class Requests(msgspec.Struct, frozen=True):
+    """The two resources of a resource list that count; text or bare numbers, as Go takes both."""
+
+    cpu: str | int | float | None = None
+    memory: str | int | float | None = None
+
+
+class Resources(msgspec.Struct, frozen=True):
+    """ResourceRequirements; limits never matter: the API server copies them to missing requests."""
+
+    requests: Requests | None = None
+
+
+class Container(msgspec.Struct, frozen=True, rename="camel"):
+    """A container or an init container."""
+
+    resources: Resources | None = None
+    restart_policy: str | None = None
+
+
+class Annotations(msgspec.Struct, frozen=True):
+    """The one annotation that is read."""
+
+    urgency: str | None = msgspec.field(default=None, name=URGENCY_ANNOTATION)
+
+
+class Metadata(msgspec.Struct, frozen=True):
+    """Identity of the pod."""
+
+    name: str = ""
+    namespace: str = ""
+    uid: str = ""
+    annotations: Annotations | None = None
+
+
+class Spec(msgspec.Struct, frozen=True, rename="camel"):
+    """What is read of a pod's specification."""
+
+    containers: list[Container] | None = None
+    init_containers: list[Container] | None = None
+    overhead: Requests | None = None
+    resources: Resources | None = None
+    priority_class_name: str | None = None
+    node_name: str | None = None
+
+
+class Condition(msgspec.Struct, frozen=True, rename="camel"):
+    """One condition of the pod's status."""
+
+    type: str = ""
+    status: str = ""
+    last_transition_time: str | None = None
+
+
+class Status(msgspec.Struct, frozen=True, rename="camel"):
+    """What is read of a pod's status."""
+
+    phase: str | None = None
+    qos_class: str | None = None
+    reason: str | None = None
+    conditions: list[Condition] | None = None
+
+
+class Pod(msgspec.Struct, frozen=True):
+    """A pod, as far as scheduling it is concerned."""
+
+    metadata: Metadata
+    spec: Spec = Spec()
+    status: Status = Status()
+
+
+@dataclass(frozen=True, slots=True)
+class UrgencyRules:
+    """How urgent a pod is where its annotation does not say.
+
+    Attributes:
+        by_priority_class: urgency 0..1 by name of PriorityClass; wins over the QoS class.
+        by_qos: urgency 0..1 for each QoS class.
+    """
+
+    by_priority_class: Mapping[str, float]
+    by_qos: Mapping[str, float]
+
+
+def pod_requests(pod: Pod) -> tuple[float, float]:
+    """CPU (cores) and memory (GiB) that the pod asks for as a whole.
+
+    Raises:
+        InvalidQuantityError: a quantity does not parse or is negative; the message names its JSON path.
+    """
+    return (_total(pod.spec, "cpu") / NANO, _total(pod.spec, "memory") / NANO / GIB)
+
+
+def pod_urgency(pod: Pod, rules: UrgencyRules) -> float:
+    """Urgency of the pod, 0..1: its annotation, else its PriorityClass, else its QoS class.
+
+    Raises:
+        InvalidInputError: the annotation is no number in 0..1.
+    """
+    text = pod.metadata.annotations.urgency if pod.metadata.annotations else None
+    if text is not None:
+        return _annotated(text)
+    by_class = rules.by_priority_class.get(pod.spec.priority_class_name or "")
+    return rules.by_qos[qos_class(pod)] if by_class is None else by_class
+
+
+def qos_class(pod: Pod) -> str:
+    """The QoS class the API server computed; for a pod without one, BestEffort or Burstable by whether it asks."""
+    given = pod.status.qos_class
+    if given in ("Guaranteed", "Burstable", "BestEffort"):
+        return str(given)
+    return "Burstable" if any(pod_requests(pod)) else "BestEffort"
+
+
+def pod_demand(pod: Pod, rules: UrgencyRules) -> PodDemand:
+    """The demand of the pod.
+
+    Raises:
+        InvalidInputError: a quantity or the urgency annotation does not parse; the message names it.
+    """
+    cpu, memory = pod_requests(pod)
+    return PodDemand(cpu, memory, pod_urgency(pod, rules))
+
+
+def _total(spec: Spec, resource: str) -> int:
+    """Billionths of a core or byte, over the whole pod."""
+    running = sum(
+        _asked(container.resources, resource, f"spec.containers[{i}].resources.requests")
+        for i, container in enumerate(spec.containers or ())
+    )
+    sidecars = starting = 0
+    for i, container in enumerate(spec.init_containers or ()):
+        asked = _asked(container.resources, resource, f"spec.initContainers[{i}].resources.requests")
+        if container.restart_policy == RESTARTABLE:
+            sidecars += asked
+            starting = max(starting, sidecars)
+        else:
+            starting = max(starting, sidecars + asked)
+    total = max(running + sidecars, starting)
+    if spec.resources and spec.resources.requests and getattr(spec.resources.requests, resource) is not None:
+        total = _asked(spec.resources, resource, "spec.resources.requests")
+    if spec.overhead:
+        total += _nano(getattr(spec.overhead, resource), f"spec.overhead.{resource}")
+    return total
+
+
+def _asked(resources: Resources | None, resource: str, path: str) -> int:
+    if resources is None or resources.requests is None:
+        return 0
+    return _nano(getattr(resources.requests, resource), f"{path}.{resource}")
+
+
+def _nano(value: str | float | None, path: str) -> int:
+    if value is None:
+        return 0
+    try:
+        nano = nano_units(value if isinstance(value, str) else repr(value))
+    except InvalidQuantityError as error:
+        raise InvalidQuantityError(f"Pod.{path}: {error}") from error
+    if nano < 0:
+        raise InvalidQuantityError(f"Pod.{path}: {value!r} is negative; a request must be >= 0")
+    return nano
+
+
+def _annotated(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0.0 <= value <= 1.0:
+        raise InvalidInputError(
+            f"Pod.metadata.annotations[{URGENCY_ANNOTATION}] is {text[:40]!r}; "
+            "give a number from 0 (can wait) to 1 (cannot)"
+        )
+    return value

@@ -1,0 +1,300 @@
+"""Every setting of the service, with meaning, unit and default; the only reader of the environment and of flags.
+
+A value comes from, strongest first: a flag (``--deadline-ms 20``), the environment (``MADDPG_DEADLINE_MS``), the
+settings file (YAML or TOML), the default. Tables (``urgency_by_qos``) are JSON in flags and environment. Settings are
+validated once, frozen, and passed explicitly; an unknown name is refused wherever it stands.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal, get_args
+
+import yaml
+from pydantic import Field, ValidationError, field_validator, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+
+from extender.errors import SettingsError
+from policy import heuristics
+
+ENVIRONMENT_PREFIX: Final = "MADDPG_"
+SERVICE_LINK: Final = re.compile(
+    r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$"
+)
+"""Variables Kubernetes adds to every pod for each Service of the namespace: one called maddpg-... looks like ours."""
+
+QOS_CLASSES: Final = ("Guaranteed", "Burstable", "BestEffort")
+Urgency = Annotated[float, Field(ge=0.0, le=1.0)]
+Speed = Annotated[float, Field(gt=0.0, le=100.0)]
+
+
+def setting(default: Any, meaning: str, unit: str = "", **limits: Any) -> Any:
+    """One setting: its default, what it means, and its unit ("" where it has none)."""
+    return Field(default=default, description=meaning, json_schema_extra={"unit": unit}, **limits)
+
+
+class Settings(BaseSettings):
+    """The settings of one service; see each field's description."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=ENVIRONMENT_PREFIX, validate_default=True)
+
+    # where it listens
+    host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 in a pod")
+    port: int = setting(8888, "port of the scheduling verbs; 0 takes a free one", ge=0, le=65535)
+    operations_port: int | None = setting(
+        None, "port of health, metrics and decisions; empty: the same as `port`; 0 takes a free one", ge=0, le=65535
+    )
+    keep_alive_s: float = setting(
+        120.0,
+        "how long an idle connection is kept; kube-scheduler's client keeps its own for 90 s, so stay above",
+        "s",
+        gt=90.0,
+    )
+    shutdown_grace_s: float = setting(
+        10.0, "how long answers in progress may take after a signal to stop", "s", gt=0.0, le=600.0
+    )
+    shutdown_delay_s: float = setting(
+        0.0,
+        "how long the service goes on after a signal to stop, with readiness false, until traffic has moved away",
+        "s",
+        ge=0.0,
+        le=600.0,
+    )
+    max_body_bytes: int = setting(64 * 1024 * 1024, "larger request bodies are refused with 413", "bytes", ge=1024)
+    body_timeout_s: float = setting(
+        10.0, "a request body that takes longer to arrive is refused with 408", "s", gt=0.0, le=600.0
+    )
+
+    # which verbs it answers
+    enable_filter: bool = setting(True, "answer `/filter`; every node passes, so it only records what was feasible")
+    enable_prioritize: bool = setting(True, "answer `/prioritize`")
+    enable_preempt: bool = setting(True, "answer `/preempt`; every proposed victim is kept")
+    enable_bind: bool = setting(False, "answer `/bind`: the service then binds pods itself and needs the right to")
+
+    # how it decides
+    scorer: str = setting("policy", "what decides: `policy` (the bundle) or the name of a heuristic")
+    bundle_path: Path | None = setting(None, "folder of the policy bundle; empty: the one that ships")
+    inference_threads: int = setting(1, "ONNX Runtime threads for one inference", "threads", ge=1, le=64)
+    deadline_ms: float = setting(
+        50.0,
+        "when the scorer has not answered by then, the fallback does; keep it well below the httpTimeout of the "
+        "KubeSchedulerConfiguration, because kube-scheduler waits and every other pod with it",
+        "ms",
+        gt=0.0,
+        le=60_000.0,
+    )
+    fallback: str = setting("kube-default", "heuristic that answers when the scorer is late, missing or failing")
+    demand_classes: int = setting(256, "demands whose preferences are kept for reuse", "classes", ge=1, le=100_000)
+    max_nodes: int = setting(
+        20_000, "a request that names more nodes is not scored: each gets the neutral priority", "nodes", ge=1
+    )
+    unknown_node_priority: int = setting(
+        5, "neutral priority, given to nodes that the watch has not shown", "0..10", ge=0, le=10
+    )
+    assumed_time_limit_s: float = setting(
+        30.0, "how long a placement is believed that the watch does not confirm", "s", gt=0.0, le=3600.0
+    )
+    urgency_by_priority_class: dict[str, Urgency] = setting(
+        {}, "urgency of pods by the name of their PriorityClass, where no annotation says it", "0..1"
+    )
+    urgency_by_qos: dict[str, Urgency] = setting(
+        {"Guaranteed": 0.8, "Burstable": 0.5, "BestEffort": 0.0},
+        "urgency of all other pods, by QoS class; urgency is one over the slowdown that a pod can bear",
+        "0..1",
+    )
+    ledger_size: int = setting(10_000, "decisions remembered for `/v1/decisions`", "decisions", ge=1, le=1_000_000)
+    random_seed: int | None = setting(None, "seed of the draw among equally rated nodes; empty: from the system")
+
+    # what it knows of the cluster
+    kubeconfig: Path | None = setting(
+        None, "kubeconfig file; empty: the pod's ServiceAccount, or the user's own kubeconfig outside a pod"
+    )
+    kube_context: str | None = setting(None, "context of the kubeconfig; empty: its current one")
+    list_page_size: int = setting(500, "objects asked for in one page of a list", "objects", ge=1, le=10_000)
+    usage_source: Literal["metrics-server", "none"] = setting(
+        "metrics-server", "where measured use comes from; `none`: expected from requests alone"
+    )
+    usage_interval_s: float = setting(15.0, "how often measured use is asked for", "s", gt=0.0, le=3600.0)
+    usage_time_limit_s: float = setting(
+        180.0, "measurements older than this are dropped, and use is expected from requests", "s", gt=0.0
+    )
+    node_speed_key: str = setting(
+        "maddpg-scheduler.io/speed", "label or annotation that gives a node's speed per core (1 = reference core)"
+    )
+    node_speed_by_instance_type: dict[str, Speed] = setting(
+        {}, "speed per core by `node.kubernetes.io/instance-type`, for nodes without that label", "1 = reference core"
+    )
+
+    # how it reports
+    log_level: Literal["debug", "info", "warning", "error"] = setting("info", "least severe events that are logged")
+    log_format: Literal["json", "console"] = setting("json", "form of the log on stderr")
+    housekeeping_interval_s: float = setting(
+        1.0, "how often gauges are refreshed and old assumptions and measurements dropped", "s", gt=0.0, le=60.0
+    )
+
+    @classmethod
+    def settings_customise_sources(
+        cls,
+        settings_cls: type[BaseSettings],
+        init_settings: PydanticBaseSettingsSource,
+        env_settings: PydanticBaseSettingsSource,
+        dotenv_settings: PydanticBaseSettingsSource,
+        file_secret_settings: PydanticBaseSettingsSource,
+    ) -> tuple[PydanticBaseSettingsSource, ...]:
+        """What is passed is all there is: `load` reads the environment, so that a test or an embedding never does."""
+        return (init_settings,)
+
+    @field_validator("scorer")
+    @classmethod
+    def _known_scorer(cls, value: str) -> str:
+        if value != "policy":
+            heuristics.by_name(value)
+        return value
+
+    @field_validator("fallback")
+    @classmethod
+    def _known_fallback(cls, value: str) -> str:
+        return heuristics.by_name(value).name
+
+    @field_validator("urgency_by_qos")
+    @classmethod
+    def _every_qos_class(cls, value: dict[str, float]) -> dict[str, float]:
+        if set(value) != set(QOS_CLASSES):
+            raise ValueError(f"give exactly the classes {', '.join(QOS_CLASSES)}; found {', '.join(sorted(value))}")
+        return value
+
+    @model_validator(mode="after")
+    def _usage_outlives_its_interval(self) -> Settings:
+        if self.usage_time_limit_s < 2 * self.usage_interval_s:
+            raise ValueError("usage_time_limit_s must be at least twice usage_interval_s, or every measurement expires")
+        return self
+
+
+def load(
+    file: Path | None = None, environment: Mapping[str, str] | None = None, flags: Mapping[str, str] | None = None
+) -> Settings:
+    """Settings from file, environment and flags.
+
+    Args:
+        file: YAML (``.yaml``, ``.yml``) or TOML (``.toml``) file, or None.
+        environment: variables, such as ``os.environ``; only those that begin with `ENVIRONMENT_PREFIX` count.
+        flags: setting names (underscores) to values, as text.
+
+    Raises:
+        SettingsError: a name is unknown, a value does not fit, or the file does not read.
+    """
+    origin: dict[str, str] = {}
+    values: dict[str, Any] = {}
+    for where, part in (
+        (f"file {file}", _from_file(file) if file is not None else {}),
+        ("environment", _from_environment(environment or {})),
+        ("flag", {name: _parsed(name, text, f"flag --{flag_name(name)}") for name, text in (flags or {}).items()}),
+    ):
+        values.update(part)
+        origin.update(dict.fromkeys(part, where))
+    try:
+        return Settings(**values)
+    except ValidationError as error:
+        raise SettingsError(_explain(error, origin)) from error
+
+
+def describe() -> list[tuple[str, str, str, str]]:
+    """Name, default, unit and meaning of every setting, as the documentation must show them."""
+    return [(name, _shown(field.default), _unit(field), field.description or "") for name, field in _fields()]
+
+
+def flag_name(name: str) -> str:
+    """``deadline_ms`` to ``deadline-ms``."""
+    return name.replace("_", "-")
+
+
+def _fields() -> Iterable[tuple[str, FieldInfo]]:
+    return Settings.model_fields.items()
+
+
+def _unit(field: FieldInfo) -> str:
+    extra = field.json_schema_extra
+    return str(extra["unit"]) if isinstance(extra, dict) else ""
+
+
+def _shown(default: object) -> str:
+    if default is None:
+        return "empty"
+    return json.dumps(default) if isinstance(default, dict | bool) else str(default)
+
+
+def _from_file(file: Path) -> dict[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        if file.suffix == ".toml":
+            document: Any = tomllib.loads(text)
+        elif file.suffix in (".yaml", ".yml"):
+            document = yaml.safe_load(text)
+        else:
+            raise SettingsError(f"settings file {file}: the name must end in .yaml, .yml or .toml")
+    except OSError as error:
+        raise SettingsError(f"settings file {file}: cannot read it ({error.strerror})") from error
+    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+        raise SettingsError(f"settings file {file}: does not parse: {error}") from error
+    if document is None:
+        return {}
+    if not isinstance(document, dict):
+        raise SettingsError(
+            f"settings file {file}: give a table of settings at the top, not a {type(document).__name__}"
+        )
+    return {str(name): value for name, value in document.items()}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
+    found = {}
+    for variable, text in environment.items():
+        if not variable.startswith(ENVIRONMENT_PREFIX):
+            continue
+        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
+        known = name in Settings.model_fields
+        if (not known or text.startswith("tcp://")) and SERVICE_LINK.search(variable):
+            continue
+        if not known:
+            raise SettingsError(f"environment variable {variable} is no setting; known: {_known()}")
+        found[name] = _parsed(name, text, f"environment variable {variable}")
+    return found
+
+
+def _parsed(name: str, text: str, where: str) -> Any:
+    """Text to what the field takes: tables are JSON, an empty text is None where None is allowed."""
+    field = Settings.model_fields.get(name)
+    if field is None:
+        raise SettingsError(f"{where} is no setting; known: {_known()}")
+    if text == "" and type(None) in get_args(field.annotation):
+        return None
+    if isinstance(field.default, dict):
+        try:
+            return json.loads(text)
+        except ValueError as error:
+            raise SettingsError(f'{where}: give a JSON table such as {{"name": 0.5}} ({error})') from error
+    return text
+
+
+def _known() -> str:
+    return ", ".join(sorted(Settings.model_fields))
+
+
+def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
+    """One line a field: its name, what is wrong, what was found, where it came from."""
+    lines = []
+    for problem in error.errors(include_url=False):
+        path = ".".join(str(part) for part in problem["loc"])
+        name = path.split(".", maxsplit=1)[0]
+        if problem["type"] == "extra_forbidden":
+            lines.append(f"{path} ({origin.get(name, 'default')}) is no setting; known: {_known()}")
+        elif path:
+            found = problem["input"]
+            lines.append(f"{path} ({origin.get(name, 'default')}): {problem['msg']}; found {found!r}")
+        else:
+            lines.append(problem["msg"])
+    return "settings refused: " + "; ".join(lines)
