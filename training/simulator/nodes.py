@@ -1,0 +1,137 @@
+"""The machines of each cluster: drawn by class at reset, with what schedulers know and what they do not."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.simulator import draws
+from training.simulator.draws import FloatArray, Seeds, Stream
+from training.simulator.scenarios import Measurement, Scenario
+
+
+@dataclass(slots=True)
+class Nodes:
+    """Struct of arrays over ``[clusters, n]``, one row per node; w is the number of pod classes.
+
+    Attributes:
+        cores: allocatable CPU.
+        memory: allocatable memory, GiB.
+        speed: relative to the reference core.
+        interference: sensitivity to interference, relative to 1 (hidden).
+        decay_state: Ornstein-Uhlenbeck state behind the lost share of capacity (hidden).
+        up: whether the node is there.
+        cpu_requested: sum of its pods' CPU requests, cores.
+        memory_requested: sum of its pods' memory requests, GiB.
+        pods: number of its pods.
+        base_use: its pods' CPU use by class, before the workload's drift, cores, ``[clusters, n, w]`` (hidden).
+        memory_use: its pods' memory use, GiB (hidden).
+        progress: time that a pod of each class would have run since the start, reference seconds, ``[clusters, n, w]``.
+    """
+
+    cores: FloatArray
+    memory: FloatArray
+    speed: FloatArray
+    interference: FloatArray
+    decay_state: FloatArray
+    up: NDArray[np.bool_]
+    cpu_requested: FloatArray
+    memory_requested: FloatArray
+    pods: NDArray[np.int64]
+    base_use: FloatArray
+    memory_use: FloatArray
+    progress: FloatArray
+
+    @property
+    def decay(self) -> FloatArray:
+        """Share of each node's capacity that is lost now, 0..0.9."""
+        return np.clip(self.decay_state, 0.0, 0.9)
+
+
+def draw_nodes(scenario: Scenario, seeds: Seeds) -> Nodes:
+    """Idle nodes for every cluster; each node's class is drawn by weight."""
+    classes = scenario.node_classes
+    index = np.arange(scenario.nodes)[None, :]
+    column = seeds[:, None]
+    weights = np.cumsum([node.weight for node in classes])
+    picked = draws.uniform(column, Stream.NODE_CLASS, index)
+    row = np.minimum(np.searchsorted(weights / weights[-1], picked, side="right"), len(classes) - 1)
+    shape = row.shape
+    hidden = scenario.hidden
+    noise = draws.normal(column, Stream.INTERFERENCE, index)
+    by_class = (*shape, len(scenario.pod_classes))
+    return Nodes(
+        cores=np.array([node.cores for node in classes])[row],
+        memory=np.array([node.memory for node in classes])[row],
+        speed=np.array([node.speed for node in classes])[row],
+        interference=np.maximum(1.0 + hidden.interference_sigma * noise, 0.0),
+        decay_state=hidden.decay_mean + hidden.decay_spread * draws.normal(column, Stream.DECAY, index),
+        up=np.ones(shape, dtype=np.bool_),
+        cpu_requested=np.zeros(shape),
+        memory_requested=np.zeros(shape),
+        pods=np.zeros(shape, dtype=np.int64),
+        base_use=np.zeros(by_class),
+        memory_use=np.zeros(shape),
+        progress=np.zeros(by_class),
+    )
+
+
+def drift(
+    state: FloatArray, mean: float, spread: float, time: float, elapsed: FloatArray, normals: FloatArray
+) -> FloatArray:
+    """One exact step of an Ornstein-Uhlenbeck process with the given stationary mean and standard deviation.
+
+    Source: Gillespie, Physical Review E 54 (1996). `elapsed` (seconds) broadcasts against `state`.
+    """
+    kept = np.exp(-elapsed / time)
+    return mean + (state - mean) * kept + spread * np.sqrt(1.0 - kept * kept) * normals
+
+
+@dataclass(slots=True)
+class Measurements:
+    """What the last scrape said; ``[clusters, n]`` but for the first four, ``[clusters]``.
+
+    Attributes:
+        interval: seconds between scrapes.
+        estimated: whether the cluster has no PSI, so that pressure is estimated from use.
+        taken_at: time of the last scrape, seconds.
+        scrapes: number of scrapes so far.
+        cpu_used: measured CPU use, cores.
+        memory_used: measured memory use, GiB.
+        pressure: measured CPU pressure, 0..1.
+        cpu_expected: expected CPU use of pods bound since the scrape, cores.
+        memory_expected: expected memory use of pods bound since the scrape, GiB.
+        version: grows with every change of a node's row.
+    """
+
+    interval: FloatArray
+    estimated: NDArray[np.bool_]
+    taken_at: FloatArray
+    scrapes: NDArray[np.int64]
+    cpu_used: FloatArray
+    memory_used: FloatArray
+    pressure: FloatArray
+    cpu_expected: FloatArray
+    memory_expected: FloatArray
+    version: NDArray[np.int64]
+
+
+def draw_measurements(settings: Measurement, seeds: Seeds, nodes: Nodes) -> Measurements:
+    """The measurements of idle nodes at the start, each cluster's first scrape being one interval away."""
+    low, high = settings.scrape_interval
+    shape = nodes.cores.shape
+    # an idle node's pressure is its decay: PSI counts the time that system tasks wait too
+    return Measurements(
+        interval=low + (high - low) * draws.uniform(seeds, Stream.SCRAPE_INTERVAL, 0),
+        estimated=draws.uniform(seeds, Stream.PRESSURE_SOURCE, 0) < settings.estimated_pressure_share,
+        taken_at=np.zeros(len(seeds)),
+        scrapes=np.zeros(len(seeds), dtype=np.int64),
+        cpu_used=np.zeros(shape),
+        memory_used=np.zeros(shape),
+        pressure=nodes.decay,
+        cpu_expected=np.zeros(shape),
+        memory_expected=np.zeros(shape),
+        version=np.zeros(shape, dtype=np.int64),
+    )

@@ -1,0 +1,154 @@
+"""What arrives: the table of every pod of an episode, drawn at reset and never changed by what a scheduler does."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.simulator import draws
+from training.simulator.draws import FloatArray, Seeds, Stream
+from training.simulator.scenarios import Arrivals, Scenario
+
+GRAIN: Final = 0.125
+"""Requests are whole multiples of this (cores, GiB), a power of two, so that sums of requests are exact."""
+
+MAX_USE_RATIO: Final = 2.0
+"""Use over request is cut here. Assumption: a pod that bursts further is limited by its own cgroup."""
+
+
+@dataclass(frozen=True, slots=True)
+class ArrivalTable:
+    """Pods in order of arrival; every column is ``[clusters, pods]``.
+
+    Attributes:
+        time: seconds from the start of the episode, rising.
+        kind: row of the scenario's pod class.
+        cpu: CPU request, cores.
+        memory: memory request, GiB.
+        work: time to completion on an idle reference core, seconds; of one unit for a service.
+        slack: allowed slowdown; 0 is best effort.
+        cpu_use: CPU it uses, cores, before the workload's own drift.
+        memory_use: memory it uses, GiB.
+        units: units of work until it ends; 1 for a batch pod.
+    """
+
+    time: FloatArray
+    kind: NDArray[np.int64]
+    cpu: FloatArray
+    memory: FloatArray
+    work: FloatArray
+    slack: FloatArray
+    cpu_use: FloatArray
+    memory_use: FloatArray
+    units: NDArray[np.int64]
+
+
+def mean_work(scenario: Scenario) -> float:
+    """Mean CPU work of a pod, core-seconds on the reference core: the product of independent means, in closed form."""
+    total = sum(pod.weight for pod in scenario.pod_classes)
+    work = 0.0
+    for pod in scenario.pod_classes:
+        duration = pod.duration * np.exp(pod.duration_sigma**2 / 2) * pod.lifetime
+        use = pod.cpu_use * np.exp(scenario.hidden.cpu_use_sigma**2 / 2)
+        work += pod.weight / total * _log_uniform_mean(*pod.cpu) * use * duration
+    return float(work)
+
+
+def draw_arrivals(scenario: Scenario, seeds: Seeds, rate: FloatArray, count: int) -> ArrivalTable:
+    """The first `count` pods of each cluster.
+
+    Args:
+        scenario: pod classes and arrival process.
+        seeds: ``[clusters]``.
+        rate: mean arrivals a second, ``[clusters]``.
+        count: pods of each cluster.
+    """
+    index = np.arange(count)[None, :]
+    column = seeds[:, None]
+    classes = scenario.pod_classes
+    weights = np.cumsum([pod.weight for pod in classes])
+    picked = draws.uniform(column, Stream.POD_CLASS, index)
+    kind = np.searchsorted(weights / weights[-1], picked, side="right").astype(np.int64)
+    kind = np.minimum(kind, len(classes) - 1)
+
+    def of_class(values: list[float]) -> FloatArray:
+        return np.array(values)[kind]
+
+    cpu = _log_uniform(
+        draws.uniform(column, Stream.POD_CPU, index),
+        of_class([pod.cpu[0] for pod in classes]),
+        of_class([pod.cpu[1] for pod in classes]),
+    )
+    memory = _log_uniform(
+        draws.uniform(column, Stream.POD_MEMORY, index),
+        of_class([pod.memory[0] for pod in classes]),
+        of_class([pod.memory[1] for pod in classes]),
+    )
+    spread = of_class([pod.duration_sigma for pod in classes])
+    work = of_class([pod.duration for pod in classes]) * np.exp(
+        spread * draws.normal(column, Stream.POD_DURATION, index)
+    )
+    low, high = of_class([pod.slack[0] for pod in classes]), of_class([pod.slack[1] for pod in classes])
+    slack = low + (high - low) * draws.uniform(column, Stream.POD_SLACK, index)
+    lifetime = of_class([pod.lifetime for pod in classes])
+    units = 1 + np.floor((lifetime - 1.0) * draws.exponential(column, Stream.POD_LIFETIME, index) + 0.5)
+    cpu_ratio = of_class([pod.cpu_use for pod in classes]) * np.exp(
+        scenario.hidden.cpu_use_sigma * draws.normal(column, Stream.POD_CPU_USE, index)
+    )
+    memory_ratio = of_class([pod.memory_use for pod in classes]) * np.exp(
+        scenario.hidden.memory_use_sigma * draws.normal(column, Stream.POD_MEMORY_USE, index)
+    )
+    return ArrivalTable(
+        time=arrival_times(scenario.arrivals, seeds, rate, count),
+        kind=kind,
+        cpu=cpu,
+        memory=memory,
+        work=work,
+        slack=slack,
+        cpu_use=cpu * np.minimum(cpu_ratio, MAX_USE_RATIO),
+        memory_use=memory * np.minimum(memory_ratio, MAX_USE_RATIO),
+        units=units.astype(np.int64),
+    )
+
+
+def arrival_times(process: Arrivals, seeds: Seeds, rate: FloatArray, count: int) -> FloatArray:
+    """Arrival times ``[clusters, count]``, seconds: exponential gaps at the rate of the moment the gap begins.
+
+    That is exact for a constant rate, and close while the rate changes slowly against the gaps. The bursty process is
+    the two-state Markov-modulated Poisson process of Fischer and Meier-Hellstern (Performance Evaluation 18, 1993),
+    with switches taking effect at arrivals; its mean rate is kept at `rate`.
+    """
+    index = np.arange(count)[None, :]
+    gaps = draws.exponential(seeds[:, None], Stream.ARRIVAL_GAP, index)
+    phase = 2.0 * np.pi * draws.uniform(seeds, Stream.ARRIVAL_PHASE, 0)
+    bursty = process.process == "bursty"
+    share = process.burst_time / (process.burst_time + process.calm_time)
+    calm_level = 1.0 / (1.0 - share + share * process.burst_rate) if bursty else 1.0
+    switches = draws.uniform(seeds[:, None], Stream.ARRIVAL_BURST, index + 1) if bursty else None
+    bursting = draws.uniform(seeds, Stream.ARRIVAL_BURST, 0) < share
+    times = np.empty((len(seeds), count))
+    now = np.zeros(len(seeds))
+    for arrival in range(count):  # at reset only: each gap needs the time of the one before
+        level = 1.0 + process.wave * np.sin(2.0 * np.pi * now / process.day + phase)
+        if switches is not None:
+            level = level * calm_level * np.where(bursting, process.burst_rate, 1.0)
+        gap = gaps[:, arrival] / (rate * level)
+        now = now + gap
+        times[:, arrival] = now
+        if switches is not None:
+            stay = np.where(bursting, process.burst_time, process.calm_time)
+            bursting ^= switches[:, arrival] < -np.expm1(-gap / stay)
+    return times
+
+
+def _log_uniform(unit: FloatArray, low: FloatArray, high: FloatArray) -> FloatArray:
+    """Log-uniform between low and high, rounded to `GRAIN`, at least one grain."""
+    raw = low * (high / low) ** unit
+    return np.maximum(np.rint(raw / GRAIN), 1.0) * GRAIN
+
+
+def _log_uniform_mean(low: float, high: float) -> float:
+    return low if low == high else float((high - low) / np.log(high / low))
