@@ -1,8 +1,8 @@
-"""Builds what the test control plane runs, from Go modules pinned in `modules/*/go.sum`, and keeps it in a cache.
+"""Builds what the test control plane runs, from Go modules pinned in `modules/*/go.sum`, and keeps it cached.
 
-`python -m tests.control_plane.binaries` builds all of it (about 10 minutes cold on two cores, nothing when cached). A
-folder of the cache is named by the hash of go.mod, go.sum, the build's flags and, for our own Go, its source: an
-unchanged pin is never built twice, a changed one never served stale. It never downloads a binary.
+`python -m tests.control_plane.binaries` builds all of it (10 to 20 minutes cold on two cores, nothing when
+cached). A folder of the cache is named by the hash of go.mod, go.sum, the build's flags and, for our own Go, its
+source: an unchanged pin is never built twice, a changed one never served stale. It never downloads a binary.
 """
 
 import argparse
@@ -52,9 +52,7 @@ class Module:
         """The version that go.mod pins, without its v; empty for Go of our own."""
         if self.pinned is None:
             return ""
-        found = re.search(
-            rf"^(?:require)?\s*{re.escape(self.pinned)} v(\S+)", self._text("go.mod"), re.MULTILINE
-        )
+        found = re.search(rf"^(?:require)?\s*{re.escape(self.pinned)} v(\S+)", self._text("go.mod"), re.MULTILINE)
         if not found:
             raise BuildError(f"{self.directory / 'go.mod'} does not require {self.pinned}")
         return found[1]
@@ -70,20 +68,16 @@ class Module:
     @property
     def linker_flags(self) -> str:
         """-s -w drops the debugger's tables, which nobody reads here; stack traces keep their names."""
-        return " ".join(
-            ["-s -w", *(f"-X {name}={value}" for name, value in self.stamp(self.version).items())]
-        )
+        return " ".join(["-s -w", *(f"-X {name}={value}" for name, value in self.stamp(self.version).items())])
 
     @property
     def key(self) -> str:
-        """The cache folder's name: it changes with anything that changes the binaries or the data, the Go version apart."""
+        """The cache folder's name: it changes with whatever changes the binaries or the data, Go's version apart."""
         digest = hashlib.sha256()
         for path in sorted([*self.directory.glob("go.*"), *self.directory.glob("*.go")]):
             digest.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
         digest.update(
-            repr(
-                (self.linker_flags, self.packages, self.data, platform.system(), platform.machine())
-            ).encode()
+            repr((self.linker_flags, self.packages, self.data, platform.system(), platform.machine())).encode()
         )
         return f"{self.name}-{self.version or 'source'}-{digest.hexdigest()[:16]}"
 
@@ -92,7 +86,7 @@ class Module:
 
 
 def _kubernetes_version(version: str) -> dict[str, str]:
-    """Unstamped, Kubernetes calls itself v0.0.0-master and refuses feature gates and emulation versions by that."""
+    """Kubernetes' own release stamps; without them its binaries call themselves v0.0.0-master."""
     major, minor, _ = version.split(".", 2)
     prefix = "k8s.io/component-base/version"
     return {
@@ -138,9 +132,23 @@ METRICS_SERVER = Module(
     "sigs.k8s.io/metrics-server",
     lambda version: {"k8s.io/client-go/pkg/version.gitVersion": f"v{version}"},
 )
+HELM = Module(
+    "helm",
+    MODULES / "helm",
+    {"helm": "helm.sh/helm/v4/cmd/helm"},
+    "helm.sh/helm/v4",
+    lambda version: {"helm.sh/helm/v4/internal/version.version": f"v{version}"},
+)
+KUBECONFORM = Module(
+    "kubeconform",
+    MODULES / "kubeconform",
+    {"kubeconform": "github.com/yannh/kubeconform/cmd/kubeconform"},
+    "github.com/yannh/kubeconform",
+    lambda version: {"main.version": f"v{version}"},
+)
 DONOTHING = Module("donothing", REPOSITORY / "tests" / "bench" / "donothing", {"donothing": "."})
 
-ALL = (ETCD, KUBE, KWOK, METRICS_SERVER, KUBE_1_35, DONOTHING)
+ALL = (ETCD, KUBE, KWOK, METRICS_SERVER, KUBE_1_35, DONOTHING, HELM, KUBECONFORM)
 
 
 def build(module: Module) -> Path:
@@ -170,9 +178,7 @@ def _compile(module: Module, into: Path) -> None:
         _run(command, module.directory, environment, f"{binary} {module.version}".strip())
     if module.data:
         query = [str(go), "list", "-m", "-f", "{{.Dir}}", str(module.pinned)]
-        found = subprocess.run(
-            query, cwd=module.directory, env=environment, capture_output=True, text=True, check=True
-        )
+        found = subprocess.run(query, cwd=module.directory, env=environment, capture_output=True, text=True, check=True)
         for name, parts in module.data.items():
             documents = (Path(found.stdout.strip(), part).read_text().strip() for part in parts)
             (into / name).write_text("\n---\n".join(documents) + "\n")
@@ -183,9 +189,7 @@ def _run(command: Sequence[str], directory: Path, environment: dict[str, str], w
     """Run the compiler, saying every now and then that it still runs."""
     started = time.monotonic()
     with tempfile.TemporaryFile("w+") as log:
-        process = subprocess.Popen(
-            command, cwd=directory, env=environment, stdout=log, stderr=subprocess.STDOUT
-        )
+        process = subprocess.Popen(command, cwd=directory, env=environment, stdout=log, stderr=subprocess.STDOUT)
         try:
             while process.poll() is None:
                 try:
@@ -217,9 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in chosen:
             folder = build(names[name])
             size = sum((folder / binary).stat().st_size for binary in names[name].packages)
-            print(
-                f"{name} {names[name].version} {size / 2**20:.0f} MiB {os.fspath(folder)}".replace("  ", " ")
-            )
+            print(f"{name} {names[name].version} {size / 2**20:.0f} MiB {os.fspath(folder)}".replace("  ", " "))
     except BuildError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
