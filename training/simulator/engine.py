@@ -8,7 +8,7 @@ costs one comparison a pod, and no loop over pods or clusters.
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -21,9 +21,10 @@ from policy.observation import estimated_pressure
 from training.simulator import contention, draws
 from training.simulator.accounts import SLOWDOWN_BINS, SLOWDOWN_EDGES, Accounts
 from training.simulator.draws import FloatArray, Stream, cluster_seeds
-from training.simulator.nodes import drift, draw_measurements, draw_nodes
+from training.simulator.nodes import draw_measurements, draw_nodes, drift
 from training.simulator.pods import NOWHERE, Pods
 from training.simulator.scenarios import Scenario
+from training.simulator.snapshot import Snapshot
 from training.simulator.workload import ArrivalTable, draw_arrivals, mean_work
 
 MAX_PODS: Final = 110
@@ -581,6 +582,27 @@ class Simulator:
             "retries": accounts.retries.astype(np.float64),
             "unresolved": (accounts.measured - accounts.resolved).astype(np.float64),
         }
+
+    @property
+    def pod_number(self) -> NDArray[np.int64]:
+        """Arrival number of the pod to be placed now, ``[clusters]``."""
+        return self._pods.number[self._rows, self._current]
+
+    def snapshot(self, cluster: int = 0) -> Snapshot:
+        """One cluster as its operator would list it."""
+        pods, seen = self._pods, self._seen
+        running = np.flatnonzero(pods.occupied[cluster] & (pods.node[cluster] != NOWHERE))
+        return Snapshot(
+            pod=pods.number[cluster, running],
+            node=pods.node[cluster, running],
+            cpu=pods.cpu[cluster, running],
+            memory=pods.memory[cluster, running],
+            bound_at=pods.bound_at[cluster, running],
+            measured_at=float(seen.taken_at[cluster]),
+            cpu_used=seen.cpu_used[cluster].copy(),
+            memory_used=seen.memory_used[cluster].copy(),
+            pressure=None if seen.estimated[cluster] else seen.pressure[cluster].copy(),
+        )
 
     def counts(self) -> dict[str, NDArray[np.int64]]:
         """Pods by what became of them, int64 ``[clusters]``: arrived = running + pending + finished + failed."""
