@@ -481,7 +481,7 @@ class Simulator:
         np.subtract.at(nodes.pods.reshape(-1), there, 1)
         np.subtract.at(nodes.base_use.reshape(-1), pods.lane.reshape(-1)[flat], pods.cpu_use.reshape(-1)[flat])
         np.subtract.at(nodes.memory_use.reshape(-1), there, pods.memory_use.reshape(-1)[flat])
-        unmeasured = (pods.bound_at.reshape(-1)[flat] > seen.taken_at[row]) * EXPECTED_USE_RATIO
+        unmeasured = (pods.bound_at.reshape(-1)[flat] >= seen.taken_at[row]) * EXPECTED_USE_RATIO
         np.subtract.at(seen.cpu_expected.reshape(-1), there, unmeasured * cpu)
         np.subtract.at(seen.memory_expected.reshape(-1), there, unmeasured * memory)
         np.add.at(seen.version.reshape(-1), there, 1)
