@@ -1,6 +1,6 @@
 """Errors of the service, under the tree of `policy.errors`. Refuses to hold behaviour beyond carrying a message."""
 
-from policy.errors import InvalidInputError, SchedulerError
+from policy.errors import InvalidInputError, SchedulerError, ScoringError
 
 
 class SettingsError(InvalidInputError):
@@ -17,6 +17,18 @@ class WireError(InvalidInputError):
     def __init__(self, message: str, status: int = 400) -> None:
         super().__init__(message)
         self.status = status
+
+
+class UrgencyError(InvalidInputError):
+    """A pod's urgency annotation does not parse; the message names it."""
+
+
+class DecisionLateError(ScoringError):
+    """The scorer did not answer within the deadline."""
+
+
+class ScorerBusyError(ScoringError):
+    """The scorer still works on a request whose deadline has passed; it is not given another."""
 
 
 class SourceError(SchedulerError):

@@ -15,9 +15,10 @@ from typing import Final
 
 import msgspec
 
+from extender.errors import UrgencyError
 from extender.quantities import NANO, nano_units
 from policy.cluster import PodDemand
-from policy.errors import InvalidInputError, InvalidQuantityError
+from policy.errors import InvalidQuantityError
 
 GIB: Final = 1 << 30
 URGENCY_ANNOTATION: Final = "maddpg-scheduler.io/urgency"
@@ -122,11 +123,14 @@ def pod_urgency(pod: Pod, rules: UrgencyRules) -> float:
     """Urgency of the pod, 0..1: its annotation, else its PriorityClass, else its QoS class.
 
     Raises:
-        InvalidInputError: the annotation is no number in 0..1.
+        UrgencyError: the annotation is no number in 0..1.
     """
     text = pod.metadata.annotations.urgency if pod.metadata.annotations else None
-    if text is not None:
-        return _annotated(text)
+    return urgency_of_class(pod, rules) if text is None else _annotated(text)
+
+
+def urgency_of_class(pod: Pod, rules: UrgencyRules) -> float:
+    """Urgency of the pod's PriorityClass, else of its QoS class, 0..1."""
     by_class = rules.by_priority_class.get(pod.spec.priority_class_name or "")
     return rules.by_qos[qos_class(pod)] if by_class is None else by_class
 
@@ -139,14 +143,19 @@ def qos_class(pod: Pod) -> str:
     return "Burstable" if any(pod_requests(pod)) else "BestEffort"
 
 
-def pod_demand(pod: Pod, rules: UrgencyRules) -> PodDemand:
-    """The demand of the pod.
+def pod_demand(pod: Pod, rules: UrgencyRules) -> tuple[PodDemand, str | None]:
+    """The demand of the pod, and a warning if its urgency annotation had to be ignored.
+
+    Users write annotations, and no error of ours reaches them: a pod with a broken one is as urgent as its class.
 
     Raises:
-        InvalidInputError: a quantity or the urgency annotation does not parse; the message names it.
+        InvalidQuantityError: a quantity does not parse; the message names its JSON path.
     """
     cpu, memory = pod_requests(pod)
-    return PodDemand(cpu, memory, pod_urgency(pod, rules))
+    try:
+        return PodDemand(cpu, memory, pod_urgency(pod, rules)), None
+    except UrgencyError as error:
+        return PodDemand(cpu, memory, urgency_of_class(pod, rules)), str(error)
 
 
 def _total(spec: Spec, resource: str) -> int:
@@ -195,7 +204,7 @@ def _annotated(text: str) -> float:
     except ValueError:
         value = math.nan
     if not 0.0 <= value <= 1.0:
-        raise InvalidInputError(
+        raise UrgencyError(
             f"Pod.metadata.annotations[{URGENCY_ANNOTATION}] is {text[:40]!r}; "
             "give a number from 0 (can wait) to 1 (cannot)"
         )

@@ -1,7 +1,7 @@
 """Kubernetes resource quantities, "100m" or "1.5Gi", to exact integers. Refuses floats on the way: they drift.
 
-The grammar and the rounding are those of k8s.io/apimachinery/pkg/api/resource/quantity.go: a signed decimal number and a
-suffix that is binary (Ki Mi Gi Ti Pi Ei), decimal (n u m k M G T P E) or an exponent (e3, E-2); anything finer than a
+The grammar and the rounding are those of k8s.io/apimachinery/pkg/api/resource/quantity.go: a signed decimal number and
+a suffix that is binary (Ki Mi Gi Ti Pi Ei), decimal (n u m k M G T P E) or an exponent (e3, E-2); anything finer than a
 billionth is rounded up (away from zero), and anything larger than 2^63 - 1 is capped there.
 """
 

@@ -116,6 +116,7 @@ class ClusterTable:
         self._row_listeners: list[Callable[[int, str], None]] = []
         self._clock = clock
         self._version = 0
+        self._assignments = 0
         self._owner: int | None = None
         self._ready = 0
 
@@ -136,6 +137,11 @@ class ClusterTable:
     def node_count(self) -> int:
         """Nodes known."""
         return len(self._nodes)
+
+    @property
+    def assignments(self) -> int:
+        """Grows whenever a row is given to a node or taken from one: equal numbers, equal meaning of every row."""
+        return self._assignments
 
     @property
     def ready_count(self) -> int:
@@ -233,6 +239,7 @@ class ClusterTable:
         if node is None:
             return False
         del self._rows[name]
+        self._assignments += 1
         self._dirty.pop(name, None)
         self._ready -= int(node.ready)
         self._names[node.row] = None
@@ -398,6 +405,7 @@ class ClusterTable:
         self._ready += int(ready)
         self._nodes[name] = node
         self._rows[name] = node.row
+        self._assignments += 1
         self._names[node.row] = name
         self._bump(node.row)
         for listener in self._row_listeners:

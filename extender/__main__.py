@@ -1,0 +1,5 @@
+"""`python -m extender` is `maddpg-extender`."""
+
+from extender.cli import main
+
+main()

@@ -1,0 +1,235 @@
+"""Wiring: settings and a source in, an ASGI application out. The only module that knows all the parts.
+
+`create_app` builds everything and starts nothing; the ASGI lifespan starts the source and the housekeeping, and stops
+them. `Application.operations` serves health, metrics and decisions on a port of their own, where one is configured.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Final
+
+import numpy as np
+from fastapi import FastAPI
+
+from extender.cluster.source import ClusterSource
+from extender.cluster.table import ClusterTable
+from extender.decisions.engine import Engine, Limits
+from extender.decisions.ledger import Ledger
+from extender.operations import logs
+from extender.operations.endpoints import operations_app
+from extender.operations.metrics import VERBS, Metrics
+from extender.operations.probes import Probes
+from extender.pods import UrgencyRules
+from extender.protocol.routes import PATHS, Receive, SchedulingVerbs, Scope, Send
+from extender.protocol.wire import HostEncoder
+from extender.settings import Settings
+from policy import heuristics
+from policy.bundle import load_bundle, shipped_bundle_path
+from policy.cluster import ClusterState, PodDemand
+from policy.features import SCHEMA_VERSION
+from policy.priorities import TEMPERATURE
+from policy.scorers import ActorScorer, Scorer
+
+WARM_ROWS: Final = 512
+"""Rows scored once before the first request, because a first inference allocates and is slow."""
+
+_log = logs.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedScorer:
+    """What decides.
+
+    Attributes:
+        scorer: preferences.
+        temperature: of its priorities.
+        model_sha256: of its model; empty for a heuristic.
+    """
+
+    scorer: Scorer
+    temperature: float
+    model_sha256: str
+
+
+def load_scorer(settings: Settings) -> LoadedScorer:
+    """The scorer that the settings name.
+
+    Raises:
+        BundleError: the policy bundle is refused; the message names the field.
+    """
+    if settings.scorer != "policy":
+        return LoadedScorer(heuristics.by_name(settings.scorer), TEMPERATURE, "")
+    bundle = load_bundle(settings.bundle_path or shipped_bundle_path(), settings.inference_threads)
+    manifest = bundle.manifest
+    return LoadedScorer(ActorScorer(bundle.actors, manifest.name), manifest.temperature, manifest.model_sha256)
+
+
+class Application:
+    """The service as ASGI.
+
+    Attributes:
+        settings, source, table, engine, ledger, metrics, probes: its parts.
+        operations: ASGI application of the operations endpoints alone.
+        start_error: why the lifespan could not start; None while it could.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        source: ClusterSource,
+        loaded: LoadedScorer,
+        clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self.settings = settings
+        self.source = source
+        self.metrics = Metrics()
+        self.table = ClusterTable(assumed_time_limit=settings.assumed_time_limit_s, clock=clock)
+        self.ledger = Ledger(settings.ledger_size, row_of=lambda name: int(self.table.rows_of([name])[0]))
+        self.table.subscribe(self.ledger)
+        self.engine = Engine(
+            table=self.table,
+            scorer=loaded.scorer,
+            fallback=heuristics.by_name(settings.fallback),
+            temperature=loaded.temperature,
+            limits=Limits(
+                deadline_s=settings.deadline_ms / 1000.0,
+                max_nodes=settings.max_nodes,
+                neutral_priority=settings.unknown_node_priority,
+                demand_classes=settings.demand_classes,
+            ),
+            urgency=UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos),
+            ledger=self.ledger,
+            generator=random.Random(settings.random_seed),  # noqa: S311 - a draw among equals, not a secret
+            clock=clock,
+            timer=timer,
+            on_scored=self.metrics.scored,
+            on_error=lambda error: _log.error("scorer failed", error=repr(error)),
+        )
+        self.probes = Probes(source, policy_loaded=self.engine.scorer is not None)
+        hosts = HostEncoder()
+        self.table.subscribe_rows(hosts.set_host)
+        enabled = frozenset(verb for verb in VERBS if getattr(settings, f"enable_{verb}"))
+        self._verbs = SchedulingVerbs(
+            self.engine,
+            source,
+            hosts,
+            self.metrics,
+            enabled,
+            settings.max_body_bytes,
+            settings.body_timeout_s,
+            timer,
+        )
+        self.metrics.loaded(loaded.scorer.name, loaded.model_sha256, SCHEMA_VERSION)
+        self.operations: FastAPI = operations_app(
+            self.probes, self.metrics, self.ledger, self.table, loaded.scorer, metadata.version("maddpg-scheduler")
+        )
+        self.start_error: Exception | None = None
+        self._clock = clock
+        self._housekeeping: asyncio.Task[None] | None = None
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request, or run the lifespan."""
+        if scope["type"] == "http" and scope["path"] in PATHS:
+            await self._verbs(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif self.settings.operations_port is None:
+            await self.operations(scope, receive, send)
+        else:
+            await _not_here(scope, send)
+
+    async def start(self) -> None:
+        """Own the table, warm the scorer, start the source and the housekeeping.
+
+        Raises:
+            SourceError: the source can never work.
+        """
+        self.table.claim()
+        if self.engine.scorer is not None:
+            idle = ClusterState.idle(np.ones(WARM_ROWS), np.ones(WARM_ROWS))
+            self.engine.scorer.preferences(idle, PodDemand(0.1, 0.1, 0.5))
+        await self.source.start(self.table)
+        self._housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
+
+    async def stop(self) -> None:
+        """Undo `start`."""
+        self.probes.stopping = True
+        if self._housekeeping is not None:
+            self._housekeeping.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._housekeeping
+            self._housekeeping = None
+        await self.source.stop()
+        if not await asyncio.to_thread(self.engine.stop):
+            _log.warning("the scorer is still working; the process ends without it")
+
+    def keep_house(self) -> None:
+        """Drop what is too old and refresh the gauges: once a second, off the path of any request."""
+        expired = self.table.expire_assumed()
+        if expired:
+            self.metrics.assumed_expired.inc(expired)
+        forgotten = self.table.forget_usage_before(self._clock() - self.settings.usage_time_limit_s)
+        if forgotten:
+            _log.warning("measured use is too old; expecting it from requests", nodes=forgotten)
+        self.metrics.refresh(self.table, self.source, self.ledger)
+
+    async def _keep_house(self) -> None:
+        while True:
+            try:
+                self.keep_house()
+            except Exception:
+                _log.exception("housekeeping failed")
+            await asyncio.sleep(self.settings.housekeeping_interval_s)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        try:
+            await self.start()
+        except Exception as error:
+            self.start_error = error
+            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        await self.stop()
+        await send({"type": "lifespan.shutdown.complete"})
+
+
+def create_app(
+    settings: Settings,
+    source: ClusterSource,
+    loaded: LoadedScorer | None = None,
+    clock: Callable[[], float] = time.time,
+    timer: Callable[[], float] = time.perf_counter,
+) -> Application:
+    """The service, wired and not started.
+
+    Args:
+        settings: validated settings.
+        source: fills the table with a cluster.
+        loaded: what decides; default: what the settings name.
+        clock: seconds since the epoch.
+        timer: monotonic seconds, for deadlines and latencies.
+
+    Raises:
+        BundleError: the policy bundle is refused.
+    """
+    return Application(settings, source, loaded or load_scorer(settings), clock, timer)
+
+
+async def _not_here(scope: Scope, send: Send) -> None:
+    """404 for anything but a verb, where operations have their own port."""
+    if scope["type"] != "http":
+        return
+    body = b'{"Error":"not found; operations endpoints are on their own port"}'
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 404, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -1,0 +1,191 @@
+"""Command line: `maddpg-extender serve | check-config | settings | explain`. Refuses to hold logic of its own."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+import uvloop
+from rich.console import Console
+from rich.table import Table
+
+from extender import settings as configuration
+from extender.errors import SettingsError
+from extender.operations import logs
+from extender.settings import Settings
+from policy.errors import SchedulerError
+
+REFUSED: Final = 2
+"""Exit code where settings or the policy bundle are refused."""
+
+FAILED: Final = 1
+"""Exit code of everything else that fails."""
+
+FLAGS: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
+FLAGS_HELP: Final = "Every setting is a flag too: --deadline-ms 20. `maddpg-extender settings` lists them."
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="settings file, YAML or TOML")]
+
+
+@app.command(context_settings=FLAGS, epilog=FLAGS_HELP)
+def serve(context: typer.Context, config: ConfigFile = None) -> None:
+    """Answer kube-scheduler until a signal to stop."""
+    from extender.app import create_app
+    from extender.cluster.kubernetes import KubernetesSource
+    from extender.server import serve as serve_app
+
+    settings = _settings(config, context.args)
+    logs.configure(settings.log_level, settings.log_format)
+    try:
+        application = create_app(settings, KubernetesSource(settings))
+        uvloop.run(serve_app(application, _announce))
+    except SchedulerError as error:
+        _refuse(error)
+
+
+@app.command("check-config", context_settings=FLAGS, epilog=FLAGS_HELP)
+def check_config(context: typer.Context, config: ConfigFile = None) -> None:
+    """Validate settings and the policy bundle, print the settings in effect, and exit; 2 if anything is refused."""
+    from extender.app import load_scorer
+
+    settings = _settings(config, context.args)
+    try:
+        loaded = load_scorer(settings)
+    except SchedulerError as error:
+        _refuse(error)
+    typer.echo(settings.model_dump_json(indent=2))
+    typer.echo(f"scorer {loaded.scorer.name}, temperature {loaded.temperature}: accepted", err=True)
+
+
+@app.command("settings")
+def list_settings() -> None:
+    """Print every setting as a Markdown table: name, default, unit, meaning."""
+    typer.echo("| setting | default | unit | meaning |\n|---|---|---|---|")
+    for name, default, unit, meaning in configuration.describe():
+        typer.echo(f"| `{name}` | `{default}` | {unit} | {meaning} |")
+
+
+@app.command()
+def explain(
+    pod: Annotated[str, typer.Argument(help="UID of the pod, or its name with --namespace")],
+    namespace: Annotated[str, typer.Option("--namespace", "-n", help="namespace of a pod given by name")] = "default",
+    url: Annotated[str, typer.Option(help="operations endpoints of the service")] = "http://127.0.0.1:8888",
+    as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
+) -> None:
+    """Say why a pod's nodes were rated as they were."""
+    found = _get(f"{url}/v1/decisions/{urllib.parse.quote(pod, safe='')}")
+    if found is None:
+        query = urllib.parse.urlencode({"namespace": namespace, "name": pod, "limit": 1})
+        listed = (_get(f"{url}/v1/decisions?{query}") or {"decisions": []})["decisions"]
+        found = _get(f"{url}/v1/decisions/{listed[0]['pod']['uid']}") if listed else None
+    if found is None:
+        typer.echo(f"no decision is remembered for pod {pod} (by UID, or by name in namespace {namespace})", err=True)
+        raise typer.Exit(FAILED)
+    if as_json:
+        typer.echo(json.dumps(found, indent=2))
+    else:
+        _show(found, Console())
+
+
+def main() -> None:
+    """Entry point of the console script."""
+    app()
+
+
+def _announce(port: int, operations_port: int) -> None:
+    """One line on stdout for whoever started us on port 0 and waits for the number."""
+    typer.echo(json.dumps({"port": port, "operations_port": operations_port}))
+    sys.stdout.flush()
+
+
+def _settings(file: Path | None, arguments: Sequence[str]) -> Settings:
+    try:
+        return configuration.load(file, os.environ, parse_flags(arguments))
+    except SettingsError as error:
+        _refuse(error)
+
+
+def parse_flags(arguments: Sequence[str]) -> dict[str, str]:
+    """``["--deadline-ms", "20", "--port=1"]`` to names and texts.
+
+    Raises:
+        SettingsError: an argument is no flag, or a flag has no value.
+    """
+    flags: dict[str, str] = {}
+    rest = list(arguments)
+    while rest:
+        argument = rest.pop(0)
+        if not argument.startswith("--"):
+            raise SettingsError(f"argument {argument!r} is no flag; give --name value")
+        name, equals, value = argument[2:].partition("=")
+        if not equals:
+            if not rest:
+                raise SettingsError(f"flag --{name} has no value; give --{name} value")
+            value = rest.pop(0)
+        flags[name.replace("-", "_")] = value
+    return flags
+
+
+def _refuse(error: Exception) -> NoReturn:
+    typer.echo(f"maddpg-extender: {error}", err=True)
+    raise typer.Exit(REFUSED)
+
+
+def _get(url: str) -> dict[str, Any] | None:
+    """JSON at a URL; None for 404; any other failure ends the program with a message."""
+    if not url.startswith(("http://", "https://")):
+        typer.echo(f"{url!r} is no http or https URL; give --url http://host:port", err=True)
+        raise typer.Exit(FAILED)
+    try:
+        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 - the scheme is checked above
+            document: dict[str, Any] = json.load(answer)
+            return document
+    except urllib.error.HTTPError as error:
+        if error.code == 404:
+            return None
+        typer.echo(f"{url} answered {error.code}", err=True)
+    except (OSError, ValueError) as error:
+        typer.echo(f"cannot ask {url}: {error}; is the service running, and --url its operations port?", err=True)
+    raise typer.Exit(FAILED)
+
+
+def _show(decision: dict[str, Any], console: Console) -> None:
+    pod, demand = decision["pod"], decision["demand"]
+    console.print(
+        f"[bold]{pod['namespace']}/{pod['name']}[/bold] asks for {demand['cpu']:g} cores, {demand['memory']:g} GiB, "
+        f"urgency {demand['urgency']:g}; {decision['candidates']} nodes, {decision['rated_best']} rated best, by "
+        f"{decision['scorer']}" + (f" (fallback: {decision['fallback_reason']})" if decision["fallback_reason"] else "")
+    )
+    outcome = decision["outcome"]
+    if outcome and outcome["node"]:
+        console.print(f"bound to {outcome['node']}, priority {outcome['priority']}")
+    for title in ("features", "contributions", "criteria"):
+        shown = [node for node in decision["nodes"] if node[title]]
+        if not shown:
+            continue
+        table = Table(title=title)
+        for column in ("node", "priority", "preference", *shown[0][title], "kube-default (rank)"):
+            table.add_column(column, justify="left" if column == "node" else "right")
+        for node in shown:
+            usual = node["kube_default"]
+            table.add_row(
+                node["node"],
+                str(node["priority"]),
+                f"{node['preference']:.3f}",
+                *(f"{value:.3f}" for value in node[title].values()),
+                f"{usual['preference']:.2f} ({usual['rank']})",
+            )
+        console.print(table)
+
+
+if __name__ == "__main__":
+    main()

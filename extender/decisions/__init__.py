@@ -1,0 +1,1 @@
+"""Deciding, and remembering what was decided and why."""

@@ -1,0 +1,340 @@
+"""One decision: a pod and node names in, a priority for each name out, always, and within the deadline.
+
+What the scorer said of unchanged rows is kept (`policy.incremental`), so most requests are answered at once. Rows that
+changed are copied and scored in a worker thread, and the event loop waits no longer than the deadline. When the scorer
+is late, missing or failing, the fallback heuristic answers from the same rows; the reason is recorded with the decision
+and counted. A late answer is kept for the next request, so a slow scorer recovers by itself.
+
+Refuses to know HTTP, Kubernetes or Prometheus.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extender.cluster.table import UNKNOWN, ClusterTable
+from extender.decisions.ledger import TOP, Decision, Ledger, RatedNode
+from extender.decisions.worker import Worker
+from extender.errors import DecisionLateError, ScorerBusyError
+from extender.pods import Pod, UrgencyRules, pod_demand
+from policy.cluster import ClusterState, PodDemand
+from policy.errors import NonFinitePreferenceError, ScoringError
+from policy.incremental import IncrementalPreferences
+from policy.priorities import priorities
+from policy.scorers import Preferences, Scorer
+
+ONLY_FEASIBLE: Final = "only-feasible"
+"""Scorer named on decisions where one node was left, so that nobody had to choose."""
+
+FALLBACK_REASONS: Final = ("late", "busy", "missing", "failed", "non_finite", "too_many_nodes")
+"""Why the configured scorer did not answer."""
+
+NEUTRAL: Final = "neutral"
+"""Scorer named on decisions where every node got the neutral priority."""
+
+Rows = NDArray[np.intp]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a decision.
+
+    Attributes:
+        deadline_s: seconds from the request's arrival after which the fallback answers.
+        max_nodes: more names than this are not scored.
+        neutral_priority: priority of nodes that are not scored, 0..10.
+        demand_classes: demands whose preferences are kept.
+    """
+
+    deadline_s: float
+    max_nodes: int
+    neutral_priority: int
+    demand_classes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer: distinct known nodes by row with their priorities, the names of all others, and the record of it."""
+
+    rows: Rows
+    priorities: NDArray[np.int64]
+    unknown: Sequence[str]
+    decision: Decision
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """Preferences ``[n]`` and who gave them."""
+
+    preferences: Preferences
+    scorer: str
+    fallback_reason: str | None
+
+
+class Engine:
+    """Decides. Owned by the event loop's thread.
+
+    Args:
+        table: what is known of the cluster; placements are assumed in it.
+        scorer: the configured scorer; None while there is none.
+        fallback: answers when the scorer does not.
+        temperature: of the priorities, as in the scorer's training.
+        limits: see `Limits`.
+        urgency: how urgent pods are.
+        ledger: remembers decisions.
+        generator: draws among equally rated nodes, for assumed placements.
+        clock: seconds since the epoch.
+        timer: monotonic seconds; the clock of `received`.
+        on_scored: called in the worker thread after rows were scored, with those rows and the demand; for metrics.
+        on_error: called with every exception of the scorer, for the log.
+    """
+
+    def __init__(
+        self,
+        table: ClusterTable,
+        scorer: Scorer | None,
+        fallback: Scorer,
+        temperature: float,
+        limits: Limits,
+        urgency: UrgencyRules,
+        ledger: Ledger,
+        generator: random.Random,
+        clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.perf_counter,
+        on_scored: Callable[[ClusterState, PodDemand], None] | None = None,
+        on_error: Callable[[Exception], None] | None = None,
+    ) -> None:
+        self.table = table
+        self.scorer = scorer
+        self.fallback = fallback
+        self.temperature = temperature
+        self.limits = limits
+        self.ledger = ledger
+        self._urgency = urgency
+        self._kept = None if scorer is None else IncrementalPreferences(scorer, limits.demand_classes)
+        self._generator = generator
+        self._clock = clock
+        self._timer = timer
+        self._on_scored = on_scored
+        self._on_error = on_error
+        self._worker = Worker()
+        self._overdue: set[asyncio.Future[Any]] = set()
+        self._numbers = 0
+
+    def stop(self) -> bool:
+        """End the worker thread; returns whether it ended."""
+        return self._worker.stop()
+
+    async def decide(self, pod: Pod, names: Sequence[str], received: float | None = None) -> Verdict:
+        """Rate every name for this pod, and assume that one of the best is chosen.
+
+        Args:
+            pod: the pod to be placed.
+            names: names of the feasible nodes; duplicates are rated once.
+            received: when the request arrived, by the engine's timer; default: now.
+
+        Raises:
+            InvalidQuantityError: a request of the pod does not parse.
+        """
+        received = self._timer() if received is None else received
+        demand, warning = pod_demand(pod, self._urgency)
+        if len(names) > self.limits.max_nodes:
+            none = np.empty(0, dtype=np.intp)
+            neutral = _Scores(np.empty(0), NEUTRAL, "too_many_nodes")
+            return self._conclude(pod, demand, warning, none, list(dict.fromkeys(names)), neutral, received)
+        table = self.table
+        state, assignments = table.state, table.assignments
+        asked = table.rows_of(names)
+        rows, unknown = self._distinct(names, asked)
+        scores: _Scores | None = None
+        failure: ScoringError | None = None
+        try:
+            scores = await self._scored(state, demand, rows, received + self.limits.deadline_s)
+        except ScoringError as error:
+            failure = error
+        if table.assignments != assignments:
+            # while we waited nodes came or went, and a row may mean another one now: those count as unknown
+            same = (asked != UNKNOWN) & (table.rows_of(names) == asked)
+            stayed = np.isin(rows, asked[same])
+            rows, unknown = rows[stayed], list(dict.fromkeys(names[i] for i in np.flatnonzero(~same).tolist()))
+            if scores is not None:
+                scores = _Scores(scores.preferences[stayed], scores.scorer, None)
+        if scores is None:
+            scores = self._fallen_back(demand, rows, self._reason(failure))
+        return self._conclude(pod, demand, warning, rows, unknown, scores, received)
+
+    def note_only_feasible(self, pod: Pod, name: str, received: float) -> Decision:
+        """One node is left after filtering: kube-scheduler will not ask for priorities, so remember and assume now.
+
+        Raises:
+            InvalidQuantityError: a request of the pod does not parse.
+        """
+        demand, warning = pod_demand(pod, self._urgency)
+        rows, unknown = self._distinct([name], self.table.rows_of([name]))
+        scores = _Scores(np.zeros(len(rows)), ONLY_FEASIBLE, None)
+        return self._conclude(pod, demand, warning, rows, unknown, scores, received, verb="filter").decision
+
+    # ---- scoring -------------------------------------------------------------------------------------------------
+
+    async def _scored(self, state: ClusterState, demand: PodDemand, rows: Rows, due: float) -> _Scores:
+        """Preferences of `rows` by the configured scorer; raises `ScoringError` where there are none in time."""
+        kept = self._kept
+        if kept is None:
+            raise ScoringError("no scorer is loaded")
+        stale = kept.stale(state, demand, rows)
+        if len(stale) == 0:
+            return _Scores(kept.store(state, demand, stale, None, rows), kept.scorer.name, None)
+        values = np.zeros(len(state), dtype=np.float32)
+        if len(stale) < len(rows):
+            values[rows] = kept.store(state, demand, stale, None, rows)
+        values[stale] = await self._fresh(kept, state.take(stale), demand, stale, due)
+        return _Scores(values[rows], kept.scorer.name, None)
+
+    async def _fresh(
+        self, kept: IncrementalPreferences, part: ClusterState, demand: PodDemand, stale: Rows, due: float
+    ) -> Preferences:
+        """Score the copied rows in the worker; whenever the answer comes, it is kept for later requests."""
+        if self._overdue:
+            raise ScorerBusyError("the scorer still works on a request that is overdue")
+
+        def work() -> Preferences:
+            result = kept.scorer.preferences(part, demand)
+            if result.shape != part.shape:
+                raise ScoringError(f"scorer {kept.scorer.name} gave shape {result.shape} for {part.shape} rows")
+            if not np.isfinite(result).all():
+                raise NonFinitePreferenceError(f"scorer {kept.scorer.name} gave a preference that is not finite")
+            return result
+
+        future = self._worker.submit(work)
+
+        def keep(done: asyncio.Future[Preferences]) -> None:
+            self._overdue.discard(done)
+            if done.cancelled():
+                return
+            error = done.exception()
+            if error is None:
+                nothing = np.empty(0, dtype=np.intp)
+                kept.store(self.table.state, demand, stale, done.result(), nothing, versions=part.version)
+                if self._on_scored is not None:
+                    on_scored = self._on_scored
+                    self._worker.submit(lambda: on_scored(part, demand))
+            elif self._on_error is not None and isinstance(error, Exception):
+                self._on_error(error)
+
+        future.add_done_callback(keep)
+        done, _ = await asyncio.wait((future,), timeout=max(due - self._timer(), 0.0))
+        if not done:
+            self._overdue.add(future)
+            raise DecisionLateError(f"the scorer did not answer within {self.limits.deadline_s * 1000:g} ms")
+        error = future.exception()
+        if error is None:
+            return future.result()
+        if isinstance(error, ScoringError):
+            raise error
+        raise ScoringError(f"scorer {kept.scorer.name} failed: {error!r}") from error
+
+    def _fallen_back(self, demand: PodDemand, rows: Rows, reason: str) -> _Scores:
+        """Preferences by the fallback, from the rows as they are now."""
+        preferences = self.fallback.preferences(self.table.state.take(rows), demand)
+        return _Scores(preferences, self.fallback.name, reason)
+
+    def _reason(self, error: ScoringError | None) -> str:
+        if isinstance(error, DecisionLateError):
+            return "late"
+        if isinstance(error, ScorerBusyError):
+            return "busy"
+        if isinstance(error, NonFinitePreferenceError):
+            return "non_finite"
+        return "missing" if self._kept is None else "failed"
+
+    # ---- names and rows ------------------------------------------------------------------------------------------
+
+    def _distinct(self, names: Sequence[str], asked: Rows) -> tuple[Rows, list[str]]:
+        """Rows of the known names and the names of the others, each once: kube-scheduler adds up duplicates."""
+        rows = asked
+        unknown: list[str] = []
+        if len(rows) and rows.min() == UNKNOWN:
+            unknown = list(dict.fromkeys(names[i] for i in np.flatnonzero(rows == UNKNOWN).tolist()))
+            rows = rows[rows != UNKNOWN]
+        seen = np.zeros(len(self.table.state), dtype=np.bool_)
+        seen[rows] = True
+        if np.count_nonzero(seen) != len(rows):
+            rows = rows[np.sort(np.unique(rows, return_index=True)[1])]
+        return rows, unknown
+
+    # ---- concluding ----------------------------------------------------------------------------------------------
+
+    def _conclude(
+        self,
+        pod: Pod,
+        demand: PodDemand,
+        warning: str | None,
+        rows: Rows,
+        unknown: list[str],
+        scores: _Scores,
+        received: float,
+        verb: str = "prioritize",
+    ) -> Verdict:
+        """Turn preferences to priorities, assume a placement, record the decision."""
+        table = self.table
+        rated = priorities(scores.preferences, self.temperature)
+        neutral = self.limits.neutral_priority
+        highest = max(int(rated.max()) if len(rated) else 0, neutral if unknown else 0)
+        best = rows[rated == highest]
+        best_unknown = unknown if unknown and neutral == highest else []
+        top = _leading(scores.preferences, TOP)
+        top_rows = table.state.take(rows[top]) if len(top) else None
+        assumed = self._drawn(best, best_unknown)
+        if assumed is not None and pod.metadata.uid:
+            table.assume(pod.metadata.uid, assumed, demand.cpu, demand.memory)
+        self._numbers += 1
+        decision = Decision(
+            number=self._numbers,
+            uid=pod.metadata.uid,
+            namespace=pod.metadata.namespace,
+            name=pod.metadata.name,
+            at=self._clock(),
+            verb=verb,
+            scorer=scores.scorer,
+            fallback_reason=scores.fallback_reason,
+            warning=warning,
+            demand=demand,
+            candidates=len(rows) + len(unknown),
+            unknown=len(unknown),
+            best_count=len(best) + len(best_unknown),
+            assumed=assumed,
+            top=tuple(
+                RatedNode(table.name_of(int(rows[i])) or "", float(scores.preferences[i]), int(rated[i])) for i in top
+            ),
+            rows=top_rows,
+            latency_s=self._timer() - received,
+        )
+        self.ledger.record(decision, rows, rated)
+        return Verdict(rows, rated, unknown, decision)
+
+    def _drawn(self, best: Rows, unknown: Sequence[str]) -> str | None:
+        """One of the best nodes, each as likely; why so, says `extender.cluster.assumed`."""
+        count = len(best) + len(unknown)
+        if count == 0:
+            return None
+        drawn = self._generator.randrange(count)
+        return self.table.name_of(int(best[drawn])) if drawn < len(best) else unknown[drawn - len(best)]
+
+
+def _leading(preferences: Preferences, count: int) -> NDArray[np.intp]:
+    """Positions of the highest preferences, best first; of equals, the earlier."""
+    if len(preferences) > 4 * count:
+        candidates = np.argpartition(-preferences, count)[:count]
+        candidates.sort()
+    else:
+        candidates = np.arange(len(preferences))
+    order = np.argsort(-preferences[candidates], kind="stable")
+    return candidates[order[:count]]

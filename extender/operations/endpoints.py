@@ -1,0 +1,77 @@
+"""Health, metrics and decisions over HTTP, for operators. Refuses to change anything."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated, Any
+
+from fastapi import FastAPI, HTTPException, Query, Response
+from fastapi.responses import JSONResponse
+from prometheus_client import CONTENT_TYPE_LATEST
+
+from extender.cluster.table import ClusterTable
+from extender.decisions.explain import explanation, summary
+from extender.decisions.ledger import Ledger
+from extender.operations.metrics import Metrics
+from extender.operations.probes import Probes
+from policy.scorers import Scorer
+
+
+def operations_app(
+    probes: Probes, metrics: Metrics, ledger: Ledger, table: ClusterTable, scorer: Scorer | None, version: str
+) -> FastAPI:
+    """`/healthz`, `/readyz`, `/metrics`, `/v1/decisions` and `/v1/decisions/{uid}`."""
+    app = FastAPI(title="maddpg-scheduler", version=version, docs_url=None, redoc_url=None)
+
+    @app.get("/healthz", response_class=Response)
+    async def healthz() -> Response:
+        """200 while the event loop turns."""
+        return JSONResponse({"alive": True})
+
+    @app.get("/readyz", response_class=Response)
+    async def readyz() -> Response:
+        """200 when a policy is loaded and the cluster has been listed; else 503 with the reasons."""
+        reasons = probes.unready()
+        return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
+
+    @app.get("/metrics", response_class=Response)
+    async def exposition() -> Response:
+        """Metrics for Prometheus, written in a thread so that no decision waits for them."""
+        metrics.refresh(table, probes.source, ledger)
+        return Response(await asyncio.to_thread(metrics.exposition), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/v1/decisions")
+    async def decisions(
+        limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+        namespace: str | None = None,
+        name: str | None = None,
+    ) -> dict[str, Any]:
+        """The latest decisions, newest first, and counts since the start."""
+        found: list[dict[str, Any]] = []
+        for decision in ledger.latest():
+            if len(found) == limit:
+                break
+            if namespace in (None, decision.namespace) and name in (None, decision.name):
+                found.append(summary(decision))
+        counts = ledger.counts
+        return {
+            "counts": {
+                "decisions": counts.decisions,
+                "fallbacks": counts.fallbacks,
+                "bound": counts.bound,
+                "bound_rated": counts.bound_rated,
+                "bound_among_best": counts.bound_among_best,
+                "not_asked": counts.not_asked,
+            },
+            "decisions": found,
+        }
+
+    @app.get("/v1/decisions/{uid}")
+    async def decision(uid: str) -> dict[str, Any]:
+        """Why the pod of this UID was rated as it was."""
+        found = ledger.get(uid)
+        if found is None:
+            raise HTTPException(404, f"no decision is remembered for pod {uid}; it may be older than the ledger holds")
+        return explanation(found, scorer)
+
+    return app

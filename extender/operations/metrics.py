@@ -1,0 +1,159 @@
+"""Every metric of the service, in a registry of its own. Refuses to decide when anything is measured.
+
+Counters of requests and decisions are moved where the event happens (about a microsecond each); gauges are refreshed by
+the housekeeping task and when they are scraped, never by a request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+
+from extender.cluster.source import INPUTS, ClusterSource
+from extender.cluster.table import ClusterTable
+from extender.decisions.engine import FALLBACK_REASONS
+from extender.decisions.ledger import Decision, Ledger
+from policy.cluster import ClusterState, PodDemand
+from policy.features import FEATURE_NAMES, HIGH, LOW
+from policy.observation import observe_unclipped
+
+LATENCY_BUCKETS: Final = (
+    0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
+)  # fmt: skip
+"""Seconds: fine where kube-scheduler's throughput is decided, coarse up to its default httpTimeout."""
+
+VERBS: Final = ("filter", "prioritize", "preempt", "bind")
+
+
+class Metrics:
+    """The metrics of one service.
+
+    Args:
+        registry: where they are registered; default: a new one, so that two services in one process do not collide.
+    """
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        self.registry = registry = CollectorRegistry() if registry is None else registry
+        self.latency = Histogram(
+            "maddpg_request_duration_seconds",
+            "Time from a request's arrival to its answer, by verb",
+            ["verb"],
+            buckets=LATENCY_BUCKETS,
+            registry=registry,
+        )
+        self.requests = Counter(
+            "maddpg_requests", "Requests answered, by verb and HTTP status", ["verb", "code"], registry=registry
+        )
+        self.decisions = Counter(
+            "maddpg_decisions", "Decisions, by the scorer that answered", ["scorer"], registry=registry
+        )
+        self.fallbacks = Counter(
+            "maddpg_fallbacks",
+            "Decisions not answered by the configured scorer, by reason",
+            ["reason"],
+            registry=registry,
+        )
+        self.warnings = Counter(
+            "maddpg_pod_warnings", "Pods whose urgency annotation had to be ignored", registry=registry
+        )
+        self.unknown_nodes = Counter(
+            "maddpg_unknown_nodes", "Node names asked about that the watch had not shown", registry=registry
+        )
+        self.clipped = Counter(
+            "maddpg_observation_clipped",
+            "Scored rows whose feature lay outside the range of training, by feature",
+            ["feature"],
+            registry=registry,
+        )
+        self.scored_rows = Counter(
+            "maddpg_scored_rows", "Rows given to the scorer because they had changed or were new", registry=registry
+        )
+        self.bind_failures = Counter("maddpg_bind_failures", "Binds the API server refused", registry=registry)
+        self.staleness = Gauge(
+            "maddpg_input_staleness_seconds",
+            "Time since the input was last known to be current; NaN if it never was",
+            ["input"],
+            registry=registry,
+        )
+        self.synced = Gauge("maddpg_synced", "1 once nodes and pods have been listed", registry=registry)
+        self.nodes = Gauge("maddpg_nodes", "Nodes known, by readiness", ["ready"], registry=registry)
+        self.pods = Gauge("maddpg_pods", "Pods known to be on a node", registry=registry)
+        self.assumed = Gauge(
+            "maddpg_assumed_placements", "Placements believed that the watch has not shown yet", registry=registry
+        )
+        self.assumed_expired = Counter(
+            "maddpg_assumed_expired", "Assumed placements that the watch never showed", registry=registry
+        )
+        self.ledger_size = Gauge("maddpg_ledger_decisions", "Decisions remembered", registry=registry)
+        self.outcomes = Gauge(
+            "maddpg_outcomes",
+            "Pods seen bound since the start: on a node rated best, on another, on one whose rating is unknown, "
+            "or without a decision here",
+            ["kind"],
+            registry=registry,
+        )
+        self.policy = Gauge(
+            "maddpg_policy_info",
+            "1 for the scorer in use",
+            ["scorer", "model_sha256", "schema_version"],
+            registry=registry,
+        )
+        self._verbs = {verb: self.latency.labels(verb) for verb in VERBS}
+        self._answered = {verb: self.requests.labels(verb, "200") for verb in VERBS}
+        self._reasons = {reason: self.fallbacks.labels(reason) for reason in FALLBACK_REASONS}
+        self._features = [self.clipped.labels(feature) for feature in FEATURE_NAMES]
+
+    def answered(self, verb: str, code: int, seconds: float) -> None:
+        """One request was answered."""
+        self._verbs[verb].observe(seconds)
+        counter = self._answered[verb] if code == 200 else self.requests.labels(verb, str(code))
+        counter.inc()
+
+    def decided(self, decision: Decision) -> None:
+        """One decision was made."""
+        self.decisions.labels(decision.scorer).inc()
+        if decision.fallback_reason is not None:
+            self._reasons[decision.fallback_reason].inc()
+        if decision.warning is not None:
+            self.warnings.inc()
+        if decision.unknown:
+            self.unknown_nodes.inc(decision.unknown)
+
+    def scored(self, rows: ClusterState, demand: PodDemand) -> None:
+        """Rows were given to the scorer: count those whose features lie outside the range of training."""
+        raw = observe_unclipped(rows, demand)
+        self.scored_rows.inc(len(rows))
+        outside = np.count_nonzero((raw < LOW) | (raw > HIGH), axis=0)
+        for counter, count in zip(self._features, outside.tolist(), strict=True):
+            if count:
+                counter.inc(count)
+
+    def loaded(self, scorer: str, model_sha256: str, schema_version: int) -> None:
+        """This scorer is in use from now on."""
+        self.policy.clear()
+        self.policy.labels(scorer, model_sha256, str(schema_version)).set(1)
+
+    def refresh(self, table: ClusterTable, source: ClusterSource, ledger: Ledger) -> None:
+        """Bring every gauge up to date."""
+        ages: Mapping[str, float | None] = source.staleness()
+        for name in INPUTS:
+            age = ages.get(name)
+            self.staleness.labels(name).set(float("nan") if age is None else age)
+        self.synced.set(source.synced)
+        self.nodes.labels("true").set(table.ready_count)
+        self.nodes.labels("false").set(table.node_count - table.ready_count)
+        self.pods.set(table.pod_count)
+        self.assumed.set(table.assumed_count)
+        self.ledger_size.set(len(ledger))
+        counts = ledger.counts
+        self.outcomes.labels("rated_best").set(counts.bound_among_best)
+        self.outcomes.labels("rated_lower").set(counts.bound_rated - counts.bound_among_best)
+        self.outcomes.labels("rating_unknown").set(counts.bound - counts.bound_rated)
+        self.outcomes.labels("not_asked").set(counts.not_asked)
+
+    def exposition(self) -> bytes:
+        """All metrics in the text format of Prometheus."""
+        return generate_latest(self.registry)

@@ -1,0 +1,33 @@
+"""Alive and ready. Ready means: it would answer from what the cluster looks like, not from nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from extender.cluster.source import ClusterSource
+
+
+@dataclass(slots=True)
+class Probes:
+    """What the probes say.
+
+    Attributes:
+        source: where knowledge of the cluster comes from.
+        policy_loaded: whether the configured scorer is there.
+        stopping: whether the service was told to stop.
+    """
+
+    source: ClusterSource
+    policy_loaded: bool
+    stopping: bool = False
+
+    def unready(self) -> tuple[str, ...]:
+        """Every reason not to send requests here, in sentences; empty when ready."""
+        reasons = []
+        if self.stopping:
+            reasons.append("the service is stopping")
+        if not self.policy_loaded:
+            reasons.append("no policy is loaded")
+        if not self.source.synced:
+            reasons.extend(self.source.waiting_for() or ("the cluster has not been listed yet",))
+        return tuple(reasons)

@@ -1,0 +1,166 @@
+"""The four verbs over HTTP: read a bounded body, decode, ask, encode, answer with its length. Refuses to decide.
+
+Plain ASGI and not FastAPI routes, because kube-scheduler waits for every microsecond of this path and nothing here
+needs validation beyond `extender.protocol.wire`; `extender.operations.endpoints` are FastAPI.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import Any, Final
+
+from extender.cluster.source import Binding, ClusterSource
+from extender.decisions.engine import Engine
+from extender.errors import BindError, WireError
+from extender.operations import logs
+from extender.operations.metrics import VERBS, Metrics
+from extender.protocol import wire
+from policy.errors import InvalidInputError, SchedulerError
+
+Scope = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
+Verb = Callable[[bytes, float], Awaitable[bytes]]
+
+JSON_TYPE: Final = (b"content-type", b"application/json")
+PATHS: Final = {f"/{verb}": verb for verb in VERBS}
+
+_log = logs.get(__name__)
+
+
+class SchedulingVerbs:
+    """ASGI application for `PATHS`.
+
+    Args:
+        engine: decides.
+        source: binds.
+        hosts: writes priorities; follows the rows of the engine's table.
+        metrics: counts.
+        enabled: verbs that are answered; the others get 404.
+        max_body_bytes: larger bodies get 413.
+        body_timeout_s: slower bodies get 408.
+        timer: monotonic seconds, the engine's timer.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        source: ClusterSource,
+        hosts: wire.HostEncoder,
+        metrics: Metrics,
+        enabled: frozenset[str],
+        max_body_bytes: int,
+        body_timeout_s: float,
+        timer: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        self._engine = engine
+        self._source = source
+        self._hosts = hosts
+        self._metrics = metrics
+        self._enabled = enabled
+        self._max_body_bytes = max_body_bytes
+        self._body_timeout_s = body_timeout_s
+        self._timer = timer
+        self._verbs: dict[str, Verb] = {
+            "filter": self._filter,
+            "prioritize": self._prioritize,
+            "preempt": self._preempt,
+            "bind": self._bind,
+        }
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request whose path is in `PATHS`."""
+        received = self._timer()
+        verb = PATHS[scope["path"]]
+        status = 200
+        headers: tuple[tuple[bytes, bytes], ...] = ()
+        try:
+            answer = await self._answer(verb, scope, receive, received)
+        except WireError as error:
+            status, answer = error.status, wire.encode_error(str(error))
+            headers = ((b"connection", b"close"),) if status in (408, 413) else ()
+        except InvalidInputError as error:
+            status, answer = 400, wire.encode_error(str(error))
+        except Exception:
+            _log.exception("request failed", verb=verb)
+            status, answer = 500, wire.encode_error("internal error; the log of the extender says more")
+        length = (b"content-length", b"%d" % len(answer))
+        await send({"type": "http.response.start", "status": status, "headers": (JSON_TYPE, length, *headers)})
+        await send({"type": "http.response.body", "body": answer})
+        self._metrics.answered(verb, status, self._timer() - received)
+
+    async def _answer(self, verb: str, scope: Scope, receive: Receive, received: float) -> bytes:
+        if verb not in self._enabled:
+            raise WireError(f"the verb {verb} is switched off; set enable_{verb} to true to answer it", status=404)
+        if scope["method"] != "POST":
+            raise WireError(f"/{verb} takes POST, not {scope['method']}", status=405)
+        return await self._verbs[verb](await self._body(scope, receive), received)
+
+    async def _body(self, scope: Scope, receive: Receive) -> bytes:
+        """The whole body; raises `WireError` where it is too large (413), too slow (408) or breaks off (400)."""
+        for name, value in scope["headers"]:
+            if name == b"content-length" and value.isdigit() and int(value) > self._max_body_bytes:
+                raise self._too_large()
+        parts: list[bytes] = []
+        size = 0
+        try:
+            async with asyncio.timeout(self._body_timeout_s):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise WireError("the connection broke off before the whole body had arrived")
+                    part = message.get("body", b"")
+                    size += len(part)
+                    if size > self._max_body_bytes:
+                        raise self._too_large()
+                    if not message.get("more_body", False):
+                        return part if not parts else b"".join((*parts, part))
+                    parts.append(part)
+        except TimeoutError as error:
+            raise WireError(f"the body did not arrive within {self._body_timeout_s:g} s", status=408) from error
+
+    def _too_large(self) -> WireError:
+        return WireError(
+            f"the body is larger than {self._max_body_bytes} bytes; set nodeCacheCapable, or raise max_body_bytes",
+            status=413,
+        )
+
+    async def _filter(self, body: bytes, received: float) -> bytes:
+        """Every node passes. What else goes wrong with the pod is no reason to keep it from being placed."""
+        request = wire.decode_scheduling(body)
+        if len(request.names) == 1:
+            try:
+                self._metrics.decided(self._engine.note_only_feasible(request.pod, request.names[0], received))
+            except SchedulerError as error:
+                _log.warning("only feasible node not recorded", error=str(error), pod=request.pod.metadata.uid)
+        return wire.encode_filter(request)
+
+    async def _prioritize(self, body: bytes, received: float) -> bytes:
+        request = wire.decode_scheduling(body)
+        verdict = await self._engine.decide(request.pod, request.names, received)
+        self._metrics.decided(verdict.decision)
+        neutral = self._engine.limits.neutral_priority
+        return self._hosts.encode(verdict.rows, verdict.priorities, verdict.unknown, neutral)
+
+    async def _preempt(self, body: bytes, received: float) -> bytes:
+        return wire.encode_preemption(wire.decode_preemption(body))
+
+    async def _bind(self, body: bytes, received: float) -> bytes:
+        """Bind, and believe it at once: the watch shows it some milliseconds later."""
+        binding = wire.decode_binding(body)
+        try:
+            await self._source.bind(binding)
+        except BindError as error:
+            self._metrics.bind_failures.inc()
+            self._engine.table.withdraw(binding.uid)
+            _log.warning("bind failed", pod=f"{binding.namespace}/{binding.name}", node=binding.node, error=str(error))
+            return wire.encode_error(str(error))
+        self._assume(binding)
+        return wire.encode_error("")
+
+    def _assume(self, binding: Binding) -> None:
+        decision = self._engine.ledger.get(binding.uid)
+        if decision is not None:
+            self._engine.table.assume(binding.uid, binding.node, decision.demand.cpu, decision.demand.memory)

@@ -1,0 +1,238 @@
+"""extender/v1 messages: bytes to typed requests, and answers to bytes. Pure; refuses to know HTTP or scheduling.
+
+Decoding goes in two steps. The top level is split into raw values, so that whatever is not needed is skipped and never
+becomes Python objects; then each needed value is decoded into a typed struct that names only the fields it reads. Keys
+of extender/v1 carry no JSON tags: Go writes them capitalised and reads them in any case, and so does this module.
+
+Answers are written by hand: integers are never null, and names of known nodes are encoded once (`HostEncoder`).
+
+Source: k8s.io/kube-scheduler/extender/v1/types.go.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
+
+import msgspec
+import numpy as np
+from numpy.typing import NDArray
+
+from extender.cluster.source import Binding
+from extender.errors import WireError
+from extender.pods import Pod
+from policy.priorities import MAX_PRIORITY
+
+T = TypeVar("T")
+
+NULL: Final = b"null"
+
+
+class _NodeMetadata(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _Node(msgspec.Struct, frozen=True):
+    metadata: _NodeMetadata
+
+
+class _NodeList(msgspec.Struct, frozen=True):
+    items: list[_Node] | None = None
+
+
+class _PodIdentity(msgspec.Struct, frozen=True):
+    class Metadata(msgspec.Struct, frozen=True):
+        uid: str
+
+    metadata: Metadata
+
+
+_TOP: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_POD: Final = msgspec.json.Decoder(Pod)
+_NAMES: Final = msgspec.json.Decoder(list[str] | None)
+_NODES: Final = msgspec.json.Decoder(_NodeList | None)
+_TEXT: Final = msgspec.json.Decoder(str)
+_COUNT: Final = msgspec.json.Decoder(int | None)
+_BY_NODE: Final = msgspec.json.Decoder(dict[str, dict[str, msgspec.Raw] | None] | None)
+_PODS: Final = msgspec.json.Decoder(list[_PodIdentity] | None)
+_META_PODS: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]] | None)
+
+
+@dataclass(frozen=True, slots=True)
+class SchedulingRequest:
+    """ExtenderArgs: a pod and the nodes it may go to.
+
+    Attributes:
+        pod: the fields that count.
+        names: names of the nodes, in order, duplicates included.
+        names_json: `NodeNames` as sent; ``null`` unless nodeCacheCapable.
+        nodes_json: `Nodes` as sent; ``null`` if nodeCacheCapable.
+    """
+
+    pod: Pod
+    names: list[str]
+    names_json: bytes
+    nodes_json: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class PreemptionRequest:
+    """ExtenderPreemptionArgs: for each node, UIDs of the victims and how many disruption budgets they violate."""
+
+    victims: Mapping[str, tuple[Sequence[str], int]]
+
+
+def decode_scheduling(body: bytes) -> SchedulingRequest:
+    """Body of `/filter` or `/prioritize`.
+
+    Raises:
+        WireError: it is not ExtenderArgs; the message names the JSON path.
+    """
+    top = _top(body)
+    pod = _decode(_POD, _required(top, "Pod"), "Pod")
+    names_json, nodes_json = bytes(top.get("nodenames", NULL)), bytes(top.get("nodes", NULL))
+    if names_json != NULL:
+        names = _decode(_NAMES, names_json, "NodeNames") or []
+    else:
+        nodes = _decode(_NODES, nodes_json, "Nodes")
+        names = [node.metadata.name for node in (nodes.items or ())] if nodes is not None else []
+    return SchedulingRequest(pod, names, names_json, nodes_json)
+
+
+def decode_preemption(body: bytes) -> PreemptionRequest:
+    """Body of `/preempt`; `NodeNameToMetaVictims` wins where it is given, as nodeCacheCapable sends it.
+
+    Raises:
+        WireError: it is not ExtenderPreemptionArgs; the message names the JSON path.
+    """
+    top = _top(body)
+    _decode(_POD, _required(top, "Pod"), "Pod")
+    victims: dict[str, tuple[Sequence[str], int]] = {}
+    meta = _decode(_BY_NODE, top.get("nodenametometavictims", NULL), "NodeNameToMetaVictims")
+    if meta is not None:
+        for node, raw in meta.items():
+            path = f"NodeNameToMetaVictims[{node!r}]"
+            fields = _folded(raw or {})
+            pods = _decode(_META_PODS, fields.get("pods", NULL), f"{path}.Pods") or []
+            uids = [
+                _decode(_TEXT, _required(_folded(pod), "UID", f"{path}.Pods[].UID"), f"{path}.Pods[].UID")
+                for pod in pods
+            ]
+            victims[node] = (uids, _violations(fields, path))
+        return PreemptionRequest(victims)
+    whole = _decode(_BY_NODE, top.get("nodenametovictims", NULL), "NodeNameToVictims") or {}
+    for node, raw in whole.items():
+        path = f"NodeNameToVictims[{node!r}]"
+        fields = _folded(raw or {})
+        identities = _decode(_PODS, fields.get("pods", NULL), f"{path}.Pods") or []
+        victims[node] = ([pod.metadata.uid for pod in identities], _violations(fields, path))
+    return PreemptionRequest(victims)
+
+
+def decode_binding(body: bytes) -> Binding:
+    """Body of `/bind`.
+
+    Raises:
+        WireError: it is not ExtenderBindingArgs; the message names the JSON path.
+    """
+    top = _top(body)
+    values = {}
+    for key in ("PodNamespace", "PodName", "PodUID", "Node"):
+        values[key] = _decode(_TEXT, _required(top, key), key)
+        if not values[key]:
+            raise WireError(f"{key} is empty; kube-scheduler always names it")
+    return Binding(values["PodNamespace"], values["PodName"], values["PodUID"], values["Node"])
+
+
+def encode_filter(request: SchedulingRequest) -> bytes:
+    """ExtenderFilterResult in which every node passes: what was sent goes back, in the mode it came in.
+
+    An answer with neither names nor nodes would reject every node, so an empty request is answered with empty names.
+    """
+    names = b"[]" if request.names_json == NULL and request.nodes_json == NULL else request.names_json
+    return b'{"Nodes":%b,"NodeNames":%b,"FailedNodes":{},"FailedAndUnresolvableNodes":{},"Error":""}' % (
+        request.nodes_json,
+        names,
+    )
+
+
+def encode_preemption(request: PreemptionRequest) -> bytes:
+    """ExtenderPreemptionResult that keeps every node and every victim."""
+    return msgspec.json.encode(
+        {
+            "NodeNameToMetaVictims": {
+                node: {"Pods": [{"UID": uid} for uid in uids], "NumPDBViolations": violations}
+                for node, (uids, violations) in request.victims.items()
+            }
+        }
+    )
+
+
+def encode_error(message: str) -> bytes:
+    """``{"Error": message}``: an ExtenderBindingResult or ExtenderFilterResult, and the body of every refusal."""
+    return msgspec.json.encode({"Error": message})
+
+
+class HostEncoder:
+    """Writes HostPriorityList, with the text for every (row, priority) made once, when the row is given to a node."""
+
+    def __init__(self) -> None:
+        self._texts: NDArray[Any] = np.empty(0, dtype=object)
+
+    def set_host(self, row: int, name: str) -> None:
+        """The node of this row is called `name` from now on."""
+        needed = (row + 1) * (MAX_PRIORITY + 1)
+        if needed > len(self._texts):
+            grown = np.empty(max(needed, 2 * len(self._texts)), dtype=object)
+            grown[: len(self._texts)] = self._texts
+            self._texts = grown
+        first = row * (MAX_PRIORITY + 1)
+        for priority in range(MAX_PRIORITY + 1):
+            self._texts[first + priority] = _host_priority(name, priority)
+
+    def encode(
+        self, rows: NDArray[np.intp], priorities: NDArray[np.int64], unknown: Sequence[str] = (), neutral: int = 0
+    ) -> bytes:
+        """HostPriorityList of known rows with their priorities, then of unknown names with the neutral one."""
+        texts: list[bytes] = self._texts[rows * (MAX_PRIORITY + 1) + priorities].tolist()
+        texts.extend(_host_priority(name, neutral) for name in unknown)
+        return b"[%b]" % b",".join(texts)
+
+
+def _host_priority(name: str, priority: int) -> bytes:
+    return b'{"Host":%b,"Score":%d}' % (msgspec.json.encode(name), priority)
+
+
+def _top(body: bytes) -> dict[str, msgspec.Raw]:
+    if not body:
+        raise WireError("the request has no body; send extender/v1 JSON")
+    return _folded(_decode(_TOP, body, ""))
+
+
+def _folded(raw: dict[str, msgspec.Raw]) -> dict[str, msgspec.Raw]:
+    """Keys in lower case, as Go matches them; of two spellings of one key the later counts, as in Go."""
+    return {key.lower(): value for key, value in raw.items()}
+
+
+def _required(fields: Mapping[str, msgspec.Raw], key: str, path: str | None = None) -> msgspec.Raw:
+    value = fields.get(key.lower())
+    if value is None or bytes(value) == NULL:
+        raise WireError(f"{path or key} is missing; kube-scheduler always sends it")
+    return value
+
+
+def _violations(fields: Mapping[str, msgspec.Raw], path: str) -> int:
+    return _decode(_COUNT, fields.get("numpdbviolations", NULL), f"{path}.NumPDBViolations") or 0
+
+
+def _decode(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw, path: str) -> T:
+    """Decode one value; errors name its path from the top of the body."""
+    try:
+        return decoder.decode(raw)
+    except msgspec.ValidationError as error:
+        message, _, inner = str(error).partition(" - at `$")
+        where = f"{path}{inner.rstrip('`')}".lstrip(".") or "the body"
+        raise WireError(f"{where}: {message}") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise WireError(f"{path or 'the body'} is not JSON: {error}") from error

@@ -1,0 +1,40 @@
+"""Fixtures: a small bundle, settings on free loopback ports, a service with an embedded cluster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extender.app import LoadedScorer, create_app
+from extender.cluster.embedded import EmbeddedSource
+from extender.server import BackgroundService
+from extender.settings import Settings
+from tests.extender.service import Service
+from tests.policy.states import write_bundle
+
+
+@pytest.fixture(scope="session")
+def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A valid bundle with a small random actor."""
+    return write_bundle(tmp_path_factory.mktemp("bundle"))
+
+
+@pytest.fixture
+def run_service(bundle_path: Path) -> Iterator[Callable[..., Service]]:
+    """Start services in this process; each keyword is a setting, or `source` or `loaded`."""
+    running: list[BackgroundService] = []
+
+    def start(source: EmbeddedSource | None = None, loaded: LoadedScorer | None = None, **settings: Any) -> Service:
+        values = {"port": 0, "bundle_path": bundle_path, "random_seed": 1, "deadline_ms": 2000.0, **settings}
+        source = source or EmbeddedSource()
+        background = BackgroundService(create_app(Settings(**values), source, loaded))
+        background.__enter__()
+        running.append(background)
+        return Service(background, source)
+
+    yield start
+    for background in running:
+        background.__exit__()
