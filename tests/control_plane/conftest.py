@@ -1,0 +1,78 @@
+"""The control plane as a fixture: one for the session, empty for each test."""
+
+import os
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import pytest
+
+from tests.control_plane.binaries import DONOTHING
+from tests.control_plane.cluster import Binaries, ControlPlane
+from tests.control_plane.processes import StartError
+from tests.control_plane.toolchain import BuildError, find_go
+from tests.control_plane.workload import wipe
+
+_running: list[ControlPlane] = []
+
+
+def _unavailable(error: Exception) -> NoReturn:
+    """Skip, saying why; in CI a control plane that cannot be had is a failure."""
+    if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
+        raise error
+    pytest.skip(f"no control plane here: {error}")
+
+
+@pytest.fixture(scope="session")
+def go() -> Path:
+    """The Go that builds binaries here."""
+    try:
+        return find_go(DONOTHING.go)
+    except BuildError as error:
+        _unavailable(error)
+
+
+@pytest.fixture(scope="session")
+def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A real control plane, built first where the cache lacks it; it may hold what an earlier test left."""
+    directory = tmp_path_factory.mktemp("control-plane")
+    try:
+        plane = ControlPlane(directory, Binaries.build())
+        running = plane.running()
+        running.__enter__()
+    except (BuildError, StartError) as error:
+        _unavailable(error)
+    _running.append(plane)
+    try:
+        yield plane
+    finally:
+        _running.remove(plane)
+        running.__exit__(None, None, None)
+
+
+@pytest.fixture
+def cluster(control_plane: ControlPlane) -> Iterator[ControlPlane]:
+    """The session's control plane without nodes, pods or priority classes of tests, before and after."""
+    wipe(control_plane.api)
+    yield control_plane
+    wipe(control_plane.api)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts the control plane, so that `-m "not control_plane"` leaves it out."""
+    for item in items:
+        if Path(__file__).parent in item.path.parents and "control_plane" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.control_plane)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(
+    item: pytest.Item,
+) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """A test that failed shows the end of every process's log."""
+    report = yield
+    if report.failed and "control_plane" in getattr(item, "fixturenames", ()):
+        for plane in _running:
+            for process in plane.processes:
+                report.sections.append((f"{process.name} {process.log_file}", process.tail()))
+    return report
