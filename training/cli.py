@@ -1,0 +1,120 @@
+"""Command line of everything offline: train, evaluate, export. Parses arguments and prints; the work is elsewhere."""
+
+from __future__ import annotations
+
+import shlex
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from policy.errors import InvalidInputError, SchedulerError
+
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Train, evaluate and export policies.")
+
+DEFAULT_CONFIG = Path(__file__).parent / "configs" / "default.yaml"
+
+
+@app.command()
+def run(
+    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, metrics.jsonl, tensorboard.")],
+    config: Annotated[Path | None, typer.Option(help="YAML settings; default: the shipped policy's.")] = None,
+    seed: Annotated[int | None, typer.Option(min=0, help="Overrides the configuration's seed.")] = None,
+    updates: Annotated[int | None, typer.Option(min=1, help="Overrides the updates of the whole run.")] = None,
+    minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long, between episodes.")] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads; part of what makes runs repeat exactly.")] = 2,
+    *,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the latest checkpoint in --out.")] = False,
+) -> None:
+    """Train a policy. Rates and noise follow the configured updates, so --minutes only stops earlier."""
+    import torch
+
+    from training.config import load_config
+    from training.learning.loop import LATEST_FILE, Trainer
+    from training.learning.loop import Progress as Standing
+
+    torch.set_num_threads(threads)
+    latest = out / LATEST_FILE
+    if resume:
+        if config is not None or seed is not None or updates is not None:
+            raise InvalidInputError(
+                "--resume takes its settings from the checkpoint; drop --config, --seed and --updates"
+            )
+        trainer = Trainer.resume(out)
+    else:
+        if latest.exists():
+            raise InvalidInputError(f"--out {out} already holds a run; give --resume or another folder")
+        settings = load_config(config or DEFAULT_CONFIG)
+        overrides = {name: value for name, value in (("seed", seed), ("updates", updates)) if value is not None}
+        trainer = Trainer(settings.model_copy(update=overrides), out, command=_command(config, seed, updates, threads))
+    with Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    ) as bar:
+        task = bar.add_task("updates", total=trainer.config.updates, completed=trainer.algorithm.updates, note="")
+
+        def watch(standing: Standing) -> None:
+            note = f"reward {standing.reward:+.3f}"
+            if standing.best is not None:
+                note += f"  selection {standing.score:.3f} (best {standing.best:.3f})"
+            bar.update(task, completed=standing.updates, note=note)
+
+        outcome = trainer.run(max_seconds=None if minutes is None else 60.0 * minutes, watch=watch)
+    state = "finished" if outcome.finished else "stopped; --resume goes on"
+    typer.echo(f"{state}: {outcome.updates} updates, {outcome.episodes} episodes, {outcome.seconds / 60:.1f} minutes")
+    for name, value in outcome.best.items():
+        typer.echo(f"  best {name}: {value:.4g}")
+
+
+@app.command()
+def export(
+    checkpoint: Annotated[Path, typer.Argument(help="best.pt or latest.pt of a run.")],
+    out: Annotated[Path, typer.Option(help="Folder of the policy bundle.")],
+    name: Annotated[str | None, typer.Option(help="Overrides the policy's name.")] = None,
+) -> None:
+    """Export a checkpoint as a policy bundle, measure it on held-out episodes and write its model card."""
+    from training.card import held_out_rates, render_card
+    from training.export import ActorModuleScorer, export_bundle
+    from training.learning.loop import load_actor
+
+    actor, config, known = load_actor(checkpoint)
+    if name is not None:
+        config = config.model_copy(update={"name": name})
+    rates = held_out_rates(ActorModuleScorer(actor, config.name))
+    training = {**known, "held_out_sla_violation_rate": rates}
+    manifest = export_bundle(actor, config, out, training=training, card=render_card(config, training, rates))
+    typer.echo(f"{out}: {manifest.name}, {manifest.parameters} parameters, model sha256 {manifest.model_sha256}")
+
+
+def _command(config: Path | None, seed: int | None, updates: int | None, threads: int) -> str:
+    """The command that repeats this run, for the model card."""
+    words = [
+        "maddpg-train",
+        "run",
+        "--config",
+        str(config or "training/configs/default.yaml"),
+        "--threads",
+        str(threads),
+    ]
+    if seed is not None:
+        words += ["--seed", str(seed)]
+    if updates is not None:
+        words += ["--updates", str(updates)]
+    return shlex.join([*words, "--out", "OUT"])
+
+
+def main() -> None:
+    """Entry point: our own errors are one line on stderr and exit code 2."""
+    try:
+        app()
+    except SchedulerError as error:
+        typer.echo(f"error: {error}", err=True)
+        sys.exit(2)

@@ -1,0 +1,257 @@
+"""Every setting of a training run: meaning, unit, default; frozen, typed, validated once. Runs nothing."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal, Self
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from policy.errors import InvalidInputError
+from policy.priorities import TEMPERATURE
+
+Share = Annotated[float, Field(ge=0.0, le=1.0)]
+Positive = Annotated[float, Field(gt=0.0)]
+Bid = Annotated[float, Field(gt=-1.0, lt=1.0)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class ArenaConfig(_Section):
+    """Clusters of one size that are trained on together.
+
+    Attributes:
+        scenario: name of a versioned scenario of `training.simulator`.
+        nodes: nodes per cluster; None keeps the scenario's.
+        clusters: how many are simulated at once.
+        share: how often its transitions are drawn, relative to the other arenas.
+        replay: transitions kept.
+        batch: transitions per update.
+        warmup: transitions collected before its first update.
+        steps_per_update: steps of all its clusters from one update to the next.
+    """
+
+    scenario: str
+    nodes: Count | None = None
+    clusters: Count = 32
+    share: Positive = 1.0
+    replay: Annotated[int, Field(ge=64)] = 200_000
+    batch: Count = 384
+    warmup: Count = 4000
+    steps_per_update: Count = 1
+
+
+class LoadConfig(_Section):
+    """Offered load of an episode, a share of the cluster's speed-weighted CPU capacity; uniform draw per cluster."""
+
+    low: Positive = 0.25
+    high: Positive = 0.55
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Self:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low} exceeds high {self.high}; swap them")
+        return self
+
+
+class ActorConfig(_Section):
+    """The shared actor.
+
+    Attributes:
+        hidden: widths of its hidden layers.
+        initial_bids: bids on headroom, balance, expected_speed and constant before training; the rule it starts from.
+    """
+
+    hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (256, 256)
+    initial_bids: tuple[Bid, Bid, Bid, Bid] = (0.0, 0.0, 0.8, 0.0)
+
+
+class CriticConfig(_Section):
+    """The centralised critic.
+
+    Attributes:
+        kind: ``set`` (placement-aware, any number of nodes) or ``joint`` (all observations and bids, fixed number).
+        hidden: widths of its hidden layers.
+        twin: two of them, the smaller team value in the target.
+    """
+
+    kind: Literal["set", "joint"] = "set"
+    hidden: Annotated[tuple[Count, ...], Field(min_length=2)] = (256, 256)
+    twin: bool = True
+
+
+class OptimiserConfig(_Section):
+    """Adam's learning rates and how they end.
+
+    Attributes:
+        actor_rate: at the start.
+        critic_rate: at the start.
+        final_share: of either rate left at the last update; the decay is linear in updates.
+        actor_clip: largest gradient norm of the actor.
+        critic_clip: largest gradient norm of the critics.
+    """
+
+    actor_rate: Positive = 3e-4
+    critic_rate: Positive = 1e-3
+    final_share: Share = 0.05
+    actor_clip: Positive = 0.5
+    critic_clip: Positive = 1.0
+
+
+class ObjectiveConfig(_Section):
+    """What is maximised.
+
+    Attributes:
+        discount: gamma per arrival in a cluster of `reference_nodes`. Arrivals are N / reference_nodes times as
+            frequent in a cluster of N nodes at equal load, so gamma ** (reference_nodes / N) discounts time alike in
+            every size.
+        reference_nodes: see `discount`; the size at which `discount` is quoted.
+        n_step: steps of reward summed before the critic bootstraps.
+        soft_update: share of the way targets move to the trained networks at each update.
+        per_node: each node's Q follows its own reward (set critic); otherwise their sum follows the team's.
+        balance_weight: overrides the scenarios' price of squared CPU use, a convex shaper; None keeps theirs.
+        entropy_bonus: on the entropy (nats) of the placement softmax; keeps the policy from growing sure of itself.
+        squash_penalty: on the mean squared actor output before tanh; keeps tanh out of saturation.
+    """
+
+    discount: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.98
+    reference_nodes: Count = 10
+    n_step: Count = 1
+    soft_update: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
+    per_node: bool = True
+    balance_weight: Annotated[float, Field(ge=0.0)] | None = None
+    entropy_bonus: Annotated[float, Field(ge=0.0)] = 0.01
+    squash_penalty: Annotated[float, Field(ge=0.0)] = 1e-3
+
+
+class ExplorationConfig(_Section):
+    """How training strays from its policy.
+
+    Attributes:
+        temperature: of the placement softmax; served priorities use the same.
+        uniform_share: share of placements drawn uniformly over feasible nodes.
+        noise: on the bids: ``ou`` (Ornstein-Uhlenbeck), ``gaussian`` or ``none``.
+        theta: pull of the OU process to zero, per step.
+        sigma_start: noise scale at the first update.
+        sigma_end: noise scale at the last update; linear in between.
+    """
+
+    temperature: Positive = TEMPERATURE
+    uniform_share: Share = 0.1
+    noise: Literal["ou", "gaussian", "none"] = "ou"
+    theta: Share = 0.15
+    sigma_start: Annotated[float, Field(ge=0.0)] = 0.3
+    sigma_end: Annotated[float, Field(ge=0.0)] = 0.05
+
+
+class Matd3Config(_Section):
+    """What MATD3 adds; read by ``algorithm: matd3`` alone.
+
+    Attributes:
+        actor_every: critic updates per actor and target update.
+        smoothing_sigma: noise on the target actor's bids.
+        smoothing_clip: largest absolute value of that noise.
+    """
+
+    actor_every: Count = 2
+    smoothing_sigma: Annotated[float, Field(ge=0.0)] = 0.1
+    smoothing_clip: Annotated[float, Field(ge=0.0)] = 0.2
+
+
+class SuiteConfig(_Section):
+    """One set of selection episodes: one per seed.
+
+    Attributes:
+        scenario: name of a versioned scenario.
+        nodes: nodes per cluster; None keeps the scenario's.
+        load: offered load.
+        clusters: episodes.
+    """
+
+    scenario: str
+    nodes: Count | None = None
+    load: Positive = 0.4
+    clusters: Count = 32
+
+
+class SelectionConfig(_Section):
+    """How the best checkpoint is chosen: argmax placement on episodes that neither training nor the tests meet.
+
+    Attributes:
+        every_updates: how often.
+        seed: of the selection episodes; disjoint from training by construction and from test seeds by convention.
+        suites: the score is the mean over them of SLA violations over those of the untrained rule (`expected-speed`).
+    """
+
+    every_updates: Count = 250
+    seed: Annotated[int, Field(ge=0)] = 900_000
+    suites: tuple[SuiteConfig, ...] = ()
+
+
+class TrainingConfig(_Section):
+    """One training run.
+
+    Attributes:
+        name: of the policy, as bundles, metrics and decisions show it.
+        algorithm: ``maddpg`` or ``matd3``.
+        seed: every random stream of the run derives from it.
+        updates: gradient updates of a whole run; rates and noise are scheduled over it.
+        checkpoint_episodes: episodes between checkpoints.
+    """
+
+    name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")] = "maddpg"
+    algorithm: Literal["maddpg", "matd3"] = "maddpg"
+    seed: Annotated[int, Field(ge=0)] = 1
+    updates: Count = 5000
+    checkpoint_episodes: Count = 100
+    arenas: Annotated[tuple[ArenaConfig, ...], Field(min_length=1)]
+    load: LoadConfig = LoadConfig()
+    actor: ActorConfig = ActorConfig()
+    critic: CriticConfig = CriticConfig()
+    optimiser: OptimiserConfig = OptimiserConfig()
+    objective: ObjectiveConfig = ObjectiveConfig()
+    exploration: ExplorationConfig = ExplorationConfig()
+    matd3: Matd3Config = Matd3Config()
+    selection: SelectionConfig = SelectionConfig()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.critic.kind == "joint" and len({arena.nodes for arena in self.arenas}) > 1:
+            raise ValueError("critic.kind joint needs the same arenas.nodes everywhere; use set or one size")
+        if self.algorithm == "matd3" and not self.critic.twin:
+            raise ValueError("algorithm matd3 needs critic.twin: true")
+        return self
+
+
+def load_config(path: Path) -> TrainingConfig:
+    """Read a YAML configuration.
+
+    Raises:
+        InvalidInputError: it does not read, parse or validate; the message names every offending field.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInputError(
+            f"cannot read configuration {path} ({error.strerror}); give an existing file"
+        ) from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"configuration {path} is not YAML: {error}") from error
+    return parse_config(document, str(path))
+
+
+def parse_config(document: object, source: str = "configuration") -> TrainingConfig:
+    """Validate a parsed document; raises `InvalidInputError` as `load_config`."""
+    if not isinstance(document, dict):
+        raise InvalidInputError(f"{source} is not a mapping of settings; start from training/configs/default.yaml")
+    try:
+        return TrainingConfig.model_validate(document)
+    except ValidationError as error:
+        problems = [
+            f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}" for item in error.errors()
+        ]
+        raise InvalidInputError(f"{source}: " + "; ".join(problems)) from error

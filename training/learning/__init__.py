@@ -1,0 +1,1 @@
+"""How a policy is learned: networks, critics, replay, exploration, algorithms and the loop. The only users of torch."""

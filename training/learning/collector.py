@@ -1,0 +1,150 @@
+"""Clusters of one size and the replay they fill: look, bid, place, keep. Refuses to learn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from policy import criteria
+from policy.observation import observe
+from policy.scorers import combine
+from training.config import ArenaConfig, TrainingConfig
+from training.learning.algorithms import Algorithm
+from training.learning.noise import build_noise
+from training.learning.placement import sample_placement
+from training.learning.replay import Look, Replay
+from training.simulator.engine import Simulator
+from training.simulator.scenarios import Scenario, load_scenario
+
+
+def look_at(simulator: Simulator) -> Look:
+    """What every agent sees before the next decision, computed by the same functions as in serving."""
+    state, demand = simulator.state, simulator.demand
+    return Look(observe(state, demand), criteria.evaluate(state, demand), simulator.feasible.copy())
+
+
+def resized(scenario: Scenario, nodes: int | None) -> Scenario:
+    """The scenario with another number of nodes, over the same time; None keeps it.
+
+    Arrivals are as many times more frequent as there are nodes, so an episode and its warm-up need as many times more.
+    """
+    if nodes is None:
+        return scenario
+    return replace(
+        scenario,
+        nodes=nodes,
+        episode_arrivals=max(2, scenario.episode_arrivals * nodes // scenario.nodes),
+        warmup_arrivals=scenario.warmup_arrivals * nodes // scenario.nodes,
+    )
+
+
+def arena_scenario(arena: ArenaConfig, balance_weight: float | None) -> Scenario:
+    """The arena's scenario, with its number of nodes and the price of imbalance overridden where configured."""
+    scenario = resized(load_scenario(arena.scenario), arena.nodes)
+    if balance_weight is not None:
+        scenario = replace(scenario, reward=replace(scenario.reward, balance_weight=balance_weight))
+    return scenario
+
+
+@dataclass(frozen=True, slots=True)
+class EpisodeSummary:
+    """One episode of every cluster of an arena.
+
+    Attributes:
+        episodes: clusters that played it.
+        reward: team reward per decision, mean.
+        pending_share: decisions that left the pod pending because it fitted nowhere.
+    """
+
+    episodes: int
+    reward: float
+    pending_share: float
+
+
+class Arena:
+    """Simulated clusters, exploration noise and replay, all drawn from streams of their own.
+
+    Args:
+        config: of the run.
+        index: which of ``config.arenas`` this is.
+    """
+
+    def __init__(self, config: TrainingConfig, index: int) -> None:
+        self.settings = config.arenas[index]
+        self._config = config
+        self._index = index
+        self.scenario = arena_scenario(self.settings, config.objective.balance_weight)
+        self.nodes, self.clusters = self.scenario.nodes, self.settings.clusters
+        # Arrivals are nodes / reference_nodes times as frequent here, so one step covers that much less time.
+        self.gamma = config.objective.discount ** (config.objective.reference_nodes / self.nodes)
+        draws, noises, placements = np.random.SeedSequence((config.seed, index)).spawn(3)
+        self._placements = np.random.default_rng(placements)
+        self._noises = np.random.default_rng(noises)
+        shape = (self.clusters, self.nodes, criteria.CRITERIA_COUNT)
+        self._noise = build_noise(config.exploration.noise, shape, config.exploration.theta, self._noises)
+        self.replay = Replay(self.settings.replay, self.clusters, self.nodes, np.random.default_rng(draws))
+        self._simulator = Simulator(self.scenario, self.clusters, config.seed)
+        self.episodes = 0
+        self._reward = 0.0
+        self._pending = 0
+
+    @property
+    def steps(self) -> int:
+        """Decisions of one episode."""
+        return self.scenario.episode_arrivals
+
+    @property
+    def collected(self) -> int:
+        """Transitions collected since the run began."""
+        return self.episodes * self.steps
+
+    def begin(self) -> None:
+        """Start the next episode in every cluster; seed and loads follow from the run's seed and its number alone."""
+        stream = np.random.default_rng(np.random.SeedSequence((self._config.seed, self._index, 1 + self.episodes)))
+        loads = stream.uniform(self._config.load.low, self._config.load.high, self.clusters)
+        self._simulator.reset(seed=int(stream.integers(2**62)), load=loads)
+        self._noise.reset()
+        self._reward = 0.0
+        self._pending = 0
+
+    def step(self, algorithm: Algorithm, sigma: float) -> None:
+        """One decision in every cluster, at noise scale `sigma`, kept in the replay."""
+        settings = self._config.exploration
+        look = look_at(self._simulator)
+        bids = np.clip(algorithm.bids(look.observation) + self._noise.draw(sigma), -1.0, 1.0)
+        placement = sample_placement(
+            combine(bids, look.measures), look.feasible, settings.temperature, settings.uniform_share, self._placements
+        )
+        reward = self._simulator.step(placement).node_reward
+        self.replay.append(look, bids, placement, reward)
+        self._reward += float(reward.sum())
+        self._pending += int((placement < 0).sum())
+
+    def mean_reward(self, steps: int) -> float:
+        """Team reward per decision over the first `steps` steps of the episode under way."""
+        return self._reward / (steps * self.clusters)
+
+    def finish(self) -> EpisodeSummary:
+        """End the episode: keep the last look, from which its last transitions bootstrap."""
+        self.replay.append_last(look_at(self._simulator))
+        self.episodes += self.clusters
+        decisions = self.clusters * self.steps
+        return EpisodeSummary(self.clusters, self.mean_reward(self.steps), self._pending / decisions)
+
+    def state_dict(self) -> dict[str, Any]:
+        """State between episodes; the simulator has none, since every episode starts from its seed."""
+        return {
+            "episodes": self.episodes,
+            "replay": self.replay.state_dict(),
+            "placements": self._placements.bit_generator.state,
+            "noises": self._noises.bit_generator.state,
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a state saved between episodes."""
+        self.episodes = state["episodes"]
+        self.replay.load_state_dict(state["replay"])
+        self._placements.bit_generator.state = state["placements"]
+        self._noises.bit_generator.state = state["noises"]

@@ -1,0 +1,283 @@
+"""The training loop: rounds of episodes, an update at every step, checkpoints and selection between rounds.
+
+A round plays one episode in every cluster of one arena. Everything is saved between rounds, where the simulator has no
+state of its own, so a run that goes on from a checkpoint repeats bit for bit what an uninterrupted one does.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+import torch
+
+from training.config import TrainingConfig, parse_config
+from training.learning.algorithms import Algorithm, build_algorithm
+from training.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
+from training.learning.collector import Arena
+from training.learning.networks import Actor
+from training.learning.records import Records
+from training.learning.selection import LiveScorer, Selection
+
+LATEST_FILE: Final = "latest.pt"
+BEST_FILE: Final = "best.pt"
+PROVENANCE: Final = ("command", "updates", "seconds", "threads", "best")
+Clock = Callable[[], float]
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a run stands, told to whoever watches it.
+
+    Attributes:
+        updates: gradient updates done.
+        total: updates of the whole run.
+        episodes: episodes played.
+        reward: team reward per decision in the last round.
+        score: last selection score, None before the first; lower is better.
+        best: best selection score so far.
+    """
+
+    updates: int
+    total: int
+    episodes: int
+    reward: float
+    score: float | None
+    best: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a call of `Trainer.run` ended.
+
+    Attributes:
+        updates: gradient updates of the run so far.
+        episodes: episodes of the run so far.
+        seconds: time spent training, this call and those before it.
+        finished: whether all configured updates are done.
+        best: ``{"updates", "score", rates...}`` of the best checkpoint; empty without selection suites.
+    """
+
+    updates: int
+    episodes: int
+    seconds: float
+    finished: bool
+    best: dict[str, float]
+
+
+class Trainer:
+    """One run in one folder: ``latest.pt``, ``best.pt``, ``metrics.jsonl`` and ``tensorboard/``.
+
+    Args:
+        config: of the run.
+        folder: where it lives.
+        command: what repeats the run, for the model card.
+        clock: monotonic seconds; read for time limits and time spent, never for anything learned.
+    """
+
+    def __init__(self, config: TrainingConfig, folder: Path, command: str = "", clock: Clock = time.monotonic) -> None:
+        self.config = config
+        self._command = command
+        self._folder = folder
+        self._clock = clock
+        self._arenas = [Arena(config, index) for index in range(len(config.arenas))]
+        self.algorithm: Algorithm = build_algorithm(config, self._arenas[0].nodes)
+        self._choices = np.random.default_rng(np.random.SeedSequence((config.seed, len(config.arenas))))
+        self._best: dict[str, float] = {}
+        self._best_actor: dict[str, Any] = {}
+        self._score: float | None = None
+        self._selected_at = 0
+        self._saved_episodes = 0
+        self._seconds = 0.0
+
+    @property
+    def episodes(self) -> int:
+        """Episodes played in all arenas."""
+        return sum(arena.episodes for arena in self._arenas)
+
+    @classmethod
+    def resume(cls, folder: Path, clock: Clock = time.monotonic) -> Trainer:
+        """The run in `folder`, as its latest checkpoint left it.
+
+        Raises:
+            CheckpointError: there is none, or it does not read.
+        """
+        content = load_checkpoint(folder / LATEST_FILE)
+        trainer = cls(
+            parse_config(content["config"], "the checkpoint's configuration"), folder, content["command"], clock
+        )
+        trainer._load(content)
+        return trainer
+
+    def run(
+        self,
+        *,
+        max_seconds: float | None = None,
+        max_updates: int | None = None,
+        watch: Callable[[Progress], None] | None = None,
+    ) -> Outcome:
+        """Train until the configured updates are done, or a limit is reached; ends with a checkpoint between rounds.
+
+        Args:
+            max_seconds: of this call; the round under way is completed.
+            max_updates: of this call; the round under way is completed.
+            watch: called after every step of the simulator that updated.
+        """
+        began, done_before, before = self._clock(), self.algorithm.updates, self._seconds
+        selection = Selection(self.config.selection) if self.config.selection.suites else None
+        with Records(self._folder, resume_at=done_before) as records:
+            if selection is not None and done_before == 0:
+                records.write("rival", 0, selection.rival_rates())
+            while self.algorithm.updates < self.config.updates:
+                elapsed = self._clock() - began
+                if max_seconds is not None and elapsed >= max_seconds:
+                    break
+                if max_updates is not None and self.algorithm.updates - done_before >= max_updates:
+                    break
+                self._play_round(records, watch)
+                self._seconds = before + self._clock() - began
+                finished = self.algorithm.updates >= self.config.updates
+                due = self.algorithm.updates - self._selected_at >= self.config.selection.every_updates
+                if selection is not None and (due or finished):
+                    self._select(selection, records)
+                if finished or self.episodes - self._saved_episodes >= self.config.checkpoint_episodes:
+                    self.save()
+            if self.episodes != self._saved_episodes:
+                self.save()
+        return Outcome(
+            self.algorithm.updates,
+            self.episodes,
+            self._seconds,
+            self.algorithm.updates >= self.config.updates,
+            dict(self._best),
+        )
+
+    def save(self) -> None:
+        """Write ``latest.pt``, and ``best.pt`` where there is a best actor; each atomically."""
+        self._saved_episodes = self.episodes
+        shared = {
+            "config": self.config.model_dump(mode="json"),
+            "command": self._command,
+            "seconds": self._seconds,
+            "threads": torch.get_num_threads(),
+            "best": self._best,
+        }
+        if self._best:
+            save_checkpoint(
+                self._folder / BEST_FILE,
+                {**shared, "updates": int(self._best["updates"]), "actor": self._best_actor},
+            )
+        save_checkpoint(
+            self._folder / LATEST_FILE,
+            {
+                **shared,
+                "updates": self.algorithm.updates,
+                "episodes": self.episodes,
+                "actor": self.algorithm.actor.state_dict(),
+                "algorithm": self.algorithm.state_dict(),
+                "arenas": [arena.state_dict() for arena in self._arenas],
+                "choices": self._choices.bit_generator.state,
+                "best_actor": self._best_actor,
+                "score": self._score,
+                "selected_at": self._selected_at,
+            },
+        )
+
+    def _load(self, content: dict[str, Any]) -> None:
+        try:
+            self.algorithm.load_state_dict(content["algorithm"])
+            for arena, state in zip(self._arenas, content["arenas"], strict=True):
+                arena.load_state_dict(state)
+            self._choices.bit_generator.state = content["choices"]
+            self._best, self._best_actor = content["best"], content["best_actor"]
+            self._score, self._selected_at = content["score"], content["selected_at"]
+            self._seconds = content["seconds"]
+        except (KeyError, ValueError, RuntimeError, TypeError) as error:
+            raise CheckpointError(
+                f"the checkpoint does not fit its own configuration ({error}); train again"
+            ) from error
+        self._saved_episodes = self.episodes
+
+    def _play_round(self, records: Records, watch: Callable[[Progress], None] | None) -> None:
+        """One episode of the arena that has played least for its share, with an update after every few steps."""
+        arena = min(self._arenas, key=lambda each: each.collected / each.settings.share)
+        logs: dict[str, list[float]] = defaultdict(list)
+        arena.begin()
+        for step in range(arena.steps):
+            arena.step(self.algorithm, self._sigma())
+            if (step + 1) % arena.settings.steps_per_update == 0 and self.algorithm.updates < self.config.updates:
+                for name, value in self._update().items():
+                    logs[name].append(value)
+                if watch is not None and logs:
+                    watch(self._progress(arena.mean_reward(step + 1)))
+        summary = arena.finish()
+        means = {name: float(np.mean(values)) for name, values in logs.items()}
+        records.write(
+            "train",
+            self.algorithm.updates,
+            {
+                **means,
+                "episodes": self.episodes,
+                "nodes": arena.nodes,
+                "pending_share": summary.pending_share,
+                "reward": summary.reward,
+                "sigma": self._sigma(),
+            },
+        )
+
+    def _update(self) -> dict[str, float]:
+        """One update from an arena drawn by share among those warmed up; nothing before any is."""
+        ready = [arena for arena in self._arenas if len(arena.replay) >= arena.settings.warmup]
+        if not ready:
+            return {}
+        shares = np.array([arena.settings.share for arena in ready])
+        arena = ready[int(self._choices.choice(len(ready), p=shares / shares.sum()))]
+        batch = arena.replay.sample(arena.settings.batch, arena.gamma, self.config.objective.n_step)
+        return self.algorithm.update(batch)
+
+    def _select(self, selection: Selection, records: Records) -> None:
+        """Measure the actor on the selection suites; keep it if it is the best so far."""
+        rates = selection.rates(LiveScorer(self.algorithm))
+        self._score, self._selected_at = rates["score"], self.algorithm.updates
+        records.write("selection", self.algorithm.updates, rates)
+        if not self._best or rates["score"] < self._best["score"]:
+            self._best = {"updates": self.algorithm.updates, **rates}
+            state = self.algorithm.actor.state_dict()
+            self._best_actor = {name: tensor.detach().clone() for name, tensor in state.items()}
+
+    def _sigma(self) -> float:
+        """Noise scale now: linear in updates, from start to end."""
+        settings = self.config.exploration
+        done = min(self.algorithm.updates / self.config.updates, 1.0)
+        return settings.sigma_start + (settings.sigma_end - settings.sigma_start) * done
+
+    def _progress(self, reward: float) -> Progress:
+        return Progress(
+            self.algorithm.updates,
+            self.config.updates,
+            self.episodes,
+            reward,
+            self._score,
+            self._best.get("score"),
+        )
+
+
+def load_actor(path: Path) -> tuple[Actor, TrainingConfig, dict[str, Any]]:
+    """The actor of a checkpoint, its configuration, and its provenance by the names in `PROVENANCE`.
+
+    Raises:
+        CheckpointError: it does not read or does not fit.
+    """
+    content = load_checkpoint(path)
+    try:
+        config = parse_config(content["config"], "the checkpoint's configuration")
+        actor = Actor(config.actor.hidden, config.actor.initial_bids)
+        actor.load_state_dict(content["actor"])
+        return actor, config, {name: content[name] for name in PROVENANCE}
+    except (KeyError, RuntimeError) as error:
+        raise CheckpointError(f"checkpoint {path} does not fit its own configuration ({error}); use another") from error

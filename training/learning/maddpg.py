@@ -1,0 +1,149 @@
+"""MADDPG with one actor shared by all agents (Lowe et al., arXiv:1706.02275), top to bottom.
+
+Deviations from the paper, with reasons, stand in docs/algorithms/maddpg.md. The short list: parameters are shared
+between agents; the placement is sampled from a softmax over preferences; the default critic sees the placement rather
+than the bids; critics are twins; rewards are per node.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from training.config import TrainingConfig
+from training.learning.critics import Critic, Critics, JointCritic, SetCritic
+from training.learning.networks import Actor, soft_update
+from training.learning.placement import entropy, one_hot, placement_probabilities, preferences
+from training.learning.replay import Batch
+
+
+class Maddpg:
+    """Actor, critics, their targets and optimisers; one call of `update` is one gradient step of each.
+
+    Args:
+        config: of the run.
+        nodes: nodes per cluster, read by the joint critic alone.
+    """
+
+    def __init__(self, config: TrainingConfig, nodes: int) -> None:
+        self._config = config
+        self.updates = 0
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(config.seed)
+
+            def build_critic() -> Critic:
+                hidden = config.critic.hidden
+                return SetCritic(hidden) if config.critic.kind == "set" else JointCritic(hidden, nodes)
+
+            self.actor = Actor(config.actor.hidden, config.actor.initial_bids)
+            self.critics = Critics(build_critic, twin=config.critic.twin)
+            self.target_actor = Actor(config.actor.hidden, config.actor.initial_bids).requires_grad_(False)
+            self.target_critics = Critics(build_critic, twin=config.critic.twin).requires_grad_(False)
+        self.target_actor.load_state_dict(self.actor.state_dict())
+        self.target_critics.load_state_dict(self.critics.state_dict())
+        self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=config.optimiser.actor_rate)
+        self.critic_optimiser = torch.optim.Adam(self.critics.parameters(), lr=config.optimiser.critic_rate)
+
+    def update(self, batch: Batch) -> dict[str, float]:
+        """One step of the critics, the actor and the targets; returns what to log."""
+        self._schedule()
+        self.updates += 1
+        logs = self._update_critics(batch) | self._update_actor(batch)
+        soft_update(self.target_actor, self.actor, self._config.objective.soft_update)
+        soft_update(self.target_critics, self.critics, self._config.objective.soft_update)
+        return logs
+
+    def _update_critics(self, batch: Batch) -> dict[str, float]:
+        """Move every critic towards r + gamma x the smaller target Q of what the target actor would do next."""
+        with torch.no_grad():
+            next_bids = self.target_actor(batch.next_observation)
+            next_placement = placement_probabilities(
+                preferences(next_bids, batch.next_measures),
+                batch.next_feasible,
+                self._config.exploration.temperature,
+            )
+            following = self.target_critics.smaller(batch.next_observation, next_bids, next_placement)
+            per_node = self.critics.first.per_node and self._config.objective.per_node
+            reward = batch.reward if per_node else batch.reward.sum(-1, keepdim=True)
+            following = following if per_node else following.sum(-1, keepdim=True)
+            target = reward + batch.discount * following
+        placed = one_hot(batch.placement, batch.observation.shape[1])
+        estimates = self.critics(batch.observation, batch.bids, placed)
+        if not per_node:
+            estimates = [estimate.sum(-1, keepdim=True) for estimate in estimates]
+        losses = [nn.functional.mse_loss(estimate, target) for estimate in estimates]
+        loss = torch.stack(losses).sum()
+        self.critic_optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.critics.parameters(), self._config.optimiser.critic_clip)
+        self.critic_optimiser.step()
+        return {
+            "critic_loss": loss.item() / len(losses),
+            "critic_gradient": norm.item(),
+            "team_value": estimates[0].detach().sum(-1).mean().item(),
+        }
+
+    def _update_actor(self, batch: Batch) -> dict[str, float]:
+        """Raise the expected team Q under the placement softmax of the actor's own bids."""
+        settings = self._config.objective
+        unsquashed = self.actor.unsquashed(batch.observation)
+        bids = torch.tanh(unsquashed)
+        placement = placement_probabilities(
+            preferences(bids, batch.measures), batch.feasible, self._config.exploration.temperature
+        )
+        self.critics.requires_grad_(False)
+        value = self.critics.first(batch.observation, bids, placement).sum(-1).mean()
+        self.critics.requires_grad_(True)
+        spread = entropy(placement).mean()
+        size = unsquashed.square().mean()
+        loss: Tensor = -value - settings.entropy_bonus * spread + settings.squash_penalty * size
+        self.actor_optimiser.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        norm = nn.utils.clip_grad_norm_(self.actor.parameters(), self._config.optimiser.actor_clip)
+        self.actor_optimiser.step()
+        return {
+            "actor_loss": loss.item(),
+            "actor_gradient": norm.item(),
+            "placement_entropy": spread.item(),
+            "unsquashed_size": size.item(),
+        }
+
+    @torch.no_grad()
+    def bids(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bids of the trained actor, ``[..., 8]`` to ``[..., 4]``; no noise."""
+        result: NDArray[np.float32] = self.actor(torch.from_numpy(observation)).numpy()
+        return result
+
+    def state_dict(self) -> dict[str, Any]:
+        """Everything needed to go on exactly."""
+        return {
+            "updates": self.updates,
+            "actor": self.actor.state_dict(),
+            "critics": self.critics.state_dict(),
+            "target_actor": self.target_actor.state_dict(),
+            "target_critics": self.target_critics.state_dict(),
+            "actor_optimiser": self.actor_optimiser.state_dict(),
+            "critic_optimiser": self.critic_optimiser.state_dict(),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take up a saved state."""
+        self.updates = state["updates"]
+        self.actor.load_state_dict(state["actor"])
+        self.critics.load_state_dict(state["critics"])
+        self.target_actor.load_state_dict(state["target_actor"])
+        self.target_critics.load_state_dict(state["target_critics"])
+        self.actor_optimiser.load_state_dict(state["actor_optimiser"])
+        self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+
+    def _schedule(self) -> None:
+        """Linear decay of both rates to their final share over the run's updates; a function of `updates` alone."""
+        settings = self._config.optimiser
+        left = 1.0 - min(self.updates / self._config.updates, 1.0)
+        factor = settings.final_share + (1.0 - settings.final_share) * left
+        self.actor_optimiser.param_groups[0]["lr"] = settings.actor_rate * factor
+        self.critic_optimiser.param_groups[0]["lr"] = settings.critic_rate * factor

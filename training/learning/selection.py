@@ -1,0 +1,84 @@
+"""How good the actor is now: argmax placement on selection episodes, against the best rule on the same ones.
+
+Selection seeds choose checkpoints; test seeds, which only `training.evaluation` uses, judge the chosen one.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policy import criteria, heuristics
+from policy.cluster import ClusterState, Demand
+from policy.observation import observe
+from policy.scorers import Preferences, Scorer, combine
+from training.config import SelectionConfig, SuiteConfig
+from training.learning.algorithms import Algorithm
+from training.learning.collector import resized
+from training.learning.placement import best_placement
+from training.simulator.engine import Simulator
+from training.simulator.scenarios import load_scenario
+
+RIVAL: Final = "expected-speed"
+"""The strongest hand-written rule of the prototype's study; the untrained actor starts at it."""
+
+RATE_FLOOR: Final = 1e-3
+"""Added to both rates of a ratio: a suite where hardly anything is violated must not decide the choice."""
+
+
+class LiveScorer:
+    """The actor in training as a `Scorer`."""
+
+    name = "training"
+    local = True
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        self._algorithm = algorithm
+
+    def preferences(self, state: ClusterState, demand: Demand) -> NDArray[np.float32]:
+        """Preference of every node, float32 ``[..., n]``."""
+        return combine(self._algorithm.bids(observe(state, demand)), criteria.evaluate(state, demand))
+
+
+def suite_name(suite: SuiteConfig) -> str:
+    """How records call a suite: ``reference-10@0.4``, without the number of nodes where it is the scenario's."""
+    size = "" if suite.nodes is None else f"-{suite.nodes}"
+    return f"{suite.scenario}{size}@{suite.load:g}"
+
+
+def violation_rate(scorer: Scorer, suite: SuiteConfig, seed: int) -> float:
+    """Share of pods that missed their SLA with argmax placement, ties at random; equal seeds, equal rates."""
+    scenario = resized(load_scenario(suite.scenario), suite.nodes)
+    simulator = Simulator(scenario, suite.clusters, seed)
+    simulator.reset(seed=seed, load=suite.load)
+    ties = np.random.default_rng(seed)
+    for _ in range(scenario.episode_arrivals):
+        preference: Preferences = scorer.preferences(simulator.state, simulator.demand)
+        simulator.step(best_placement(preference, simulator.feasible, ties))
+    return float(simulator.metrics()["sla_violation_rate"].mean())
+
+
+class Selection:
+    """The selection suites with the rival's rates on them, measured once.
+
+    Args:
+        settings: suites and seed.
+    """
+
+    def __init__(self, settings: SelectionConfig) -> None:
+        self._settings = settings
+        rival = heuristics.by_name(RIVAL)
+        self._rival = [violation_rate(rival, suite, settings.seed) for suite in settings.suites]
+
+    def rates(self, scorer: Scorer) -> dict[str, float]:
+        """SLA violation rate on every suite, and ``score``: the mean of rate over the rival's rate; lower is better."""
+        rates = [violation_rate(scorer, suite, self._settings.seed) for suite in self._settings.suites]
+        ratios = [(rate + RATE_FLOOR) / (rival + RATE_FLOOR) for rate, rival in zip(rates, self._rival, strict=True)]
+        named = {suite_name(suite): rate for suite, rate in zip(self._settings.suites, rates, strict=True)}
+        return {**named, "score": float(np.mean(ratios))}
+
+    def rival_rates(self) -> dict[str, float]:
+        """The rival's rate on every suite."""
+        return {suite_name(suite): rate for suite, rate in zip(self._settings.suites, self._rival, strict=True)}
