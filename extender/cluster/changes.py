@@ -1,0 +1,185 @@
+"""Nodes and pods as the API server shows them, to changes of a `ClusterTable`. Refuses to know how they arrive.
+
+Runs on the threads that watch; what it makes of an object is a call of the table, handed over to the event loop.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Final
+
+import structlog
+
+from extender.cluster.decoding import Node, WatchedPod
+from extender.cluster.table import ClusterTable
+from extender.pods import GIB, pod_requests
+from extender.quantities import NANO, nano_units
+from policy.cluster import REFERENCE_SPEED
+from policy.errors import InvalidQuantityError
+
+INSTANCE_TYPE_LABEL: Final = "node.kubernetes.io/instance-type"
+ENDED: Final = ("Succeeded", "Failed")
+"""Phases in which a pod holds nothing any more."""
+
+Put = Callable[[Callable[[], object]], object]
+"""Hands one change over to the event loop: `Handover.put`."""
+
+log = structlog.stdlib.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedRules:
+    """Where a node's speed per core comes from (1.0 = the reference core).
+
+    Attributes:
+        key: annotation or label that gives it; the annotation wins.
+        by_instance_type: speed by the label `INSTANCE_TYPE_LABEL`, for nodes without that key.
+    """
+
+    key: str = "maddpg-scheduler.io/speed"
+    by_instance_type: Mapping[str, float] = field(default_factory=dict)
+
+
+def node_speed(node: Node, rules: SpeedRules) -> tuple[float, str | None]:
+    """Speed per core of the node, and a warning if what its owner wrote had to be ignored."""
+    labels, annotations = node.metadata.labels or {}, node.metadata.annotations or {}
+    otherwise = rules.by_instance_type.get(labels.get(INSTANCE_TYPE_LABEL, ""), REFERENCE_SPEED)
+    text = annotations.get(rules.key, labels.get(rules.key))
+    if text is None:
+        return otherwise, None
+    try:
+        speed = float(text)
+    except ValueError:
+        speed = math.nan
+    if speed > 0.0 and math.isfinite(speed):
+        return speed, None
+    return otherwise, f"{rules.key} is {text[:40]!r}; give a number > 0, 1.0 for the reference core"
+
+
+def is_ready(node: Node) -> bool:
+    """Whether the node takes pods: its Ready condition is True and nobody cordoned it."""
+    ready = any(it.type == "Ready" and it.status == "True" for it in node.status.conditions or ())
+    return ready and not node.spec.unschedulable
+
+
+def bound_since(pod: WatchedPod) -> float | None:
+    """When the pod was bound, seconds since the epoch; None if it does not say.
+
+    The condition PodScheduled says it. Pods created with a node, such as static ones, may have none: they are bound
+    since they were created.
+    """
+    texts = [
+        condition.last_transition_time
+        for condition in pod.status.conditions or ()
+        if condition.type == "PodScheduled" and condition.status == "True"
+    ]
+    for text in (*texts, pod.metadata.creation_timestamp):
+        if text:
+            try:
+                return datetime.fromisoformat(text).timestamp()
+            except ValueError:
+                continue
+    return None
+
+
+class NodeChanges:
+    """Receives nodes.
+
+    Attributes:
+        ignored: nodes, counted each time they are seen, of which something had to be ignored.
+        synced: whether the table has seen all of a list.
+    """
+
+    def __init__(self, table: ClusterTable, put: Put, rules: SpeedRules) -> None:
+        self._table = table
+        self._put = put
+        self._rules = rules
+        self.ignored = 0
+        self.synced = False
+
+    def present(self, received: Node) -> None:
+        """The node exists. One that does not say what it can allocate is forgotten, as the table prescribes."""
+        name = received.metadata.name
+        speed, warning = node_speed(received, self._rules)
+        allocatable = received.status.allocatable
+        cpu = memory = 0.0
+        try:
+            if allocatable is not None:
+                cpu = nano_units(str(allocatable.cpu or 0)) / NANO
+                memory = nano_units(str(allocatable.memory or 0)) / NANO / GIB
+        except InvalidQuantityError as error:
+            warning = f"status.allocatable: {error}"
+        if warning is not None:
+            self.ignored += 1
+            log.warning("ignored what a node says", node=name, reason=warning)
+        self._put(partial(self._table.upsert_node, name, cpu, memory, speed, is_ready(received)))
+
+    def absent(self, received: Node) -> None:
+        """The node was deleted."""
+        self._put(partial(self._table.remove_node, received.metadata.name))
+
+    def complete(self, keys: set[str]) -> None:
+        """These are all."""
+        self._put(partial(self._settle, keys))
+
+    def _settle(self, keys: set[str]) -> None:
+        self._table.keep_only_nodes(keys)
+        self.synced = True
+
+
+class PodChanges:
+    """Receives pods.
+
+    Attributes:
+        ignored: pods, counted each time they are seen, whose requests do not parse.
+        synced: whether the table has seen all of a list.
+    """
+
+    def __init__(self, table: ClusterTable, put: Put) -> None:
+        self._table = table
+        self._put = put
+        self.ignored = 0
+        self.synced = False
+
+    def present(self, received: WatchedPod) -> None:
+        """The pod exists. It counts once it is bound, until it has ended."""
+        uid, node = received.metadata.uid, received.spec.node_name
+        if received.status.phase in ENDED:
+            self._put(partial(self._table.pod_removed, uid, _ending(received)))
+            return
+        if not node:
+            return
+        try:
+            cpu, memory = pod_requests(received)
+        except InvalidQuantityError as error:
+            self.ignored += 1
+            log.warning(
+                "ignored a pod", pod=f"{received.metadata.namespace}/{received.metadata.name}", reason=str(error)
+            )
+            return
+        # One text for the thousands of pods that name the same node.
+        self._put(partial(self._table.pod_bound, uid, sys.intern(node), cpu, memory, bound_since(received)))
+
+    def absent(self, received: WatchedPod) -> None:
+        """The pod was deleted, or has ended and so left what is watched."""
+        self._put(partial(self._table.pod_removed, received.metadata.uid, _ending(received)))
+
+    def complete(self, keys: set[str]) -> None:
+        """These are all."""
+        self._put(partial(self._settle, keys))
+
+    def _settle(self, keys: set[str]) -> None:
+        self._table.keep_only_pods(keys)
+        self.synced = True
+
+
+def _ending(pod: WatchedPod) -> str:
+    """One word for how the pod ended."""
+    if pod.status.phase in ENDED:
+        return "evicted" if pod.status.reason == "Evicted" else pod.status.phase.lower()
+    return "deleted"

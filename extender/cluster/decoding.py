@@ -1,0 +1,179 @@
+"""Bytes of the Kubernetes API to the few fields that count; everything else is skipped unread. Pure.
+
+Lists and events are split first and their objects decoded one by one, so that one object that does not decode costs
+itself and not the page it stands in.
+"""
+
+from __future__ import annotations
+
+from typing import Final, TypeVar
+
+import msgspec
+
+from extender.errors import SourceError
+from extender.pods import Condition, Metadata, Pod, Requests
+
+T = TypeVar("T")
+
+
+class UndecodableError(SourceError):
+    """The API server sent something that is not what the Kubernetes API promises."""
+
+
+class ListMetadata(msgspec.Struct, frozen=True, rename="camel"):
+    """Of a list: what it is a snapshot of, and where it goes on."""
+
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class Page(msgspec.Struct, frozen=True):
+    """One page of a list; its items are still raw."""
+
+    metadata: ListMetadata
+    items: list[msgspec.Raw] | None = None
+
+
+class Event(msgspec.Struct, frozen=True):
+    """One event of a watch; its object is still raw."""
+
+    type: str
+    object: msgspec.Raw
+
+
+class Failure(msgspec.Struct, frozen=True):
+    """The metav1.Status in an event of type ERROR."""
+
+    code: int = 0
+    reason: str | None = None
+    message: str | None = None
+
+
+class Version(msgspec.Struct, frozen=True, rename="camel"):
+    """Metadata of an object of which nothing else is read."""
+
+    resource_version: str
+
+
+class Bookmark(msgspec.Struct, frozen=True):
+    """What an event of type BOOKMARK carries."""
+
+    metadata: Version
+
+
+class PodMetadata(Metadata, frozen=True):
+    """`extender.pods.Metadata` and what only a watch needs: the version, and since when the pod exists."""
+
+    resource_version: str = msgspec.field(default="", name="resourceVersion")
+    creation_timestamp: str | None = msgspec.field(default=None, name="creationTimestamp")
+
+
+class WatchedPod(Pod, frozen=True):
+    """A pod as lists and watches show it."""
+
+    metadata: PodMetadata
+
+
+class NodeMetadata(msgspec.Struct, frozen=True, rename="camel"):
+    """Identity of a node and what its owners say of it."""
+
+    name: str
+    resource_version: str = ""
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class NodeSpec(msgspec.Struct, frozen=True):
+    """What is read of a node's specification."""
+
+    unschedulable: bool | None = None
+
+
+class NodeStatus(msgspec.Struct, frozen=True):
+    """What is read of a node's status."""
+
+    allocatable: Requests | None = None
+    conditions: list[Condition] | None = None
+
+
+class Node(msgspec.Struct, frozen=True):
+    """A node as lists and watches show it."""
+
+    metadata: NodeMetadata
+    spec: NodeSpec = NodeSpec()
+    status: NodeStatus = NodeStatus()
+
+
+_PAGE: Final = msgspec.json.Decoder(Page)
+_EVENT: Final = msgspec.json.Decoder(Event)
+_BOOKMARK: Final = msgspec.json.Decoder(Bookmark)
+_FAILURE: Final = msgspec.json.Decoder(Failure)
+_POD: Final = msgspec.json.Decoder(WatchedPod)
+_NODE: Final = msgspec.json.Decoder(Node)
+
+
+def decode_page(body: bytes) -> Page:
+    """One page of a list.
+
+    Raises:
+        UndecodableError: it is none.
+    """
+    return _decode(_PAGE, body, "a list")
+
+
+def decode_event(line: bytes) -> Event:
+    """One line of a watch.
+
+    Raises:
+        UndecodableError: it is no event.
+    """
+    return _decode(_EVENT, line, "a watch event")
+
+
+def decode_bookmark(raw: msgspec.Raw) -> str:
+    """The version in the object of a BOOKMARK.
+
+    Raises:
+        UndecodableError: there is none.
+    """
+    return _decode(_BOOKMARK, raw, "a bookmark").metadata.resource_version
+
+
+def decode_failure(raw: msgspec.Raw) -> Failure:
+    """The object of an ERROR.
+
+    Raises:
+        UndecodableError: it is no Status.
+    """
+    return _decode(_FAILURE, raw, "an error event")
+
+
+def decode_pod(raw: msgspec.Raw) -> WatchedPod:
+    """A pod.
+
+    Raises:
+        UndecodableError: it is none, or has no UID.
+    """
+    pod = _decode(_POD, raw, "a pod")
+    if not pod.metadata.uid:
+        raise UndecodableError(f"a pod without metadata.uid ({pod.metadata.namespace}/{pod.metadata.name})")
+    return pod
+
+
+def decode_node(raw: msgspec.Raw) -> Node:
+    """A node.
+
+    Raises:
+        UndecodableError: it is none, or has no name.
+    """
+    node = _decode(_NODE, raw, "a node")
+    if not node.metadata.name:
+        raise UndecodableError("a node without metadata.name")
+    return node
+
+
+def _decode(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw, what: str) -> T:
+    try:
+        return decoder.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise UndecodableError(f"the API server sent {what} that does not decode: {error}") from error

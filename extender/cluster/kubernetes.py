@@ -1,0 +1,214 @@
+"""A real cluster as a `ClusterSource`: nodes and pods watched in threads, use polled, pods bound. Only wires parts."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Final, Self
+from urllib.parse import quote
+
+from extender.cluster.api import ApiError, ApiServer
+from extender.cluster.changes import NodeChanges, PodChanges, SpeedRules
+from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod
+from extender.cluster.handover import Handover
+from extender.cluster.metrics_server import MetricsServer
+from extender.cluster.reflector import Reflector, Resource, Timing
+from extender.cluster.source import INPUTS, Binding
+from extender.cluster.table import ClusterTable
+from extender.cluster.usage import UsagePoller, UsageReader
+from extender.errors import BindError
+from extender.settings import Settings
+
+NODES: Final[Resource[Node]] = Resource(
+    name="nodes",
+    path="/api/v1/nodes",
+    selector="",
+    decode=decode_node,
+    key=lambda node: node.metadata.name,
+    version=lambda node: node.metadata.resource_version,
+)
+PODS: Final[Resource[WatchedPod]] = Resource(
+    name="pods",
+    path="/api/v1/pods",
+    # As kube-scheduler does: pods that have ended hold nothing, and leaving this selection is shown as a deletion.
+    selector="status.phase!=Succeeded,status.phase!=Failed",
+    decode=decode_pod,
+    key=lambda pod: pod.metadata.uid,
+    version=lambda pod: pod.metadata.resource_version,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class KubernetesOptions:
+    """How to reach the cluster and how to follow it.
+
+    Attributes:
+        kubeconfig: file to read; None: the pod's ServiceAccount, or the user's own kubeconfig outside a pod.
+        context: context of the kubeconfig; None: its current one.
+        timing: pages, watches, resync.
+        speed: where a node's speed comes from.
+        usage_interval: seconds between two questions for measured use.
+    """
+
+    kubeconfig: Path | None = None
+    context: str | None = None
+    timing: Timing = field(default_factory=Timing)
+    speed: SpeedRules = field(default_factory=SpeedRules)
+    usage_interval: float = 15.0
+
+
+@dataclass(slots=True)
+class _Work:
+    """Everything that runs between `start` and `stop`."""
+
+    api: ApiServer
+    handover: Handover
+    nodes: Reflector[Node]
+    pods: Reflector[WatchedPod]
+    node_changes: NodeChanges
+    pod_changes: PodChanges
+    poller: UsagePoller | None
+    polling: asyncio.Task[None] | None
+
+
+class KubernetesSource:
+    """Keeps a table equal to a Kubernetes cluster; see `extender.cluster.source.ClusterSource`.
+
+    Args:
+        options: see there.
+        usage: makes the reader of measured use, given the API server; None: use is expected from requests alone.
+        clock: monotonic seconds.
+    """
+
+    def __init__(
+        self,
+        options: KubernetesOptions,
+        usage: Callable[[ApiServer], UsageReader] | None = None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._options = options
+        self._usage = usage
+        self._clock = clock
+        self._work: _Work | None = None
+
+    @classmethod
+    def from_settings(cls, settings: Settings) -> Self:
+        """The source that the settings describe."""
+        speed = SpeedRules(settings.node_speed_key, settings.node_speed_by_instance_type)
+        options = KubernetesOptions(
+            kubeconfig=settings.kubeconfig,
+            context=settings.kube_context,
+            timing=Timing(page=settings.list_page_size),
+            speed=speed,
+            usage_interval=settings.usage_interval_s,
+        )
+        return cls(options, MetricsServer if settings.usage_source == "metrics-server" else None)
+
+    async def start(self, table: ClusterTable) -> None:
+        """Begin to watch; nothing more if it has begun.
+
+        Raises:
+            SourceError: there is no usable configuration of a cluster.
+        """
+        if self._work is not None:
+            return
+        options = self._options
+        # In a thread: credentials may come from a program that the kubeconfig names.
+        api = await asyncio.to_thread(ApiServer, options.kubeconfig, options.context)
+        handover = Handover(asyncio.get_running_loop())
+        node_changes = NodeChanges(table, handover.put, options.speed)
+        pod_changes = PodChanges(table, handover.put)
+        poller = UsagePoller(self._usage(api), table, options.usage_interval) if self._usage is not None else None
+        polling = asyncio.create_task(poller.run(), name="usage") if poller is not None else None
+        nodes = Reflector(NODES, node_changes, api, options.timing, self._clock)
+        pods = Reflector(PODS, pod_changes, api, options.timing, self._clock)
+        self._work = _Work(api, handover, nodes, pods, node_changes, pod_changes, poller, polling)
+        nodes.start()
+        pods.start()
+
+    async def stop(self) -> None:
+        """End every thread and task; the table keeps what it knows."""
+        work, self._work = self._work, None
+        if work is None:
+            return
+        work.nodes.stop()
+        work.pods.stop()
+        work.handover.close()
+        if work.polling is not None:
+            work.polling.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await work.polling
+        await asyncio.to_thread(work.nodes.join)
+        await asyncio.to_thread(work.pods.join)
+        work.api.close()
+
+    @property
+    def synced(self) -> bool:
+        """Whether the table has seen every node and pod of a first list."""
+        return self._work is not None and self._work.node_changes.synced and self._work.pod_changes.synced
+
+    def waiting_for(self) -> tuple[str, ...]:
+        """What keeps `synced` false."""
+        work = self._work
+        if work is None:
+            return ("the watch of the cluster has not been started",)
+        return tuple(
+            f"{reflector.name}: {reflector.trouble or 'being listed'}"
+            for reflector, changes in ((work.nodes, work.node_changes), (work.pods, work.pod_changes))
+            if not changes.synced
+        )
+
+    def staleness(self) -> Mapping[str, float | None]:
+        """Seconds since each input was known to be current; see `extender.cluster.source`."""
+        work = self._work
+        if work is None:
+            return dict.fromkeys(INPUTS)
+        return {
+            "nodes": work.nodes.staleness(),
+            "pods": work.pods.staleness(),
+            "usage": work.poller.staleness() if work.poller is not None else None,
+        }
+
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """What happened since `start`, by input (nodes, pods, usage) and event, for metrics."""
+        work = self._work
+        if work is None:
+            return {}
+        counted: dict[tuple[str, str], int] = {}
+        for reflector, changes in ((work.nodes, work.node_changes), (work.pods, work.pod_changes)):
+            for event in fields(reflector.tally):
+                counted[reflector.name, event.name] = getattr(reflector.tally, event.name)
+            counted[reflector.name, "ignored"] = changes.ignored
+        if work.poller is not None:
+            counted["usage", "failures"] = work.poller.failures
+            counted["usage", "ignored"] = work.poller.ignored
+        return counted
+
+    async def bind(self, binding: Binding) -> None:
+        """Bind one pod.
+
+        Raises:
+            BindError: it was refused or could not be asked.
+        """
+        if self._work is None:
+            raise BindError("the connection to the API server has not been started")
+        try:
+            await asyncio.to_thread(_bind, self._work.api, binding)
+        except ApiError as error:
+            raise BindError(f"cannot bind {binding.namespace}/{binding.name} to {binding.node}: {error}") from error
+
+
+def _bind(api: ApiServer, binding: Binding) -> None:
+    """The request that kube-scheduler's own DefaultBinder makes; with the UID, so a replaced pod is refused."""
+    path = f"/api/v1/namespaces/{quote(binding.namespace, safe='')}/pods/{quote(binding.name, safe='')}/binding"
+    body: dict[str, Any] = {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"namespace": binding.namespace, "name": binding.name, "uid": binding.uid},
+        "target": {"apiVersion": "v1", "kind": "Node", "name": binding.node},
+    }
+    api.post(path, body)
