@@ -1,1 +1,1 @@
-"""Many simulated clusters at once, on numpy arrays: what a policy is trained and judged in. Needs numpy and PyYAML only."""
+"""Many simulated clusters at once, on numpy arrays: what a policy is trained and judged in. Needs numpy and PyYAML."""

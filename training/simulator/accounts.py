@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,15 +26,14 @@ class Accounts:
         arrived, finished, failed, bound, retries: pods so far; bindings; attempts that found no node.
         measured: measured pods that arrived.
         measured_finished: those that finished.
-        measured_failed: those that failed.
-        resolved: those that finished, failed, or are past their deadline: whose SLA is decided.
+        measured_failed: those that were killed.
+        resolved: those whose SLA is decided: violated, or done (a service: its first unit).
         violations: those whose SLA is violated.
         lateness: their lateness, in allowances.
-        slowdowns: those that finished, by class and bin of slowdown, ``[clusters, w, SLOWDOWN_BINS]``.
+        slowdowns: units of work done, by class and bin of slowdown, ``[clusters, w, SLOWDOWN_BINS]``.
         time: seconds measured.
         used, allocated, memory_used, memory_allocated: integral over time of the shares of the cluster's capacity.
         imbalance: integral over time of the variance across nodes of use over capacity.
-        capacity: mean pods a second x mean work over speed x cores: the offered load, constant.
     """
 
     arrived: NDArray[np.int64]
@@ -59,9 +58,8 @@ class Accounts:
     @classmethod
     def empty(cls, clusters: int, classes: int) -> Self:
         """Nothing has happened."""
-        values: dict[str, NDArray[np.int64] | FloatArray] = {}
+        values: dict[str, NDArray[Any]] = {}
         for item in fields(cls):
-            kind = np.float64 if item.type == "FloatArray" else np.int64
-            values[item.name] = np.zeros(clusters, dtype=kind)
+            values[item.name] = np.zeros(clusters, dtype=np.float64 if item.type == "FloatArray" else np.int64)
         values["slowdowns"] = np.zeros((clusters, classes, SLOWDOWN_BINS), dtype=np.int64)
-        return cls(**values)  # type: ignore[arg-type]
+        return cls(**values)

@@ -1,4 +1,4 @@
-"""How fast pods really run on a node, and how long they wait for a CPU. Pure functions of use; hidden from schedulers."""
+"""How fast pods really run on a node, and how long they wait for a CPU. Pure functions of use, hidden from view."""
 
 from __future__ import annotations
 
@@ -24,8 +24,9 @@ SENSITIVITY: Final = np.array(
 )
 """Share of the rate a victim loses on a full node, by the kind of its neighbours.
 
-Assumption within published bounds: pairs keep 0.49-0.99 of their throughput (Gavel, Narayanan et al., OSDI 2020, co-location
-table), a full node has more than one neighbour, and like disturbs like most. The mean is `policy.criteria.CONTENTION_SLOPE`.
+Assumption within published bounds: pairs keep 0.49-0.99 of their throughput (Gavel, Narayanan et al., OSDI 2020,
+co-location table), a full node has more than one neighbour, and like disturbs like most. The mean is near
+`policy.criteria.CONTENTION_SLOPE`.
 """
 
 MAX_LOSS: Final = 0.9
@@ -35,7 +36,8 @@ MAX_LOSS: Final = 0.9
 def sensitivities(classes: tuple[PodClass, ...]) -> FloatArray:
     """`SENSITIVITY` by pod class: victim class ``[w]`` x neighbour class ``[w]``."""
     kinds = np.array([KINDS.index(pod.kind) for pod in classes])
-    return SENSITIVITY[np.ix_(kinds, kinds)]
+    table: FloatArray = SENSITIVITY[np.ix_(kinds, kinds)]
+    return table
 
 
 def rates(

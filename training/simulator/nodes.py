@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from training.simulator import draws
 from training.simulator.draws import FloatArray, Seeds, Stream
-from training.simulator.scenarios import Measurement, Scenario
+from training.simulator.scenarios import Scenario
 
 
 @dataclass(slots=True)
@@ -87,51 +87,3 @@ def drift(
     """
     kept = np.exp(-elapsed / time)
     return mean + (state - mean) * kept + spread * np.sqrt(1.0 - kept * kept) * normals
-
-
-@dataclass(slots=True)
-class Measurements:
-    """What the last scrape said; ``[clusters, n]`` but for the first four, ``[clusters]``.
-
-    Attributes:
-        interval: seconds between scrapes.
-        estimated: whether the cluster has no PSI, so that pressure is estimated from use.
-        taken_at: time of the last scrape, seconds.
-        scrapes: number of scrapes so far.
-        cpu_used: measured CPU use, cores.
-        memory_used: measured memory use, GiB.
-        pressure: measured CPU pressure, 0..1.
-        cpu_expected: expected CPU use of pods bound since the scrape, cores.
-        memory_expected: expected memory use of pods bound since the scrape, GiB.
-        version: grows with every change of a node's row.
-    """
-
-    interval: FloatArray
-    estimated: NDArray[np.bool_]
-    taken_at: FloatArray
-    scrapes: NDArray[np.int64]
-    cpu_used: FloatArray
-    memory_used: FloatArray
-    pressure: FloatArray
-    cpu_expected: FloatArray
-    memory_expected: FloatArray
-    version: NDArray[np.int64]
-
-
-def draw_measurements(settings: Measurement, seeds: Seeds, nodes: Nodes) -> Measurements:
-    """The measurements of idle nodes at the start, each cluster's first scrape being one interval away."""
-    low, high = settings.scrape_interval
-    shape = nodes.cores.shape
-    # an idle node's pressure is its decay: PSI counts the time that system tasks wait too
-    return Measurements(
-        interval=low + (high - low) * draws.uniform(seeds, Stream.SCRAPE_INTERVAL, 0),
-        estimated=draws.uniform(seeds, Stream.PRESSURE_SOURCE, 0) < settings.estimated_pressure_share,
-        taken_at=np.zeros(len(seeds)),
-        scrapes=np.zeros(len(seeds), dtype=np.int64),
-        cpu_used=np.zeros(shape),
-        memory_used=np.zeros(shape),
-        pressure=nodes.decay,
-        cpu_expected=np.zeros(shape),
-        memory_expected=np.zeros(shape),
-        version=np.zeros(shape, dtype=np.int64),
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
-from typing import Final, Self
+from typing import Any, Final, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +41,8 @@ class Pods:
         backoff: seconds it waits after its next failed attempt.
         lateness: lateness so far, in allowances.
         violated: whether its SLA is violated.
+        decided: whether its SLA is decided: violated, or a first unit done.
+        unit_began: time the current unit began: arrival, or for a service the end of the unit before, seconds.
     """
 
     occupied: NDArray[np.bool_]
@@ -64,11 +66,13 @@ class Pods:
     backoff: FloatArray
     lateness: FloatArray
     violated: NDArray[np.bool_]
+    decided: NDArray[np.bool_]
+    unit_began: FloatArray
 
     @classmethod
     def empty(cls, clusters: int, slots: int) -> Self:
         """Free slots."""
-        values = {}
+        values: dict[str, NDArray[Any]] = {}
         for item in fields(cls):
             fill, kind = _FREE.get(item.name, (0.0, np.float64))
             values[item.name] = np.full((clusters, slots), fill, dtype=kind)
@@ -84,7 +88,7 @@ class Pods:
         self, rows: NDArray[np.int64], numbers: NDArray[np.int64], table: ArrivalTable, first_backoff: float
     ) -> NDArray[np.int64]:
         """Put pod `numbers` of clusters `rows` (one each) into free slots, pending; returns the slots."""
-        slots = np.argmin(self.occupied[rows], axis=1)
+        slots: NDArray[np.int64] = np.argmin(self.occupied[rows], axis=1)
         if self.occupied[rows, slots].any():
             self.grow()
             slots = np.argmin(self.occupied[rows], axis=1)
@@ -111,6 +115,8 @@ class Pods:
         self.backoff[at] = first_backoff
         self.lateness[at] = 0.0
         self.violated[at] = False
+        self.decided[at] = False
+        self.unit_began[at] = arrived
         return slots
 
     def free(self, flat: NDArray[np.intp]) -> None:
@@ -123,6 +129,7 @@ class Pods:
 _FREE: Final = {
     "occupied": (False, np.bool_),
     "violated": (False, np.bool_),
+    "decided": (False, np.bool_),
     "number": (0, np.int64),
     "node": (NOWHERE, np.int64),
     "lane": (0, np.int64),

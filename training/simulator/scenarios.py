@@ -78,6 +78,9 @@ class Arrivals:
         burst_time: bursty only: mean length of a burst, seconds.
         calm_time: bursty only: mean time between bursts, seconds.
         trace: trace only: file name beside the scenarios, or a path; see `training.simulator.traces`.
+        longest_gap: trace only: gaps are cut at this many mean gaps.
+        duration_scale: trace only: durations are multiplied by this, to compress time.
+        duration_range: trace only: durations are cut to this range, seconds, after scaling.
     """
 
     process: Literal["poisson", "bursty", "trace"] = "poisson"
@@ -87,6 +90,9 @@ class Arrivals:
     burst_time: float = 60.0
     calm_time: float = 300.0
     trace: str = ""
+    longest_gap: float = 10.0
+    duration_scale: float = 1.0
+    duration_range: Range = (10.0, 600.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,7 +240,8 @@ def load_scenario(name: str) -> Scenario:
             text = (FOLDER / f"{name}.yaml").read_text(encoding="utf-8")
     except OSError as error:
         raise InvalidInputError(
-            f"scenario {name!r} cannot be read ({error.strerror}); choose one of {list(scenario_names())} or a .yaml file"
+            f"scenario {name!r} cannot be read ({error.strerror}); "
+            f"choose one of {list(scenario_names())} or give the path of a .yaml file"
         ) from error
     try:
         document = yaml.safe_load(text)

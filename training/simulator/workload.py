@@ -11,9 +11,7 @@ from numpy.typing import NDArray
 from training.simulator import draws
 from training.simulator.draws import FloatArray, Seeds, Stream
 from training.simulator.scenarios import Arrivals, Scenario
-
-GRAIN: Final = 0.125
-"""Requests are whole multiples of this (cores, GiB), a power of two, so that sums of requests are exact."""
+from training.simulator.traces import GRAIN, Trace, load_trace
 
 MAX_USE_RATIO: Final = 2.0
 """Use over request is cut here. Assumption: a pod that bursts further is limited by its own cgroup."""
@@ -46,36 +44,108 @@ class ArrivalTable:
     units: NDArray[np.int64]
 
 
-def mean_work(scenario: Scenario) -> float:
-    """Mean CPU work of a pod, core-seconds on the reference core: the product of independent means, in closed form."""
+@dataclass(frozen=True, slots=True)
+class Workload:
+    """What a scenario's arrivals are drawn from.
+
+    Attributes:
+        scenario: pod classes and arrival process.
+        trace: the pods of a trace, or None where the scenario draws its own.
+        mean_work: mean CPU work of a pod, core-seconds on the reference core; load is rate x this over capacity.
+    """
+
+    scenario: Scenario
+    trace: Trace | None
+    mean_work: float
+
+
+def load_workload(scenario: Scenario) -> Workload:
+    """Reads the scenario's trace, if it has one.
+
+    Raises:
+        InvalidInputError: the trace cannot be read, or holds no pod that the scenario's nodes could take.
+    """
+    if scenario.arrivals.process == "trace":
+        trace = load_trace(scenario)
+        return Workload(scenario, trace, _trace_mean_work(scenario, trace))
+    return Workload(scenario, None, _drawn_mean_work(scenario))
+
+
+def _use_bias(scenario: Scenario) -> float:
+    """Mean over median of the log-normal use ratio."""
+    return float(np.exp(scenario.hidden.cpu_use_sigma**2 / 2))
+
+
+def _drawn_mean_work(scenario: Scenario) -> float:
+    """The product of independent means, in closed form."""
     total = sum(pod.weight for pod in scenario.pod_classes)
     work = 0.0
     for pod in scenario.pod_classes:
-        duration = pod.duration * np.exp(pod.duration_sigma**2 / 2) * pod.lifetime
-        use = pod.cpu_use * np.exp(scenario.hidden.cpu_use_sigma**2 / 2)
-        work += pod.weight / total * _log_uniform_mean(*pod.cpu) * use * duration
-    return float(work)
+        duration = pod.duration * float(np.exp(pod.duration_sigma**2 / 2)) * pod.lifetime
+        work += pod.weight / total * _log_uniform_mean(*pod.cpu) * pod.cpu_use * duration
+    return work * _use_bias(scenario)
 
 
-def draw_arrivals(scenario: Scenario, seeds: Seeds, rate: FloatArray, count: int) -> ArrivalTable:
+def _trace_mean_work(scenario: Scenario, trace: Trace) -> float:
+    use = np.array([pod.cpu_use for pod in scenario.pod_classes])[trace.kind]
+    return float((trace.cpu * use * trace.duration).mean()) * _use_bias(scenario)
+
+
+def draw_arrivals(workload: Workload, seeds: Seeds, rate: FloatArray, count: int) -> ArrivalTable:
     """The first `count` pods of each cluster.
 
     Args:
-        scenario: pod classes and arrival process.
+        workload: what they are drawn from.
         seeds: ``[clusters]``.
         rate: mean arrivals a second, ``[clusters]``.
         count: pods of each cluster.
     """
+    scenario, classes = workload.scenario, workload.scenario.pod_classes
     index = np.arange(count)[None, :]
     column = seeds[:, None]
+    if workload.trace is None:
+        kind, cpu, memory, work, units = _drawn(scenario, column, index)
+        time = arrival_times(scenario.arrivals, seeds, rate, count)
+    else:
+        trace = workload.trace
+        first = np.floor(draws.uniform(seeds, Stream.TRACE_OFFSET, 0) * len(trace)).astype(np.int64)
+        row = (first[:, None] + index) % len(trace)
+        kind, cpu, memory, work = trace.kind[row], trace.cpu[row], trace.memory[row], trace.duration[row]
+        units = np.ones(row.shape, dtype=np.int64)
+        time = np.cumsum(trace.gap[row], axis=1) / rate[:, None]
+    low = np.array([pod.slack[0] for pod in classes])[kind]
+    high = np.array([pod.slack[1] for pod in classes])[kind]
+    cpu_ratio = np.array([pod.cpu_use for pod in classes])[kind] * np.exp(
+        scenario.hidden.cpu_use_sigma * draws.normal(column, Stream.POD_CPU_USE, index)
+    )
+    memory_ratio = np.array([pod.memory_use for pod in classes])[kind] * np.exp(
+        scenario.hidden.memory_use_sigma * draws.normal(column, Stream.POD_MEMORY_USE, index)
+    )
+    return ArrivalTable(
+        time=time,
+        kind=kind,
+        cpu=cpu,
+        memory=memory,
+        work=work,
+        slack=low + (high - low) * draws.uniform(column, Stream.POD_SLACK, index),
+        cpu_use=cpu * np.minimum(cpu_ratio, MAX_USE_RATIO),
+        memory_use=memory * np.minimum(memory_ratio, MAX_USE_RATIO),
+        units=units,
+    )
+
+
+def _drawn(
+    scenario: Scenario, column: Seeds, index: NDArray[np.int64]
+) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray, NDArray[np.int64]]:
+    """Class, CPU, memory, work and units of pods drawn from the scenario's classes, ``[clusters, count]`` each."""
     classes = scenario.pod_classes
     weights = np.cumsum([pod.weight for pod in classes])
     picked = draws.uniform(column, Stream.POD_CLASS, index)
-    kind = np.searchsorted(weights / weights[-1], picked, side="right").astype(np.int64)
-    kind = np.minimum(kind, len(classes) - 1)
+    kind = np.minimum(np.searchsorted(weights / weights[-1], picked, side="right"), len(classes) - 1)
 
     def of_class(values: list[float]) -> FloatArray:
-        return np.array(values)[kind]
+        drawn: FloatArray = np.array(values, dtype=np.float64)[kind]
+        return drawn
 
     cpu = _log_uniform(
         draws.uniform(column, Stream.POD_CPU, index),
@@ -91,27 +161,9 @@ def draw_arrivals(scenario: Scenario, seeds: Seeds, rate: FloatArray, count: int
     work = of_class([pod.duration for pod in classes]) * np.exp(
         spread * draws.normal(column, Stream.POD_DURATION, index)
     )
-    low, high = of_class([pod.slack[0] for pod in classes]), of_class([pod.slack[1] for pod in classes])
-    slack = low + (high - low) * draws.uniform(column, Stream.POD_SLACK, index)
     lifetime = of_class([pod.lifetime for pod in classes])
     units = 1 + np.floor((lifetime - 1.0) * draws.exponential(column, Stream.POD_LIFETIME, index) + 0.5)
-    cpu_ratio = of_class([pod.cpu_use for pod in classes]) * np.exp(
-        scenario.hidden.cpu_use_sigma * draws.normal(column, Stream.POD_CPU_USE, index)
-    )
-    memory_ratio = of_class([pod.memory_use for pod in classes]) * np.exp(
-        scenario.hidden.memory_use_sigma * draws.normal(column, Stream.POD_MEMORY_USE, index)
-    )
-    return ArrivalTable(
-        time=arrival_times(scenario.arrivals, seeds, rate, count),
-        kind=kind,
-        cpu=cpu,
-        memory=memory,
-        work=work,
-        slack=slack,
-        cpu_use=cpu * np.minimum(cpu_ratio, MAX_USE_RATIO),
-        memory_use=memory * np.minimum(memory_ratio, MAX_USE_RATIO),
-        units=units.astype(np.int64),
-    )
+    return kind.astype(np.int64), cpu, memory, work, units.astype(np.int64)
 
 
 def arrival_times(process: Arrivals, seeds: Seeds, rate: FloatArray, count: int) -> FloatArray:

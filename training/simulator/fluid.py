@@ -1,0 +1,228 @@
+"""Time passes: pods progress, finish, become late or are killed. The only module that moves the clock.
+
+All pods of one class on one node progress alike, so each (node, class) carries a clock, and a pod is done when that
+clock reaches its mark: a step costs one comparison for each pod, and no loop over pods or clusters.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.simulator import contention
+from training.simulator.accounts import SLOWDOWN_BINS, SLOWDOWN_EDGES
+from training.simulator.draws import FloatArray
+from training.simulator.queue import release
+from training.simulator.world import World
+
+MAX_LATENESS: Final = 2.0
+"""Lateness of one pod stops to grow here, in allowances. Assumption: three times too slow is as bad as it gets."""
+
+STANDSTILL: Final = 1e-12
+"""Rates below this count as this, where one divides by them: a pod on a lost node."""
+
+
+@dataclass(slots=True)
+class Passage:
+    """What happened while time passed.
+
+    Attributes:
+        elapsed: seconds, ``[clusters]``.
+        use: CPU use over capacity of each node at the start, ``[clusters, n]``.
+        late_on: lateness accrued on each node, in allowances, ``[clusters, n]``; that of queued pods spread evenly.
+        violated_on: pods that became violated on each node, ``[clusters, n]``; queued ones spread evenly.
+        lateness: lateness accrued, ``[clusters]``.
+        violations: pods that became violated, ``[clusters]``.
+        finished: pods that finished, ``[clusters]``.
+        failed: pods that were killed, ``[clusters]``.
+    """
+
+    elapsed: FloatArray
+    use: FloatArray
+    late_on: FloatArray
+    violated_on: FloatArray
+    lateness: FloatArray
+    violations: NDArray[np.int64]
+    finished: NDArray[np.int64]
+    failed: NDArray[np.int64]
+
+
+def advance(world: World, until: FloatArray) -> Passage:
+    """Let time pass in every cluster until the given moments, ``[clusters]``; rates hold still meanwhile."""
+    pods, nodes, accounts = world.pods, world.nodes, world.accounts
+    clusters, (size, _) = world.clusters, world.size
+    elapsed = until - world.now
+    use = nodes.base_use * np.exp(world.workload_state)[:, None, :]
+    rates = contention.rates(
+        use, nodes.cores, nodes.speed * nodes.up, nodes.decay, nodes.interference, world.sensitivities
+    )
+    nodes.progress += rates * elapsed[:, None, None]
+    total = use.sum(axis=-1)
+    _account_use(world, elapsed, total)
+    passage = Passage(
+        elapsed=elapsed,
+        use=total / nodes.cores,
+        late_on=np.zeros((clusters, size)),
+        violated_on=np.zeros((clusters, size)),
+        lateness=np.zeros(clusters),
+        violations=np.zeros(clusters, dtype=np.int64),
+        finished=np.zeros(clusters, dtype=np.int64),
+        failed=np.zeros(clusters, dtype=np.int64),
+    )
+    reached = nodes.progress.reshape(-1)[pods.lane]
+    done = np.flatnonzero(reached >= pods.finish_at)
+    behind = np.flatnonzero(pods.deadline < until[:, None])
+    if len(behind):
+        _be_late(world, passage, behind, until, reached, rates)
+    if len(done):
+        _finish(world, passage, done, until, reached, rates)
+    world.now = until.copy()
+    over = nodes.memory_use > nodes.memory
+    if over.any():
+        _kill(world, passage, over)
+    accounts.finished += passage.finished
+    accounts.failed += passage.failed
+    return passage
+
+
+def _account_use(world: World, elapsed: FloatArray, total: FloatArray) -> None:
+    """Add to the integrals of use, between the last arrival of the warm-up and the last arrival that counts."""
+    scenario, accounts, nodes = world.scenario, world.accounts, world.nodes
+    counted = (world.upcoming > scenario.warmup_arrivals) & (world.upcoming <= scenario.episode_arrivals)
+    if not counted.any():
+        return
+    span = elapsed * counted
+    cores, memory = nodes.cores.sum(axis=1), nodes.memory.sum(axis=1)
+    accounts.time += span
+    used = np.minimum(total, nodes.cores)
+    accounts.used += span * used.sum(axis=1) / cores
+    accounts.allocated += span * nodes.cpu_requested.sum(axis=1) / cores
+    accounts.memory_used += span * nodes.memory_use.sum(axis=1) / memory
+    accounts.memory_allocated += span * nodes.memory_requested.sum(axis=1) / memory
+    share = used / nodes.cores
+    centred = share - share.mean(axis=1, keepdims=True)
+    accounts.imbalance += span * np.einsum("cn,cn->c", centred, centred) / share.shape[1]
+
+
+def _be_late(
+    world: World,
+    passage: Passage,
+    behind: NDArray[np.intp],
+    until: FloatArray,
+    reached: FloatArray,
+    rates: FloatArray,
+) -> None:
+    """Charge pods past their deadline (flat slots) for the part of the passage in which they were late."""
+    pods, accounts, (size, _) = world.pods, world.accounts, world.size
+    clusters = world.clusters
+    row = behind // pods.occupied.shape[1]
+    beyond = np.maximum(reached.reshape(-1)[behind] - pods.finish_at.reshape(-1)[behind], 0.0)
+    rate = np.maximum(rates.reshape(-1)[pods.lane.reshape(-1)[behind]], STANDSTILL)
+    end = until[row] - beyond / rate
+    seconds = end - np.maximum(world.now[row], pods.deadline.reshape(-1)[behind])
+    late = seconds > 0.0
+    behind, row, seconds = behind[late], row[late], seconds[late]
+    total = pods.lateness.reshape(-1)
+    accrued = np.minimum(seconds * pods.per_budget.reshape(-1)[behind], np.maximum(MAX_LATENESS - total[behind], 0.0))
+    total[behind] += accrued
+    fresh = ~pods.violated.reshape(-1)[behind]
+    pods.violated.reshape(-1)[behind] = True
+    measured = world.is_measured(pods.number.reshape(-1)[behind])
+    accounts.lateness += np.bincount(row, accrued * measured, clusters)
+    _violate(world, passage, behind[fresh])
+    passage.lateness += np.bincount(row, accrued, clusters)
+    node = pods.node.reshape(-1)[behind]
+    running = node >= 0
+    flat = (row * size + node)[running]
+    shape = passage.late_on.shape
+    passage.late_on += np.bincount(flat, accrued[running], clusters * size).reshape(shape)
+    passage.violated_on += np.bincount(flat, fresh[running], clusters * size).reshape(shape)
+    if not running.all():  # what waits in the queue is no node's alone
+        waiting = row[~running]
+        passage.late_on += (np.bincount(waiting, accrued[~running], clusters) / size)[:, None]
+        passage.violated_on += (np.bincount(waiting, fresh[~running], clusters) / size)[:, None]
+
+
+def _violate(world: World, passage: Passage, flat: NDArray[np.intp]) -> None:
+    """Count a violation of each of these pods, which had none before."""
+    pods, accounts = world.pods, world.accounts
+    row = flat // pods.occupied.shape[1]
+    measured = world.is_measured(pods.number.reshape(-1)[flat])
+    passage.violations += np.bincount(row, minlength=world.clusters)
+    accounts.violations += np.bincount(row[measured], minlength=world.clusters)
+    _decide(world, flat)
+
+
+def _decide(world: World, flat: NDArray[np.intp]) -> None:
+    """Count these pods as ones whose SLA is decided, unless they are counted already."""
+    pods = world.pods
+    decided = pods.decided.reshape(-1)
+    counted = ~decided[flat] & world.is_measured(pods.number.reshape(-1)[flat])
+    decided[flat] = True
+    row = flat[counted] // pods.occupied.shape[1]
+    world.accounts.resolved += np.bincount(row, minlength=world.clusters)
+
+
+def _finish(
+    world: World,
+    passage: Passage,
+    done: NDArray[np.intp],
+    until: FloatArray,
+    reached: FloatArray,
+    rates: FloatArray,
+) -> None:
+    """Let pods go whose work is done (flat slots); a service begins its next unit instead."""
+    pods, accounts, clusters = world.pods, world.accounts, world.clusters
+    row = done // pods.occupied.shape[1]
+    rate = np.maximum(rates.reshape(-1)[pods.lane.reshape(-1)[done]], STANDSTILL)
+    end = until[row] - (reached.reshape(-1)[done] - pods.finish_at.reshape(-1)[done]) / rate
+    work = pods.work.reshape(-1)[done]
+    measured = world.is_measured(pods.number.reshape(-1)[done])
+    slowdown = (end - pods.unit_began.reshape(-1)[done]) / work
+    bins = np.clip(np.searchsorted(SLOWDOWN_EDGES, slowdown) - 1, 0, SLOWDOWN_BINS - 1)
+    np.add.at(accounts.slowdowns, (row, pods.kind.reshape(-1)[done], bins), measured)
+    _decide(world, done)
+    units = pods.units.reshape(-1)
+    units[done] -= 1
+    again = units[done] > 0
+    if again.any():
+        _renew(world, done[again], end[again])
+        done, row, measured = done[~again], row[~again], measured[~again]
+    accounts.measured_finished += np.bincount(row[measured], minlength=clusters)
+    passage.finished += np.bincount(row, minlength=clusters)
+    release(world, done)
+    pods.free(done)
+
+
+def _renew(world: World, flat: NDArray[np.intp], start: FloatArray) -> None:
+    """Begin the next unit of services, at the moment the last one was done."""
+    pods = world.pods
+    work = pods.work.reshape(-1)[flat]
+    slack = pods.slack.reshape(-1)[flat]
+    pods.finish_at.reshape(-1)[flat] += work
+    pods.unit_began.reshape(-1)[flat] = start
+    pods.deadline.reshape(-1)[flat] = np.where(slack > 0.0, start + slack * work, np.inf)
+
+
+def _kill(world: World, passage: Passage, over: NDArray[np.bool_]) -> None:
+    """On each node out of memory, kill the pod that exceeds its request most; one pod a node each time.
+
+    The kernel ranks by memory use against the oom_score_adj that the kubelet derives from the request.
+    """
+    pods, accounts, clusters = world.pods, world.accounts, world.clusters
+    row, node = np.nonzero(over)
+    ratio = pods.memory_use[row] / np.maximum(pods.memory[row], 1e-9)
+    slot = np.argmax(np.where(pods.node[row] == node[:, None], ratio, -1.0), axis=1)
+    flat = row * pods.occupied.shape[1] + slot
+    fresh = ~pods.violated.reshape(-1)[flat]
+    np.add.at(passage.violated_on, (row, node), fresh)
+    _violate(world, passage, flat[fresh])
+    _decide(world, flat)
+    measured = world.is_measured(pods.number.reshape(-1)[flat])
+    accounts.measured_failed += np.bincount(row[measured], minlength=clusters)
+    passage.failed += np.bincount(row, minlength=clusters)
+    release(world, flat)
+    pods.free(flat)

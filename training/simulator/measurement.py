@@ -1,0 +1,125 @@
+"""What schedulers see, late and blurred; and the hidden processes, which move on with each scrape."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policy.cluster import ClusterState
+from policy.observation import estimated_pressure
+from training.simulator import contention, draws
+from training.simulator.draws import FloatArray, Seeds, Stream
+from training.simulator.nodes import Nodes, drift
+from training.simulator.scenarios import Measurement
+
+if TYPE_CHECKING:
+    from training.simulator.world import World
+
+
+@dataclass(slots=True)
+class Measurements:
+    """What the last scrape said; ``[clusters, n]`` but for the first four, ``[clusters]``.
+
+    Attributes:
+        interval: seconds between scrapes.
+        estimated: whether the cluster has no PSI, so that pressure is estimated from use.
+        taken_at: time of the last scrape, seconds.
+        scrapes: number of scrapes so far.
+        cpu_used: measured CPU use, cores.
+        memory_used: measured memory use, GiB.
+        pressure: measured CPU pressure, 0..1.
+        cpu_expected: expected CPU use of pods bound since the scrape, cores.
+        memory_expected: expected memory use of pods bound since the scrape, GiB.
+        version: grows with every change of a node's row.
+    """
+
+    interval: FloatArray
+    estimated: NDArray[np.bool_]
+    taken_at: FloatArray
+    scrapes: NDArray[np.int64]
+    cpu_used: FloatArray
+    memory_used: FloatArray
+    pressure: FloatArray
+    cpu_expected: FloatArray
+    memory_expected: FloatArray
+    version: NDArray[np.int64]
+
+
+def draw_measurements(settings: Measurement, seeds: Seeds, nodes: Nodes) -> Measurements:
+    """The measurements of idle nodes at the start; each cluster's first scrape is one interval away."""
+    low, high = settings.scrape_interval
+    shape = nodes.cores.shape
+    return Measurements(
+        interval=low + (high - low) * draws.uniform(seeds, Stream.SCRAPE_INTERVAL, 0),
+        estimated=draws.uniform(seeds, Stream.PRESSURE_SOURCE, 0) < settings.estimated_pressure_share,
+        taken_at=np.zeros(len(seeds)),
+        scrapes=np.zeros(len(seeds), dtype=np.int64),
+        cpu_used=np.zeros(shape),
+        memory_used=np.zeros(shape),
+        pressure=nodes.decay,  # an idle node's pressure: PSI counts the time that system tasks wait too
+        cpu_expected=np.zeros(shape),
+        memory_expected=np.zeros(shape),
+        version=np.zeros(shape, dtype=np.int64),
+    )
+
+
+def seen_state(nodes: Nodes, seen: Measurements) -> ClusterState:
+    """What is known of every node, columns ``[clusters, n]``; nothing hidden, and no later change shows in it."""
+    cpu_used = seen.cpu_used + seen.cpu_expected
+    pressure = seen.pressure.copy()
+    rows = seen.estimated
+    pressure[rows] = estimated_pressure(cpu_used[rows], nodes.cores[rows])
+    return ClusterState(
+        cpu_allocatable=nodes.cores,
+        memory_allocatable=nodes.memory,
+        cpu_requested=nodes.cpu_requested.copy(),
+        memory_requested=nodes.memory_requested.copy(),
+        cpu_used=cpu_used,
+        memory_used=seen.memory_used + seen.memory_expected,
+        cpu_pressure=pressure,
+        node_speed=nodes.speed,
+        version=seen.version.copy(),
+    )
+
+
+def scrape(world: World) -> NDArray[np.intp]:
+    """Measure the nodes of clusters whose scrape is due, then let hidden processes drift over the interval.
+
+    A scrape takes effect at the first decision after it is due. Returns the rows of those clusters.
+    """
+    seen = world.seen
+    due = np.flatnonzero(world.now >= seen.taken_at + seen.interval)
+    if not len(due):
+        return due
+    nodes, hidden, settings = world.nodes, world.scenario.hidden, world.scenario.measurement
+    size, classes = world.size
+    seeds = world.seeds[due][:, None]
+    elapsed = (world.now - seen.taken_at)[due][:, None]
+    seen.scrapes[due] += 1
+    count = seen.scrapes[due][:, None]
+    index = count * size + np.arange(size)[None, :]
+    cores = nodes.cores[due]
+    total = (nodes.base_use[due] * np.exp(world.workload_state[due])[:, None, :]).sum(axis=-1)
+    noise = 1.0 + settings.use_noise * draws.normal(seeds, Stream.USE_NOISE, index)
+    seen.cpu_used[due] = np.maximum(np.minimum(total, cores) * noise, 0.0)
+    seen.memory_used[due] = np.maximum(nodes.memory_use[due], 0.0)
+    waiting = contention.pressure(total, cores, nodes.decay[due])
+    noise = settings.pressure_noise * draws.normal(seeds, Stream.PRESSURE_NOISE, index)
+    seen.pressure[due] = np.clip(waiting + noise, 0.0, 1.0)
+    seen.cpu_expected[due] = 0.0
+    seen.memory_expected[due] = 0.0
+    seen.version[due] += 1
+    seen.taken_at[due] = world.now[due]
+    normals = draws.normal(seeds, Stream.DECAY, index)
+    nodes.decay_state[due] = drift(
+        nodes.decay_state[due], hidden.decay_mean, hidden.decay_spread, hidden.decay_time, elapsed, normals
+    )
+    index = count * classes + np.arange(classes)[None, :]
+    normals = draws.normal(seeds, Stream.WORKLOAD_USE, index)
+    world.workload_state[due] = drift(
+        world.workload_state[due], 0.0, hidden.workload_spread, hidden.workload_time, elapsed, normals
+    )
+    return due

@@ -1,0 +1,32 @@
+"""What a node earns in a step, and what a pod earns at the end. Defined once; the weights belong to the scenario."""
+
+from __future__ import annotations
+
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from training.simulator.draws import FloatArray
+from training.simulator.fluid import Passage
+from training.simulator.scenarios import Reward
+
+LATE_PRICE: Final = 2.0
+"""What a pod in time earns (1), plus as much again lost where its SLA is violated. Frozen; part of every report."""
+
+
+def node_reward(weights: Reward, passage: Passage) -> NDArray[np.float32]:
+    """What training maximises, float32 ``[clusters, n]``; the team's reward is its sum over nodes.
+
+    -(lateness accrued on the node) - (violations on the node) - balance x (use of the node)^2, weighted. The last
+    term is
+    convex, so equal use is cheapest; use counts at most 1. Lateness and violations of queued pods are spread evenly.
+    """
+    reward = -(weights.lateness_weight * passage.late_on + weights.violation_weight * passage.violated_on)
+    reward -= weights.balance_weight * np.minimum(passage.use, 1.0) ** 2
+    return reward.astype(np.float32)
+
+
+def episode_reward(violation_rate: FloatArray, lateness: FloatArray) -> FloatArray:
+    """What evaluation reports: mean earning of a pod. In time it earns 1; violated it costs 1 and its lateness."""
+    return 1.0 - LATE_PRICE * violation_rate - lateness
