@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Generator, Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
@@ -33,11 +34,15 @@ def go() -> Path:
 
 
 @pytest.fixture(scope="session")
-def control_plane(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+def control_plane(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) -> Iterator[ControlPlane]:
     """A real control plane, built first where the cache lacks it; it may hold what an earlier test left."""
     directory = tmp_path_factory.mktemp("control-plane")
+    capture = pytestconfig.pluginmanager.getplugin("capturemanager")
     try:
-        plane = ControlPlane(directory, Binaries.build())
+        # a cold build takes minutes: show that it goes on
+        with capture.global_and_fixture_disabled() if capture else nullcontext():
+            built = Binaries.build()
+        plane = ControlPlane(directory, built)
         running = plane.running()
         running.__enter__()
     except (BuildError, StartError) as error:
@@ -59,10 +64,15 @@ def cluster(control_plane: ControlPlane) -> Iterator[ControlPlane]:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts the control plane, so that `-m "not control_plane"` leaves it out."""
+    """Mark what starts the control plane, so that `-m "not control_plane"` leaves it out.
+
+    The time limit of such a test is for the test: whichever comes first would pay for a cold build otherwise.
+    """
     for item in items:
         if Path(__file__).parent in item.path.parents and "control_plane" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.control_plane)
+            if not item.get_closest_marker("timeout"):
+                item.add_marker(pytest.mark.timeout(func_only=True))
 
 
 @pytest.hookimpl(wrapper=True)

@@ -204,15 +204,12 @@ def test_restarted_scheduler_goes_on_binding(cluster: ControlPlane) -> None:
         binds.wait(["only"])
 
 
-ALLOWED = [
-    ("GET", "/api/v1/nodes"),
-    ("GET", "/api/v1/pods"),
-    ("GET", "/apis/scheduling.k8s.io/v1/priorityclasses"),
-    ("GET", "/apis/metrics.k8s.io/v1beta1/nodes"),
-]
+ALLOWED = ["/api/v1/nodes", "/api/v1/pods", "/apis/metrics.k8s.io/v1beta1/nodes"]
 REFUSED = [
+    ("GET", "/api/v1/nodes/node-0"),
     ("GET", "/api/v1/secrets"),
     ("GET", "/api/v1/configmaps"),
+    ("GET", "/apis/metrics.k8s.io/v1beta1/pods"),
     ("DELETE", "/api/v1/nodes/node-0"),
     ("DELETE", "/api/v1/namespaces/default/pods/any"),
     ("POST", "/api/v1/namespaces/default/pods"),
@@ -227,11 +224,45 @@ def as_extender(control_plane: ControlPlane) -> Iterator[client.ApiClient]:
         yield api
 
 
-@pytest.mark.parametrize(("method", "path"), ALLOWED, ids=[path for _, path in ALLOWED])
-def test_extender_may_read_what_it_needs(
-    control_plane: ControlPlane, as_extender: client.ApiClient, method: str, path: str
+@pytest.mark.parametrize("path", ALLOWED)
+def test_extender_may_list_what_it_needs(as_extender: client.ApiClient, path: str) -> None:
+    assert "items" in access.request(as_extender, "GET", path)
+
+
+@pytest.mark.parametrize("path", ["/api/v1/nodes", "/api/v1/pods"])
+def test_extender_may_watch_nodes_and_pods(as_extender: client.ApiClient, path: str) -> None:
+    assert access.send(as_extender, "GET", f"{path}?watch=1&timeoutSeconds=1") is not None
+
+
+def test_binding_needs_the_role_that_is_bound_apart(
+    cluster: ControlPlane, as_extender: client.ApiClient, binding_role: None
 ) -> None:
-    assert "items" in access.request(as_extender, method, path)
+    create_nodes(cluster.api, _nodes(1))
+    create(cluster.api, [pod("bound-by-us")])
+    binding = {
+        "apiVersion": "v1",
+        "kind": "Binding",
+        "metadata": {"name": "bound-by-us"},
+        "target": {"kind": "Node", "name": "node-0"},
+    }
+    access.request(as_extender, "POST", "/api/v1/namespaces/default/pods/bound-by-us/binding", binding)
+    bound = access.request(cluster.api, "GET", "/api/v1/namespaces/default/pods/bound-by-us")
+    assert bound["spec"]["nodeName"] == "node-0"
+
+
+@pytest.fixture
+def binding_role(control_plane: ControlPlane) -> Iterator[None]:
+    """The ClusterRole for bindVerb, given to the extender's ServiceAccount."""
+    binding = {
+        "apiVersion": "rbac.authorization.k8s.io/v1",
+        "kind": "ClusterRoleBinding",
+        "metadata": {"name": "maddpg-extender-bind"},
+        "roleRef": {"apiGroup": "rbac.authorization.k8s.io", "kind": "ClusterRole", "name": "maddpg-extender-bind"},
+        "subjects": [{"kind": "ServiceAccount", "name": "maddpg-extender", "namespace": "maddpg-scheduler"}],
+    }
+    access.apply(control_plane.api, [binding])
+    yield
+    access.delete(control_plane.api, [binding])
 
 
 @pytest.mark.parametrize(("method", "path"), REFUSED, ids=[f"{method} {path}" for method, path in REFUSED])
