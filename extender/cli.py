@@ -46,8 +46,29 @@ def serve(context: typer.Context, config: ConfigFile = None) -> None:
     settings = _settings(config, context.args)
     logs.configure(settings.log_level, settings.log_format)
     try:
-        application = create_app(settings, KubernetesSource(settings))
+        application = create_app(settings, KubernetesSource.from_settings(settings))
         uvloop.run(serve_app(application, _announce))
+    except SchedulerError as error:
+        _refuse(error)
+
+
+@app.command()
+def demo(
+    seconds: Annotated[
+        float | None, typer.Option(envvar="DEMO_SECONDS", min=0.0, help="end by itself after this long")
+    ] = None,
+    rate: Annotated[float, typer.Option(min=0.1, max=1000.0, help="pods scheduled a second")] = 40.0,
+    load: Annotated[float, typer.Option(min=0.05, max=2.0, help="offered work over capacity")] = 0.4,
+    seed: Annotated[int, typer.Option(min=0, help="of the arrivals")] = 1,
+    scenario: Annotated[str, typer.Option(help="what is simulated")] = "reference",
+    bundle: Annotated[Path | None, typer.Option(help="folder of a policy bundle; the shipped one if left out")] = None,
+) -> None:
+    """Schedule a simulated cluster's pods through the real service, live, beside kube-default."""
+    from extender.demo.run import Options
+    from extender.demo.run import demo as run_demo
+
+    try:
+        run_demo(Options(seconds, rate, load, seed, scenario, bundle), Console())
     except SchedulerError as error:
         _refuse(error)
 

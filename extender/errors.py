@@ -41,3 +41,7 @@ class BindError(SchedulerError):
 
 class OwnershipError(SchedulerError):
     """A `ClusterTable` was changed outside the thread that owns it: a mistake of the program, not of its input."""
+
+
+class DemoError(SchedulerError):
+    """The demo cannot go on: the service answered what kube-scheduler would not take."""

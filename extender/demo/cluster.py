@@ -34,6 +34,10 @@ class SimulatedCluster:
         self._epoch = epoch
         self._table: ClusterTable | None = None
         self._shown: set[str] = set()
+        self.violations = 0
+        """Pods whose SLA was violated so far."""
+        self.lateness = 0.0
+        """Lateness accrued so far, in allowances."""
         classes = [
             next(c.name for c in scenario.node_classes if (c.cores, c.memory, c.speed) == row)
             for row in zip(*(column[0].tolist() for column in self._columns()), strict=True)
@@ -74,6 +78,10 @@ class SimulatedCluster:
         """Names of the nodes that pass kube-scheduler's own filters for this pod."""
         return [self.names[row] for row in np.flatnonzero(self.simulator.feasible[0])]
 
+    def place(self, row: int) -> None:
+        """Bind the pod whose turn it is to the node of this row; time then passes until the next one arrives."""
+        self._step(row)
+
     def leave_pending(self) -> None:
         """No node fits: the pod waits in the queue with back-off, and the next one is considered."""
         self._step(-1)
@@ -106,6 +114,10 @@ class SimulatedCluster:
         measured = float(self.simulator.now[0]) - self.simulator.snapshot().measured_at
         return {"nodes": 0.0, "pods": 0.0, "usage": measured}
 
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """Nothing happens to a source inside the process."""
+        return {}
+
     async def bind(self, binding: Binding) -> None:
         """Bind the pod to be placed now; time then passes until the next one arrives.
 
@@ -125,7 +137,9 @@ class SimulatedCluster:
         return state.cpu_allocatable, state.memory_allocatable, state.node_speed
 
     def _step(self, row: int) -> None:
-        self.simulator.step(np.array([row]))
+        result = self.simulator.step(np.array([row]))
+        self.violations += int(result.violations[0])
+        self.lateness += float(result.lateness[0])
         if self._table is not None:
             self._show()
 

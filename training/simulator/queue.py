@@ -128,7 +128,8 @@ def release(world: World, flat: NDArray[np.intp]) -> None:
     np.subtract.at(nodes.base_use.reshape(-1), pods.lane.reshape(-1)[flat], pods.cpu_use.reshape(-1)[flat])
     np.subtract.at(nodes.memory_use.reshape(-1), there, pods.memory_use.reshape(-1)[flat])
     # a pod that was never measured leaves its expectation too; a measured one is seen until the next scrape
-    unmeasured = (pods.bound_at.reshape(-1)[flat] > seen.taken_at[row]) * EXPECTED_USE_RATIO
+    # >=: a pod bound at the moment of a scrape comes after it, so its use is still expected, not measured
+    unmeasured = (pods.bound_at.reshape(-1)[flat] >= seen.taken_at[row]) * EXPECTED_USE_RATIO
     np.subtract.at(seen.cpu_expected.reshape(-1), there, unmeasured * cpu)
     np.subtract.at(seen.memory_expected.reshape(-1), there, unmeasured * memory)
     np.add.at(seen.version.reshape(-1), there, 1)
