@@ -1,0 +1,41 @@
+"""Asks a running extender what `helm test` wants to know. Standard library only; runs in the extender's image.
+
+Arguments: URL of the operations port, and URL of the verbs where they can be reached from outside the pod.
+"""
+
+import json
+import sys
+import urllib.error
+import urllib.request
+
+
+def ask(url: str, body: object = None) -> bytes:
+    """The answer's body; ends the program unless the status is 200."""
+    data = None if body is None else json.dumps(body).encode()
+    call = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 - the chart's own URLs
+    try:
+        with urllib.request.urlopen(call, timeout=5) as answer:  # noqa: S310
+            return bytes(answer.read())
+    except urllib.error.HTTPError as error:
+        sys.exit(f"{url} answered {error.code}: {error.read().decode(errors='replace')[:500]}")
+    except OSError as error:
+        sys.exit(f"{url} cannot be reached: {error}")
+
+
+operations, *verbs = sys.argv[1:]
+ask(f"{operations}/healthz")
+ask(f"{operations}/readyz")
+if b"maddpg_" not in ask(f"{operations}/metrics"):
+    sys.exit(f"{operations}/metrics shows no metric of the extender")
+for url in verbs:
+    containers = [{"name": "main", "resources": {"requests": {"cpu": "100m"}}}]
+    pod = {
+        "metadata": {"name": "helm-test", "namespace": "default", "uid": "helm-test"},
+        "spec": {"containers": containers},
+    }
+    nodes = ["no-such-node-1", "no-such-node-2"]
+    rated = json.loads(ask(f"{url}/prioritize", {"Pod": pod, "Nodes": None, "NodeNames": nodes}))
+    scores = {each["Host"]: each["Score"] for each in rated}
+    if sorted(scores) != nodes or not all(type(score) is int and 0 <= score <= 10 for score in scores.values()):
+        sys.exit(f"{url}/prioritize answered {rated}")
+print("ready, and rates nodes" if verbs else "ready")

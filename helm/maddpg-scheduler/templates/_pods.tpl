@@ -1,0 +1,174 @@
+{{/* What the pods of both Deployments have in common, and the extender's container, which either may hold. */}}
+
+{{/* (list $ "component") -> metadata of a pod */}}
+{{- define "maddpg.podMetadata" -}}
+{{- $root := index . 0 -}}
+{{- $component := index . 1 -}}
+annotations:
+  {{- if eq $component (include "maddpg.extenderComponent" $root) }}
+  # a changed configuration replaces the pods
+  checksum/settings: {{ include "maddpg.settings" $root | sha256sum }}
+  {{- end }}
+  {{- if eq $component "scheduler" }}
+  checksum/scheduler: {{ include "maddpg.schedulerConfiguration" $root | sha256sum }}
+  {{- end }}
+  {{- with $root.Values.pods.annotations }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+labels:
+  {{- include "maddpg.labels" . | nindent 2 }}
+  {{- with $root.Values.pods.labels }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
+{{- end -}}
+
+{{/* (list $ "component") -> the part of a pod's spec that says where and how it runs */}}
+{{- define "maddpg.podPlace" -}}
+{{- $root := index . 0 -}}
+{{- $pods := $root.Values.pods -}}
+# never our own: an extender that waits for itself would not start
+schedulerName: default-scheduler
+enableServiceLinks: false
+{{- with $root.Values.imagePullSecrets }}
+imagePullSecrets:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $pods.priorityClassName }}
+priorityClassName: {{ . }}
+{{- end }}
+{{- with $pods.securityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $pods.nodeSelector }}
+nodeSelector:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with $pods.tolerations }}
+tolerations:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- if $pods.affinity }}
+affinity:
+  {{- toYaml $pods.affinity | nindent 2 }}
+{{- else if eq $pods.antiAffinity "required" }}
+affinity:
+  podAntiAffinity:
+    requiredDuringSchedulingIgnoredDuringExecution:
+      - topologyKey: kubernetes.io/hostname
+        labelSelector:
+          matchLabels:
+            {{- include "maddpg.selector" . | nindent 12 }}
+{{- else if eq $pods.antiAffinity "preferred" }}
+affinity:
+  podAntiAffinity:
+    preferredDuringSchedulingIgnoredDuringExecution:
+      - weight: 100
+        podAffinityTerm:
+          topologyKey: kubernetes.io/hostname
+          labelSelector:
+            matchLabels:
+              {{- include "maddpg.selector" . | nindent 14 }}
+{{- end }}
+{{- with $pods.spreadOver }}
+topologySpreadConstraints:
+  - maxSkew: 1
+    topologyKey: {{ . }}
+    whenUnsatisfiable: ScheduleAnyway
+    # without it a rolling update counts the old pods as well
+    matchLabelKeys: [pod-template-hash]
+    labelSelector:
+      matchLabels:
+        {{- include "maddpg.selector" $ | nindent 8 }}
+{{- end }}
+{{- end -}}
+
+{{- define "maddpg.extenderContainer" -}}
+{{- $extender := .Values.extender -}}
+name: extender
+image: {{ include "maddpg.image" (dict "image" $extender.image "tag" .Chart.AppVersion) }}
+imagePullPolicy: {{ $extender.image.pullPolicy }}
+args: [serve, --config, /etc/maddpg/settings.yaml]
+{{- with $extender.extraEnv }}
+env:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+ports:
+  - name: verbs
+    containerPort: {{ $extender.port }}
+  - name: operations
+    containerPort: {{ $extender.operationsPort }}
+# The policy is loaded and the cluster listed before it is ready; alive is only that the process answers.
+startupProbe:
+  httpGet:
+    path: /healthz
+    port: operations
+  periodSeconds: 1
+  failureThreshold: 60
+livenessProbe:
+  httpGet:
+    path: /healthz
+    port: operations
+  periodSeconds: 10
+  timeoutSeconds: 5
+  failureThreshold: 3
+readinessProbe:
+  httpGet:
+    path: /readyz
+    port: operations
+  periodSeconds: 2
+  timeoutSeconds: 2
+  failureThreshold: 2
+lifecycle:
+  preStop:
+    # it still answers while Services and kube-scheduler move on; the kubelet does the sleeping: the image has no shell
+    sleep:
+      seconds: {{ $extender.drainSeconds }}
+{{- with $extender.resources }}
+resources:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+{{- with .Values.pods.containerSecurityContext }}
+securityContext:
+  {{- toYaml . | nindent 2 }}
+{{- end }}
+volumeMounts:
+  - name: settings
+    mountPath: /etc/maddpg/settings.yaml
+    subPath: settings.yaml
+    readOnly: true
+  - name: tmp
+    mountPath: /tmp
+  {{- if or $extender.bundle.configMap $extender.bundle.persistentVolumeClaim }}
+  - name: bundle
+    mountPath: /etc/maddpg/bundle
+    readOnly: true
+    {{- with $extender.bundle.subPath }}
+    subPath: {{ . }}
+    {{- end }}
+  {{- end }}
+{{- end -}}
+
+{{- define "maddpg.extenderVolumes" -}}
+- name: settings
+  configMap:
+    name: {{ include "maddpg.extenderName" . }}
+- name: tmp
+  emptyDir:
+    sizeLimit: 16Mi
+{{- if .Values.extender.bundle.configMap }}
+- name: bundle
+  configMap:
+    name: {{ .Values.extender.bundle.configMap }}
+{{- else if .Values.extender.bundle.persistentVolumeClaim }}
+- name: bundle
+  persistentVolumeClaim:
+    claimName: {{ .Values.extender.bundle.persistentVolumeClaim }}
+    readOnly: true
+{{- end }}
+{{- end -}}
+
+{{/* Seconds from the signal to the kill: the drain, then the answers in progress. */}}
+{{- define "maddpg.grace" -}}
+{{- add .Values.extender.drainSeconds (default 10 .Values.extender.settings.shutdown_grace_s | float64 | ceil | int) (default 0 .Values.extender.settings.shutdown_delay_s | float64 | ceil | int) 5 -}}
+{{- end -}}

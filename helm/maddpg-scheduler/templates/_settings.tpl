@@ -1,0 +1,106 @@
+{{/* The files that the two programs read, and what must hold between values. */}}
+
+{{/* The service's settings file: what the user gave, and what is the chart's business. */}}
+{{- define "maddpg.settings" -}}
+{{- $own := dict
+    "host" "0.0.0.0"
+    "port" (int .Values.extender.port)
+    "operations_port" (int .Values.extender.operationsPort)
+-}}
+{{- if or .Values.extender.bundle.configMap .Values.extender.bundle.persistentVolumeClaim -}}
+{{- $_ := set $own "bundle_path" "/etc/maddpg/bundle" -}}
+{{- end -}}
+{{- toYaml (merge $own .Values.extender.settings) -}}
+{{- end -}}
+
+{{/* The extender as kube-scheduler's configuration names it. A verb that the settings switch off is not called. */}}
+{{- define "maddpg.extenderConfiguration" -}}
+{{- $settings := .Values.extender.settings -}}
+urlPrefix: {{ include "maddpg.extenderURL" . }}
+{{- if ne (toString (get $settings "enable_filter")) "false" }}
+filterVerb: filter
+{{- end }}
+{{- if ne (toString (get $settings "enable_prioritize")) "false" }}
+prioritizeVerb: prioritize
+{{- end }}
+{{- if ne (toString (get $settings "enable_preempt")) "false" }}
+preemptVerb: preempt
+{{- end }}
+{{- if eq (toString (get $settings "enable_bind")) "true" }}
+bindVerb: bind
+{{- end }}
+weight: {{ .Values.scheduler.extender.weight }}
+nodeCacheCapable: true
+httpTimeout: {{ .Values.scheduler.extender.httpTimeout }}
+ignorable: {{ .Values.scheduler.extender.ignorable }}
+{{- end -}}
+
+{{- define "maddpg.schedulerConfiguration" -}}
+apiVersion: kubescheduler.config.k8s.io/v1
+kind: KubeSchedulerConfiguration
+clientConnection:
+  qps: {{ .Values.scheduler.client.qps }}
+  burst: {{ .Values.scheduler.client.burst }}
+leaderElection:
+  leaderElect: true
+  leaseDuration: {{ .Values.scheduler.leaderElection.leaseDuration }}
+  renewDeadline: {{ .Values.scheduler.leaderElection.renewDeadline }}
+  retryPeriod: {{ .Values.scheduler.leaderElection.retryPeriod }}
+  resourceNamespace: {{ .Release.Namespace }}
+  resourceName: {{ include "maddpg.fullname" . }}
+{{- with .Values.scheduler.percentageOfNodesToScore }}
+percentageOfNodesToScore: {{ . }}
+{{- end }}
+profiles:
+  - schedulerName: {{ .Values.scheduler.name }}
+    {{- with .Values.scheduler.disabledScores }}
+    plugins:
+      score:
+        disabled:
+          {{- range . }}
+          - name: {{ . }}
+          {{- end }}
+    {{- end }}
+extenders:
+  - {{ include "maddpg.extenderConfiguration" . | indent 4 | trim }}
+{{- end -}}
+
+{{/* "1s" or "250ms" -> milliseconds */}}
+{{- define "maddpg.milliseconds" -}}
+{{- if hasSuffix "ms" . -}}{{ trimSuffix "ms" . }}{{- else -}}{{ mul 1000 (trimSuffix "s" . | int) }}{{- end -}}
+{{- end -}}
+
+{{/* Values that disagree with each other; a schema sees only one at a time. */}}
+{{- define "maddpg.validate" -}}
+{{- $extender := .Values.extender -}}
+{{- $scheduler := .Values.scheduler -}}
+{{- if and (eq $extender.mode "sidecar") (not $scheduler.enabled) -}}
+{{- fail "extender.mode: sidecar needs scheduler.enabled: true, since it lives in that pod; set extender.mode: service" -}}
+{{- end -}}
+{{- if and $extender.autoscaling.enabled (eq $extender.mode "sidecar") -}}
+{{- fail "extender.autoscaling.enabled: needs extender.mode: service; in mode sidecar set scheduler.replicas" -}}
+{{- end -}}
+{{- if gt (int $extender.autoscaling.minReplicas) (int $extender.autoscaling.maxReplicas) -}}
+{{- fail "extender.autoscaling.minReplicas: must not be above extender.autoscaling.maxReplicas" -}}
+{{- end -}}
+{{- if eq (int $extender.port) (int $extender.operationsPort) -}}
+{{- fail "extender.operationsPort: must differ from extender.port, or whoever reads metrics could call the verbs" -}}
+{{- end -}}
+{{- if and $extender.bundle.configMap $extender.bundle.persistentVolumeClaim -}}
+{{- fail "extender.bundle.configMap: set it or extender.bundle.persistentVolumeClaim, not both" -}}
+{{- end -}}
+{{- if and $extender.bundle.subPath (not $extender.bundle.persistentVolumeClaim) -}}
+{{- fail "extender.bundle.subPath: is a folder of extender.bundle.persistentVolumeClaim, which is empty" -}}
+{{- end -}}
+{{- $lease := $scheduler.leaderElection -}}
+{{- if le (trimSuffix "s" $lease.leaseDuration | int) (trimSuffix "s" $lease.renewDeadline | int) -}}
+{{- fail "scheduler.leaderElection.renewDeadline: must be less than leaseDuration" -}}
+{{- end -}}
+{{- if le (trimSuffix "s" $lease.renewDeadline | float64) (mulf 1.2 (trimSuffix "s" $lease.retryPeriod | float64)) -}}
+{{- fail "scheduler.leaderElection.retryPeriod: times 1.2 must be less than renewDeadline" -}}
+{{- end -}}
+{{- $deadline := float64 (default 50 $extender.settings.deadline_ms) -}}
+{{- if ge $deadline (include "maddpg.milliseconds" $scheduler.extender.httpTimeout | float64) -}}
+{{- fail "extender.settings.deadline_ms: must be less than scheduler.extender.httpTimeout, or kube-scheduler gives up before the fallback answers" -}}
+{{- end -}}
+{{- end -}}

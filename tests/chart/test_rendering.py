@@ -1,0 +1,348 @@
+"""What the chart renders, and what it refuses; no cluster is needed."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from extender import settings as service_settings
+from helm import reference
+from tests.chart.helm import (
+    CHART,
+    CI_VALUES,
+    KUBE_VERSION,
+    NAMESPACE,
+    RELEASE,
+    HelmError,
+    helm,
+    merged,
+    nested,
+    notes,
+    template,
+)
+from tests.control_plane.toolchain import REPOSITORY
+
+VALUES = {value.name: value for value in reference.read_values((CHART / "values.yaml").read_text())}
+SERVICE = {"extender": {"mode": "service"}}
+
+
+@pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
+def test_chart_passes_the_strict_linter(home: Path, values: Path) -> None:
+    assert "0 chart(s) failed" in helm("lint", "--strict", str(CHART), "--values", str(values), home=home)
+
+
+# Where a value shows only in company, what must be set beside it; the longest prefix wins.
+COMPANY: dict[str, dict[str, Any]] = {
+    "": {},
+    "extender.replicas": SERVICE,
+    "extender.serviceAccount": SERVICE,
+    "extender.podDisruptionBudget": SERVICE,
+    "extender.autoscaling": nested(("extender",), {"mode": "service", "autoscaling": {"enabled": True}}),
+    "extender.autoscaling.enabled": SERVICE,
+    "extender.bundle.subPath": nested(("extender", "bundle", "persistentVolumeClaim"), "claim"),
+    "scheduler.enabled": SERVICE,
+    "networkPolicy.callers": SERVICE,
+    "monitoring.serviceMonitor": nested(("monitoring", "serviceMonitor", "enabled"), True),
+    "monitoring.serviceMonitor.enabled": {},
+    "monitoring.prometheusRule": nested(("monitoring", "prometheusRule", "enabled"), True),
+    "monitoring.prometheusRule.enabled": {},
+    "monitoring.dashboard": nested(("monitoring", "dashboard", "enabled"), True),
+    "monitoring.dashboard.enabled": {},
+}
+# Values whose schema asks for a certain form.
+OTHER: dict[str, Any] = {
+    "imagePullSecrets": [{"name": "pull"}],
+    "extender.image.digest": "sha256:" + "0" * 64,
+    "extender.settings": {"deadline_ms": 17},
+    "extender.bundle.subPath": "some/folder",
+    "extender.extraEnv": [{"name": "OMP_NUM_THREADS", "value": "1"}],
+    "extender.autoscaling.minReplicas": 4,
+    "scheduler.image.tag": "v1.36.0",
+    "scheduler.image.digest": "sha256:" + "0" * 64,
+    "scheduler.leaderElection.leaseDuration": "60s",
+    "scheduler.leaderElection.renewDeadline": "12s",
+    "scheduler.leaderElection.retryPeriod": "3s",
+    "scheduler.extender.httpTimeout": "750ms",
+    "scheduler.extraArgs": ["--profiling=false"],
+    "pods.tolerations": [{"operator": "Exists"}],
+    "networkPolicy.callers": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
+    "networkPolicy.observers": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
+    "networkPolicy.apiServerPorts": [8443],
+    "monitoring.serviceMonitor.interval": "1m",
+}
+
+
+def _other(value: reference.Value) -> Any:
+    """An accepted value that is not the default."""
+    if value.name in OTHER:
+        return OTHER[value.name]
+    default = value.default
+    if "enum" in value.narrowed:
+        return next(word for word in value.narrowed["enum"] if word != default)
+    if isinstance(default, bool):
+        return not default
+    if isinstance(default, int):
+        return default + 5
+    if isinstance(default, str):
+        return "something-else"
+    if isinstance(default, list):
+        return [*default, "SomethingElse"]
+    return {**default, "something": "else"}
+
+
+def _company(name: str) -> dict[str, Any]:
+    return COMPANY[max((prefix for prefix in COMPANY if name.startswith(prefix)), key=len)]
+
+
+@pytest.mark.parametrize("name", VALUES)
+def test_every_documented_value_changes_what_is_rendered(home: Path, name: str) -> None:
+    company = _company(name)
+    before = template(home, company)
+    after = template(home, merged(company, nested(name.split("."), _other(VALUES[name]))))
+    assert after.objects != before.objects
+
+
+@pytest.mark.parametrize("name", reference.settings_schema()["properties"])
+def test_every_setting_of_the_service_reaches_its_settings_file(home: Path, name: str) -> None:
+    field = service_settings.Settings.model_fields[name]
+    if field.default is None:
+        value: Any = {"random_seed": 7, "bundle_path": "x"}[name]
+    elif isinstance(field.default, dict):
+        value = dict.fromkeys(field.default or ["some-name"], 0.25)
+    else:
+        value = field.default
+    company = {"enable_bind": nested(("extender", "settings", "enable_bind"), value)}
+    rendered = template(home, company.get(name, nested(("extender", "settings", name), value))).settings()
+    assert rendered[name] == value
+
+
+@pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
+def test_service_accepts_the_rendered_settings(home: Path, tmp_path: Path, values: Path) -> None:
+    rendered = template(home, files=[values])
+    (file,) = [each["data"]["settings.yaml"] for each in rendered.all("ConfigMap") if "settings.yaml" in each["data"]]
+    path = tmp_path / "settings.yaml"
+    path.write_text(file)
+    loaded = service_settings.load(path)
+    container = rendered.container("extender")
+    ports = {each["name"]: each["containerPort"] for each in container["ports"]}
+    assert (loaded.port, loaded.operations_port) == (ports["verbs"], ports["operations"])
+    assert loaded.host == "0.0.0.0"
+    mounts = [each["mountPath"] for each in container["volumeMounts"]]
+    assert (str(loaded.bundle_path) in mounts) == (loaded.bundle_path is not None)
+
+
+WRONG = [
+    ("/foo", "'foo' not allowed", {"foo": 1}),
+    ("/extender", "'replica' not allowed", nested(("extender", "replica"), 1)),
+    ("/extender/replicas", "got string, want integer", nested(("extender", "replicas"), "two")),
+    ("/extender/replicas", "minimum", nested(("extender", "replicas"), 0)),
+    ("/extender/mode", "must be one of", nested(("extender", "mode"), "daemonset")),
+    ("/extender/port", "maximum", nested(("extender", "port"), 70_000)),
+    ("/extender/image/digest", "does not match pattern", nested(("extender", "image", "digest"), "latest")),
+    ("/extender/settings", "'deadline' not allowed", nested(("extender", "settings", "deadline"), 5)),
+    ("/extender/settings", "'port' not allowed", nested(("extender", "settings", "port"), 5)),
+    ("/extender/settings/deadline_ms", "want number", nested(("extender", "settings", "deadline_ms"), "fast")),
+    ("/extender/settings/ledger_size", "minimum", nested(("extender", "settings", "ledger_size"), 0)),
+    ("/extender/settings/unknown_node_priority", "maximum", {"extender": {"settings": {"unknown_node_priority": 11}}}),
+    ("/extender/bundle/subPath", "does not match pattern", nested(("extender", "bundle", "subPath"), "../elsewhere")),
+    ("/scheduler/name", "not", nested(("scheduler", "name"), "default-scheduler")),
+    ("/scheduler/image/tag", "does not match pattern", nested(("scheduler", "image", "tag"), "latest")),
+    ("/scheduler/extender/httpTimeout", "pattern", nested(("scheduler", "extender", "httpTimeout"), "fast")),
+    ("/pods/antiAffinity", "must be one of", nested(("pods", "antiAffinity"), "maybe")),
+    ("/networkPolicy/apiServerPorts/0", "maximum", nested(("networkPolicy", "apiServerPorts"), [70_000])),
+    ("/monitoring/serviceMonitor/interval", "pattern", nested(("monitoring", "serviceMonitor", "interval"), "often")),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("path", "why", "values"), WRONG, ids=[f"{path} {why}" for path, why, _ in WRONG])
+def test_wrong_value_is_refused_by_its_path(home: Path, path: str, why: str, values: dict[str, Any]) -> None:
+    with pytest.raises(HelmError) as refused:
+        template(home, values)
+    at = path.rsplit("/", 1)[0] if "not allowed" in why and path == "/foo" else path
+    assert f"at '{at}'" in str(refused.value)
+    assert why in str(refused.value)
+
+
+DISAGREEING = [
+    ("extender.mode", nested(("scheduler", "enabled"), False)),
+    ("extender.autoscaling.enabled", nested(("extender", "autoscaling", "enabled"), True)),
+    (
+        "extender.autoscaling.minReplicas",
+        nested(("extender",), {"mode": "service", "autoscaling": {"minReplicas": 6}}),
+    ),
+    ("extender.operationsPort", nested(("extender", "operationsPort"), 8888)),
+    ("extender.bundle.configMap", nested(("extender", "bundle"), {"configMap": "a", "persistentVolumeClaim": "b"})),
+    ("extender.bundle.subPath", nested(("extender", "bundle", "subPath"), "a")),
+    ("scheduler.leaderElection.renewDeadline", nested(("scheduler", "leaderElection", "renewDeadline"), "15s")),
+    ("scheduler.leaderElection.retryPeriod", nested(("scheduler", "leaderElection", "retryPeriod"), "9s")),
+    ("extender.settings.deadline_ms", nested(("extender", "settings", "deadline_ms"), 1000)),
+    ("extender.settings.deadline_ms", nested(("scheduler", "extender", "httpTimeout"), "40ms")),
+]
+
+
+@pytest.mark.parametrize(("path", "values"), DISAGREEING, ids=[f"{path} {v}" for path, v in DISAGREEING])
+def test_values_that_disagree_are_refused_by_path(home: Path, path: str, values: dict[str, Any]) -> None:
+    with pytest.raises(HelmError, match=rf"{path}: \w+"):
+        template(home, values)
+
+
+def test_scheduler_is_configured_as_the_shipped_configuration_says(home: Path) -> None:
+    shipped = yaml.safe_load((REPOSITORY / "deploy" / "scheduler-config.yaml").read_text())
+    rendered = template(home).scheduler_configuration()
+    # in a pod the ServiceAccount is used, and the lease's times are kube-scheduler's defaults, spelled out
+    del shipped["clientConnection"]["kubeconfig"]
+    times = {"leaseDuration": "15s", "renewDeadline": "10s", "retryPeriod": "2s"}
+    assert rendered.pop("leaderElection") == {**shipped.pop("leaderElection"), **times}
+    assert rendered == shipped
+
+
+def test_rights_are_those_of_the_shipped_manifest(home: Path) -> None:
+    shipped = [each for each in yaml.safe_load_all((REPOSITORY / "deploy" / "rbac.yaml").read_text()) if each]
+    rules = {(each["kind"], each["metadata"]["name"]): each["rules"] for each in shipped if "rules" in each}
+    rendered = template(home)
+    assert rendered.one("ClusterRole", f"{RELEASE}-extender")["rules"] == rules["ClusterRole", "maddpg-extender"]
+    lease = [rule for rule in rules["Role", "maddpg-scheduler-leader-election"] if "resourceNames" in rule]
+    assert rendered.one("Role", RELEASE)["rules"] == lease
+    binding = template(home, nested(("extender", "settings", "enable_bind"), True))
+    more = rules["ClusterRole", "maddpg-extender-bind"]
+    assert binding.one("ClusterRole", f"{RELEASE}-extender")["rules"] == rules["ClusterRole", "maddpg-extender"] + more
+
+
+@pytest.mark.parametrize(
+    ("cluster", "tag"),
+    [("v1.34.4", "v1.34.4"), ("v1.36.3-eks-1a2b3c", "v1.36.3"), ("v1.35.4+k3s1", "v1.35.4"), ("1.37.2", "v1.37.2")],
+    ids=lambda text: str(text),
+)
+def test_scheduler_has_the_version_of_the_cluster(home: Path, cluster: str, tag: str) -> None:
+    image = template(home, kube_version=cluster).container("kube-scheduler")["image"]
+    assert image.endswith(f"/kube-scheduler:{tag}")
+
+
+def test_cluster_that_is_too_old_is_refused(home: Path) -> None:
+    with pytest.raises(HelmError, match=r"chart requires kubeVersion: >=1\.34\.0"):
+        template(home, kube_version="v1.33.9")
+
+
+VERB_SETTINGS = [
+    ({"enable_filter": False}, {"prioritizeVerb", "preemptVerb"}),
+    ({"enable_preempt": False}, {"filterVerb", "prioritizeVerb"}),
+    ({"enable_prioritize": False}, {"filterVerb", "preemptVerb"}),
+    ({"enable_bind": True}, {"filterVerb", "prioritizeVerb", "preemptVerb", "bindVerb"}),
+]
+
+
+@pytest.mark.parametrize(("settings", "verbs"), VERB_SETTINGS, ids=[json.dumps(s) for s, _ in VERB_SETTINGS])
+def test_scheduler_calls_the_verbs_that_the_service_answers(
+    home: Path, settings: dict[str, bool], verbs: set[str]
+) -> None:
+    (extender,) = template(home, nested(("extender", "settings"), settings)).scheduler_configuration()["extenders"]
+    assert {key for key in extender if key.endswith("Verb")} == verbs
+
+
+@pytest.mark.parametrize("values", [{}, SERVICE], ids=["sidecar", "service"])
+def test_scheduler_calls_the_extender_where_it_listens(home: Path, values: dict[str, Any]) -> None:
+    rendered = template(home, merged(values, nested(("extender", "port"), 9000)))
+    (extender,) = rendered.scheduler_configuration()["extenders"]
+    assert rendered.settings()["port"] == 9000
+    service = rendered.one("Service")
+    ports = {each["name"]: each["port"] for each in service["spec"]["ports"]}
+    if values:
+        assert extender["urlPrefix"] == f"http://{service['metadata']['name']}.{NAMESPACE}.svc:{ports['verbs']}"
+    else:
+        assert extender["urlPrefix"] == "http://127.0.0.1:9000"
+        assert "verbs" not in ports, "what only the pod itself calls is not offered to others"
+
+
+@pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
+def test_objects_find_each_other(home: Path, values: Path) -> None:
+    """Selectors select pods of the chart, mounted ConfigMaps and used ServiceAccounts exist, and names stay apart."""
+    rendered = template(home, files=[values])
+    given = yaml.safe_load(values.read_text()) or {}
+    pods = [each["spec"]["template"] for each in rendered.all("Deployment")]
+    for kind in ("Service", "PodDisruptionBudget", "NetworkPolicy"):
+        for each in rendered.all(kind):
+            spec = each["spec"]
+            selector = spec.get("podSelector", spec.get("selector"))
+            labels = selector.get("matchLabels", selector)
+            assert [pod for pod in pods if labels.items() <= pod["metadata"]["labels"].items()], each
+    maps = {each["metadata"]["name"] for each in rendered.all("ConfigMap")}
+    accounts = {each["metadata"]["name"] for each in rendered.all("ServiceAccount")}
+    for pod in pods:
+        mounted = {volume["configMap"]["name"] for volume in pod["spec"]["volumes"] if "configMap" in volume}
+        assert mounted - {given.get("extender", {}).get("bundle", {}).get("configMap")} <= maps
+        assert pod["spec"]["serviceAccountName"] in accounts | {"existing", "existing-scheduler"}
+        volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
+        used = {mount["name"] for each in pod["spec"]["containers"] for mount in each["volumeMounts"]}
+        assert volumes == used
+    for each in [*rendered.all("ClusterRoleBinding"), *rendered.all("RoleBinding")]:
+        assert {subject["name"] for subject in each["subjects"]} <= accounts
+    names = [(each["kind"], each["metadata"]["name"]) for each in rendered.objects]
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
+def test_own_pods_are_placed_by_the_default_scheduler(home: Path, values: Path) -> None:
+    rendered = template(home, files=[values])
+    specs = [each["spec"]["template"]["spec"] for each in rendered.all("Deployment")]
+    specs += [each["spec"] for each in rendered.all("Pod")]
+    assert {spec["schedulerName"] for spec in specs} == {"default-scheduler"}
+
+
+def test_longest_names_still_fit(home: Path) -> None:
+    rendered = template(home, {**SERVICE, "fullnameOverride": "n" * 40})
+    assert max(len(each["metadata"]["name"]) for each in rendered.objects) <= 63
+
+
+def test_pod_has_time_to_drain_before_it_is_killed(home: Path) -> None:
+    values = nested(("extender",), {"mode": "service", "drainSeconds": 20, "settings": {"shutdown_grace_s": 7.5}})
+    rendered = template(home, values)
+    spec = rendered.one("Deployment", f"{RELEASE}-extender")["spec"]["template"]["spec"]
+    assert rendered.container("extender")["lifecycle"]["preStop"] == {"sleep": {"seconds": 20}}
+    assert spec["terminationGracePeriodSeconds"] > 20 + 7.5
+
+
+def test_changed_settings_replace_the_pods(home: Path) -> None:
+    def annotations(values: dict[str, Any]) -> dict[str, str]:
+        pod = template(home, values).one("Deployment")["spec"]["template"]["metadata"]
+        return dict(pod["annotations"])
+
+    plain = annotations({})
+    settings = annotations(nested(("extender", "settings", "ledger_size"), 5))
+    weight = annotations(nested(("scheduler", "extender", "weight"), 5))
+    assert plain["checksum/settings"] != settings["checksum/settings"]
+    assert plain["checksum/scheduler"] == settings["checksum/scheduler"]
+    assert plain["checksum/settings"] == weight["checksum/settings"]
+    assert plain["checksum/scheduler"] != weight["checksum/scheduler"]
+
+
+def test_notes_say_how_to_schedule_the_first_pod(home: Path) -> None:
+    said = notes(home, nested(("scheduler", "name"), "by-policy"))
+    assert '"schedulerName": "by-policy"' in said
+    assert f"helm -n {NAMESPACE} test {RELEASE}" in said
+    assert "NOTE" not in said
+
+
+def test_notes_without_a_scheduler_hold_its_configuration(home: Path) -> None:
+    values = merged(SERVICE, nested(("scheduler", "enabled"), False))
+    said = notes(home, values)
+    begin, end = said.index("  profiles:"), said.index("A kube-scheduler on the host's network")
+    snippet = yaml.safe_load(said[begin:end])
+    whole = template(home, SERVICE).scheduler_configuration()
+    assert snippet == {key: whole[key] for key in ("profiles", "extenders")}
+    assert not template(home, values).all("Deployment", RELEASE)
+
+
+def test_notes_warn_of_calls_in_plain_http(home: Path) -> None:
+    open_to_all = notes(home, merged(SERVICE, nested(("networkPolicy", "enabled"), False)))
+    assert "plain HTTP" in open_to_all
+    assert "nothing limits that" in open_to_all
+    assert "nothing limits that" not in notes(home, SERVICE)
+
+
+def test_chart_has_the_version_of_the_project() -> None:
+    chart = yaml.safe_load((CHART / "Chart.yaml").read_text())
+    project = (REPOSITORY / "pyproject.toml").read_text()
+    assert f'\nversion = "{chart["appVersion"]}"\n' in project
+    assert KUBE_VERSION.startswith("v1.37.")
