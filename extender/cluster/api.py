@@ -14,6 +14,7 @@ from urllib.parse import urlencode
 
 import msgspec
 import urllib3
+import yaml
 from kubernetes import client, config
 
 from extender.errors import SourceError
@@ -202,7 +203,15 @@ class ApiServer:
         settings.retries = False
         try:
             self._load(settings)
-        except (config.ConfigException, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        except (
+            config.ConfigException,
+            yaml.YAMLError,
+            OSError,
+            ValueError,
+            LookupError,
+            TypeError,
+            AttributeError,
+        ) as error:
             where = f"kubeconfig {self._kubeconfig}" if self._kubeconfig else "kubeconfig"
             raise SourceError(f"no way to the cluster: {where}: {_reason(error)}; set `kubeconfig`") from error
         connected = client.ApiClient(settings)

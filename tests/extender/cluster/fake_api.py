@@ -18,6 +18,8 @@ from urllib.parse import parse_qs, urlsplit
 
 Json = dict[str, Any]
 NODES, PODS = "/api/v1/nodes", "/api/v1/pods"
+Answer = tuple[int, bytes, dict[str, str]]
+"""HTTP status, body, headers."""
 ENDED = ("Succeeded", "Failed")
 
 
@@ -53,7 +55,7 @@ class FakeApi:
         self.authorizations: list[str | None] = []
         self.bindings: list[tuple[str, Json]] = []
         self.metrics: Json | None = None
-        self.answers: dict[str, Callable[[], tuple[int, bytes, dict[str, str]] | None]] = {}
+        self.answers: dict[str, Callable[[], Answer | None]] = {}
         """Path -> what to answer instead, or None for the normal answer."""
         self.accepted_token: str | None = None
         self.bookmark_at_end = True
@@ -228,7 +230,7 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
         protocol_version = "HTTP/1.1"
         disable_nagle_algorithm = True
 
-        def do_GET(self) -> None:  # noqa: N802 - the name http.server calls
+        def do_GET(self) -> None:
             path, query = self._question()
             watching = query.get("watch") == "true"
             api.requests[f"{'watch' if watching else 'list'} {path}"] += 1
@@ -244,7 +246,7 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
             else:
                 self._answer(*api.page(path, query))
 
-        def do_POST(self) -> None:  # noqa: N802
+        def do_POST(self) -> None:
             path, _ = self._question()
             api.requests[f"POST {path}"] += 1
             body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))

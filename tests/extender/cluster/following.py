@@ -1,0 +1,86 @@
+"""Objects as an API server shows them, and a source that follows them on an event loop of its own."""
+
+import asyncio
+import time
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass
+from typing import Any
+
+from extender.cluster.kubernetes import KubernetesSource
+from extender.cluster.reflector import Timing
+from extender.cluster.table import ClusterTable
+
+QUICK = Timing(page=4, watch=1.0, grace=0.5, resync=0.0)
+
+
+def node(name: str, cpu: str = "4", memory: str = "16Gi", ready: bool = True, **metadata: Any) -> dict[str, Any]:
+    return {
+        "metadata": {"name": name, **metadata},
+        "spec": {},
+        "status": {
+            "allocatable": {"cpu": cpu, "memory": memory, "pods": "110"},
+            "conditions": [{"type": "Ready", "status": "True" if ready else "Unknown"}],
+        },
+    }
+
+
+def pod(uid: str, on: str | None = None, cpu: str = "500m", memory: str = "1Gi", **status: Any) -> dict[str, Any]:
+    return {
+        "metadata": {
+            "name": f"pod-{uid}",
+            "namespace": "default",
+            "uid": uid,
+            "creationTimestamp": "2026-01-01T00:00:00Z",
+        },
+        "spec": {
+            **({"nodeName": on} if on else {}),
+            "containers": [{"resources": {"requests": {"cpu": cpu, "memory": memory}}}],
+        },
+        "status": {"phase": "Running" if on else "Pending", **status},
+    }
+
+
+@dataclass
+class Following:
+    """A source at work on a loop of its own; the table is read there, as everything that reads it must."""
+
+    loop: asyncio.AbstractEventLoop
+    table: ClusterTable
+    source: KubernetesSource
+
+    def see(self, look: Callable[[ClusterTable], Any]) -> Any:
+        """What `look` makes of the table."""
+
+        async def there() -> Any:
+            return look(self.table)
+
+        return self.run(there())
+
+    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+        return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10.0)
+
+    def wait(self, look: Callable[[ClusterTable], object], what: str, timeout: float = 10.0) -> None:
+        """Until `look` is true."""
+        eventually(lambda: self.see(look), what, timeout)
+
+    def pods(self) -> dict[str, str]:
+        """Pods on nodes: UID -> node."""
+        return self.see(lambda table: {uid: table.node_of(uid) for uid in table._pods})  # type: ignore[no-any-return]
+
+    def requested(self) -> dict[str, tuple[float, float]]:
+        """Node -> cores and GiB requested on it."""
+
+        def look(table: ClusterTable) -> dict[str, tuple[float, float]]:
+            names = table.node_names()
+            state, rows = table.state, table.rows_of(names)
+            columns = zip(state.cpu_requested[rows].tolist(), state.memory_requested[rows].tolist(), strict=True)
+            return dict(zip(names, columns, strict=True))
+
+        return self.see(look)  # type: ignore[no-any-return]
+
+
+def eventually(condition: Callable[[], object], what: str, timeout: float = 10.0) -> None:
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"did not happen within {timeout} s: {what}"
+        time.sleep(0.01)

@@ -1,0 +1,131 @@
+"""The source's edges: configuration, binding, settings."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from extender.cluster.kubernetes import KubernetesOptions, KubernetesSource
+from extender.cluster.source import Binding, ClusterSource
+from extender.cluster.table import ClusterTable
+from extender.errors import BindError, SourceError
+from extender.settings import Settings
+from tests.extender.cluster.fake_api import FakeApi, status
+from tests.extender.cluster.following import Following
+
+BINDING = Binding("default", "web-1", "0f-1", "n0")
+BIND_PATH = "/api/v1/namespaces/default/pods/web-1/binding"
+
+
+def test_it_is_a_cluster_source() -> None:
+    assert isinstance(KubernetesSource(KubernetesOptions()), ClusterSource)
+
+
+def test_bind_asks_what_kube_scheduler_would(api: FakeApi, follow: Callable[..., Following]) -> None:
+    following = follow()
+    following.run(following.source.bind(BINDING))
+    assert api.bindings == [
+        (
+            BIND_PATH,
+            {
+                "apiVersion": "v1",
+                "kind": "Binding",
+                "metadata": {"namespace": "default", "name": "web-1", "uid": "0f-1"},
+                "target": {"apiVersion": "v1", "kind": "Node", "name": "n0"},
+            },
+        )
+    ]
+
+
+def test_a_refused_bind_says_why(api: FakeApi, follow: Callable[..., Following]) -> None:
+    following = follow()
+    refusal = 'Operation cannot be fulfilled on pods/binding "web-1": pod web-1 is already assigned to node "n1"'
+    api.answers[BIND_PATH] = lambda: (409, status(409, "Conflict", refusal), {})
+    with pytest.raises(BindError, match=r'cannot bind default/web-1 to n0: .*already assigned to node "n1"'):
+        following.run(following.source.bind(BINDING))
+
+
+def test_a_bind_without_an_api_server_says_so(api: FakeApi, follow: Callable[..., Following]) -> None:
+    following = follow()
+    api.stop()
+    with pytest.raises(BindError, match=r"cannot reach http://127\.0\.0\.1"):
+        following.run(following.source.bind(BINDING))
+
+
+def test_a_name_with_slashes_cannot_reach_another_path(api: FakeApi, follow: Callable[..., Following]) -> None:
+    following = follow()
+    following.run(following.source.bind(Binding("default", "../../nodes/x", "u", "n0")))
+    assert api.bindings[0][0] == "/api/v1/namespaces/default/pods/..%2F..%2Fnodes%2Fx/binding"
+
+
+def test_before_it_starts_it_knows_nothing_and_says_so() -> None:
+    source = KubernetesSource(KubernetesOptions())
+    assert not source.synced
+    assert source.waiting_for() == ("the watch of the cluster has not been started",)
+    assert source.staleness() == {"nodes": None, "pods": None, "usage": None}
+    with pytest.raises(BindError, match="has not been started"):
+        asyncio.run(source.bind(BINDING))
+    asyncio.run(source.stop())
+
+
+@pytest.mark.parametrize(
+    ("content", "complaint"),
+    [
+        pytest.param(None, "nowhere.yaml", id="missing"),
+        pytest.param("{", "while parsing", id="no-yaml"),
+        pytest.param("apiVersion: v1\nkind: Config\n", "Invalid kube-config", id="empty"),
+        pytest.param("[]", "kubeconfig", id="list"),
+        pytest.param("text", "kubeconfig", id="text"),
+    ],
+)
+def test_a_kubeconfig_that_is_of_no_use_is_refused_with_its_name(
+    tmp_path: Path, content: str | None, complaint: str
+) -> None:
+    path = tmp_path / "nowhere.yaml"
+    if content is not None:
+        path.write_text(content)
+    source = KubernetesSource(KubernetesOptions(kubeconfig=path))
+    with pytest.raises(SourceError, match=f"(?s)nowhere.yaml.*{complaint}|{complaint}.*set `kubeconfig`"):
+        asyncio.run(source.start(ClusterTable()))
+
+
+def test_an_unknown_context_is_refused(kubeconfig: Path) -> None:
+    source = KubernetesSource(KubernetesOptions(kubeconfig=kubeconfig, context="elsewhere"))
+    with pytest.raises(SourceError, match="elsewhere"):
+        asyncio.run(source.start(ClusterTable()))
+
+
+def test_in_a_pod_the_service_account_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from kubernetes.config import incluster_config
+
+    from extender.cluster.api import ApiServer
+
+    (tmp_path / "token").write_text("secret")
+    (tmp_path / "ca.crt").write_text("-----BEGIN CERTIFICATE-----")
+    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
+    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    assert ApiServer().url == "https://10.96.0.1:443"
+
+
+def test_settings_reach_the_options(tmp_path: Path) -> None:
+    settings = Settings(
+        kubeconfig=tmp_path / "config",
+        kube_context="here",
+        list_page_size=123,
+        usage_interval_s=7.0,
+        node_speed_key="example.com/speed",
+        node_speed_by_instance_type={"fast": 2.0},
+    )
+    options = KubernetesSource.from_settings(settings)._options
+    assert (options.kubeconfig, options.context) == (tmp_path / "config", "here")
+    assert (options.timing.page, options.usage_interval) == (123, 7.0)
+    assert (options.speed.key, options.speed.by_instance_type) == ("example.com/speed", {"fast": 2.0})
+
+
+@pytest.mark.parametrize(("chosen", "polled"), [("metrics-server", True), ("none", False)])
+def test_settings_choose_where_use_comes_from(chosen: str, polled: bool) -> None:
+    settings = Settings.model_validate({"usage_source": chosen})
+    assert (KubernetesSource.from_settings(settings)._usage is not None) is polled
