@@ -1,7 +1,7 @@
 """The real service on a cluster told in advance: what `python -m tests.bench` measures, in a process of its own.
 
-`python -m tests.bench.service NODES` prints the port as JSON once it answers. On SIGUSR1 one node changes, so that its row must be
-scored again.
+`python -m tests.bench.service NODES` prints the port as JSON once it answers. On SIGUSR1 one node changes, so that its
+row must be scored again.
 """
 
 from __future__ import annotations
