@@ -20,6 +20,7 @@ _GOLDEN: Final = np.uint64(0x9E3779B97F4A7C15)
 _FIRST: Final = np.uint64(0xBF58476D1CE4E5B9)
 _SECOND: Final = np.uint64(0x94D049BB133111EB)
 _SHIFTS: Final = (np.uint64(30), np.uint64(27), np.uint64(31))
+_TOP_BIT: Final = np.uint64(1 << 63)
 _MANTISSA_SHIFT: Final = np.uint64(11)
 _TO_UNIT: Final = 2.0**-53
 
@@ -50,6 +51,7 @@ class Stream(IntEnum):
     INTERFERENCE = 21
     NODE_LOSS = 22
     TRACE_OFFSET = 23
+    TIES = 24
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
@@ -60,9 +62,24 @@ def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:
 
 
 def cluster_seeds(seed: int, clusters: int) -> Seeds:
-    """One seed for each of many clusters, uint64 ``[clusters]``, from one number."""
+    """One seed for each of many clusters, uint64 ``[clusters]``, from one number; all of them at least 2^63.
+
+    So nothing that is simulated from one number, as all training is, meets an episode that is named by its own seed.
+    """
     start = mix(np.array([seed % 2**64], dtype=np.uint64))
-    return mix(start + np.arange(1, clusters + 1, dtype=np.uint64) * _GOLDEN)
+    return mix(start + np.arange(1, clusters + 1, dtype=np.uint64) * _GOLDEN) | _TOP_BIT
+
+
+SELECTION_SEEDS: Final = range(1_000_000_000)
+"""Seeds of the episodes that choose between policies and rules."""
+
+TEST_SEEDS: Final = range(1_000_000_000, 2_000_000_000)
+"""Seeds of the episodes that judge the chosen one. Nothing is ever chosen by them."""
+
+
+def episode_seeds(seeds: range) -> Seeds:
+    """A slice of `SELECTION_SEEDS` or `TEST_SEEDS` as `Simulator.reset` takes it: uint64, one for each cluster."""
+    return np.asarray(seeds, dtype=np.uint64)
 
 
 def uniform(seeds: Seeds, stream: Stream, index: ArrayLike) -> FloatArray:

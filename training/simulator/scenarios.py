@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final, Literal, TypeVar, get_args, get_origin, get_type_hints
@@ -212,6 +212,18 @@ class Scenario:
             )
             sound = 0 < pod.cpu[0] <= pod.cpu[1] and 0 < pod.memory[0] <= pod.memory[1] and pod.duration > 0
             _require(sound and pod.lifetime >= 1.0, f"pod_classes.{pod.name}", pod, "positive sizes, lifetime >= 1")
+
+    def resized(self, nodes: int) -> Scenario:
+        """The scenario with another number of nodes, over the same time.
+
+        Arrivals are as many times more frequent as there are nodes, so an episode and its warm-up need as many more.
+        """
+        return replace(
+            self,
+            nodes=nodes,
+            episode_arrivals=max(2, self.episode_arrivals * nodes // self.nodes),
+            warmup_arrivals=self.warmup_arrivals * nodes // self.nodes,
+        )
 
 
 def _require(sound: bool, name: str, value: object, wanted: str) -> None:

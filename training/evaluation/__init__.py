@@ -1,0 +1,1 @@
+"""The evidence: baselines, the protocol that compares scorers, the oracle, the report. Needs no torch."""

@@ -1,0 +1,157 @@
+"""How scorers are compared: the same episodes for each, and every number with its interval.
+
+Common random numbers: an episode's seed fixes its nodes, arrivals and hidden processes, whatever a scorer does, so
+differences are paired.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final, Protocol, runtime_checkable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from policy.errors import InvalidInputError, NonFinitePreferenceError
+from policy.scorers import Preferences, Scorer
+from training.evaluation.statistics import Estimate, estimate, interquartile_mean
+from training.simulator import draws
+from training.simulator.draws import FloatArray, Seeds, Stream, episode_seeds
+from training.simulator.engine import Simulator
+from training.simulator.metrics import slowdown_percentile
+from training.simulator.scenarios import Scenario
+
+RUN_ON: Final = 0.5
+"""Arrivals beyond those that count, as a share of them, at most: time for the last pods' SLA to be decided."""
+
+BATCH: Final = 64
+"""Episodes simulated side by side. It changes speed, not results."""
+
+PERCENTILES: Final = {"p50_slowdown": 0.5, "p95_slowdown": 0.95}
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A scorer that remembers something between decisions and forgets it at the start of an episode."""
+
+    def reset(self) -> None:
+        """Forget everything."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Evaluation:
+    """What scorers did on the same episodes.
+
+    Attributes:
+        scenario: what was simulated, with its number of nodes.
+        load: offered load, or None where each episode drew its own.
+        seeds: the episodes.
+        values: scorer -> metric -> one value for each episode, float64 ``[seeds]``.
+    """
+
+    scenario: Scenario
+    load: float | None
+    seeds: range
+    values: dict[str, dict[str, FloatArray]]
+
+    def mean(self, scorer: str, metric: str) -> Estimate:
+        """Mean over episodes with its interval; episodes without a value (no such pod finished) are left out."""
+        return estimate(self._known(scorer, metric))
+
+    def middle(self, scorer: str, metric: str) -> Estimate:
+        """Interquartile mean over episodes with its interval."""
+        return estimate(self._known(scorer, metric), interquartile_mean)
+
+    def _known(self, scorer: str, metric: str) -> FloatArray:
+        values = self.values[scorer][metric]
+        return values[np.isfinite(values)]
+
+
+def evaluate(
+    scorers: Sequence[Scorer],
+    scenario: Scenario,
+    seeds: range,
+    load: float | None = None,
+    nodes: int | None = None,
+    batch: int = BATCH,
+) -> Evaluation:
+    """Play the same episodes with every scorer.
+
+    Args:
+        scorers: anything that gives preferences; the feasible node with the highest one is chosen, ties at random.
+        scenario: what is simulated.
+        seeds: a slice of `SELECTION_SEEDS` or `TEST_SEEDS`; one episode each.
+        load: offered load of every episode; by default each draws its own from the scenario.
+        nodes: number of nodes instead of the scenario's.
+        batch: episodes side by side; fewer need less memory.
+
+    Raises:
+        InvalidInputError: two scorers share a name, or there are no seeds.
+        NonFinitePreferenceError: a scorer's preference for a feasible node is not finite.
+    """
+    names = [scorer.name for scorer in scorers]
+    if len(set(names)) != len(names):
+        raise InvalidInputError(f"scorers are named {names}; give each its own name")
+    if not seeds or batch < 1:
+        raise InvalidInputError(f"seeds is {seeds} and batch {batch}; give at least one of each")
+    sized = scenario if nodes is None else scenario.resized(nodes)
+    values: dict[str, dict[str, FloatArray]] = {}
+    for scorer in scorers:
+        parts = [
+            play(scorer, sized, episode_seeds(seeds[first : first + batch]), load)
+            for first in range(0, len(seeds), batch)
+        ]
+        values[scorer.name] = {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
+    return Evaluation(sized, load, seeds, values)
+
+
+def play(scorer: Scorer, scenario: Scenario, seeds: Seeds, load: float | None) -> dict[str, FloatArray]:
+    """One episode for each seed, side by side; metric -> float64 ``[seeds]``.
+
+    An episode goes on after its last counted arrival, with arrivals that do not count, until every counted pod's SLA is
+    decided, or `RUN_ON` is over.
+    """
+    simulator = Simulator(scenario, len(seeds), seeds)
+    simulator.reset(seeds, load)
+    if isinstance(scorer, Stateful):
+        scorer.reset()
+    most = int(scenario.episode_arrivals * (1.0 + RUN_ON))
+    decision = 0
+    while True:
+        arrived = int(simulator.arrived.min())
+        if arrived > most or (arrived > scenario.episode_arrivals and not simulator.undecided().any()):
+            break
+        preferences = scorer.preferences(simulator.state, simulator.demand)
+        simulator.step(choose(preferences, simulator.feasible, seeds, decision, scorer.name))
+        decision += 1
+    result = simulator.metrics()
+    slowdowns = simulator.slowdowns()
+    for name, share in PERCENTILES.items():
+        for number, pod in enumerate(scenario.pod_classes):
+            result[f"{name}:{pod.name}"] = slowdown_percentile(slowdowns[:, number], share)
+    return result
+
+
+def choose(
+    preferences: Preferences, feasible: NDArray[np.bool_], seeds: Seeds, decision: int, name: str = "scorer"
+) -> NDArray[np.int64]:
+    """The feasible node with the highest preference, int64 ``[clusters]``; -1 where there is none.
+
+    Ties are broken at random, as kube-scheduler does (selectHost in pkg/scheduler/schedule_one.go), by the episode's
+    seed and the number of the decision.
+    """
+    masked = np.where(feasible, preferences, -np.inf)
+    best = masked.max(axis=1, keepdims=True)
+    some = feasible.any(axis=1)
+    if not np.isfinite(best[some]).all() or np.isnan(masked).any():
+        raise NonFinitePreferenceError(f"scorer {name}: a preference for a feasible node is not finite")
+    top = (masked == best) & feasible
+    placement = np.argmax(top, axis=1)
+    tied = np.flatnonzero(top.sum(axis=1) > 1)
+    if len(tied):
+        size = feasible.shape[1]
+        luck = draws.uniform(seeds[tied][:, None], Stream.TIES, decision * size + np.arange(size)[None, :])
+        placement[tied] = np.argmax(np.where(top[tied], luck, -1.0), axis=1)
+    return np.where(some, placement, -1)

@@ -1,0 +1,127 @@
+"""Interquartile means, bootstrap intervals and the probability of improvement. Pure functions of numbers.
+
+After Agarwal et al., "Deep Reinforcement Learning at the Edge of the Statistical Precipice" (NeurIPS 2021). Values are
+``[strata, samples]``: a stratum is one trained policy (or the one rule there is), a sample is one episode; the
+bootstrap resamples within each stratum. Where two scorers met the same episodes, pairs are resampled together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from policy.errors import InvalidInputError
+
+FloatArray = NDArray[np.float64]
+
+RESAMPLES: Final = 2000
+CONFIDENCE: Final = 0.95
+BOOTSTRAP_SEED: Final = 20210830
+"""Intervals of the same numbers are the same numbers."""
+
+
+@dataclass(frozen=True, slots=True)
+class Estimate:
+    """A statistic with its bootstrap interval.
+
+    Attributes:
+        value: the statistic of the values themselves.
+        low: lower end of the 95 % percentile interval.
+        high: upper end.
+    """
+
+    value: float
+    low: float
+    high: float
+
+
+def interquartile_mean(values: FloatArray) -> FloatArray:
+    """Mean of the middle half of the last axis: a quarter of the weight is cut at each end, fractions included."""
+    ordered = np.sort(values, axis=-1)
+    count = ordered.shape[-1]
+    cut = count / 4.0
+    position = np.arange(count)
+    weight = np.clip(np.minimum(position + 1 - cut, count - cut - position), 0.0, 1.0)
+    result: FloatArray = (ordered * weight).sum(axis=-1) / weight.sum()
+    return result
+
+
+def mean(values: FloatArray) -> FloatArray:
+    """Mean of the last axis."""
+    result: FloatArray = values.mean(axis=-1)
+    return result
+
+
+def estimate(values: ArrayLike, statistic: Callable[[FloatArray], FloatArray] = mean) -> Estimate:
+    """A statistic of all values with its stratified bootstrap interval.
+
+    Args:
+        values: ``[samples]`` or ``[strata, samples]``, finite.
+        statistic: reduces the last axis; `mean` or `interquartile_mean`.
+
+    Raises:
+        InvalidInputError: there are no values, or one is not finite.
+    """
+    table = _table(values, "values")
+    drawn = _resample(table.shape)
+    strata = np.arange(len(table))[:, None]
+    samples = np.array([float(statistic(table[strata, draw].ravel())) for draw in drawn])
+    return _interval(float(statistic(table.ravel())), samples)
+
+
+def paired_difference(ours: ArrayLike, theirs: ArrayLike) -> Estimate:
+    """Mean of ours - theirs over the same episodes; an interval without 0 is a difference."""
+    first, second = _pair(ours, theirs)
+    return estimate(first - second)
+
+
+def relative_change(ours: ArrayLike, theirs: ArrayLike) -> Estimate:
+    """Mean of ours over mean of theirs, minus 1, episodes resampled in pairs; -0.65 is 65 % less.
+
+    NaN where the mean of theirs is 0.
+    """
+    first, second = _pair(ours, theirs)
+    strata = np.arange(len(first))[:, None]
+    drawn = _resample(first.shape)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        samples = np.array([first[strata, draw].mean() / second[strata, draw].mean() - 1.0 for draw in drawn])
+        return _interval(float(first.mean() / second.mean() - 1.0), samples)
+
+
+def improvement_probability(ours: ArrayLike, theirs: ArrayLike, lower_is_better: bool = True) -> Estimate:
+    """Probability that ours is better than theirs in an episode that both met; a tie counts half."""
+    first, second = _pair(ours, theirs)
+    gain = second - first if lower_is_better else first - second
+    return estimate(np.where(gain > 0.0, 1.0, np.where(gain < 0.0, 0.0, 0.5)))
+
+
+def _interval(value: float, samples: FloatArray) -> Estimate:
+    tail = (1.0 - CONFIDENCE) / 2.0
+    low, high = np.quantile(samples, [tail, 1.0 - tail])
+    return Estimate(value, float(low), float(high))
+
+
+def _resample(shape: tuple[int, ...]) -> NDArray[np.intp]:
+    """Sample numbers ``[RESAMPLES, strata, samples]``, drawn with replacement within each stratum."""
+    generator = np.random.default_rng(BOOTSTRAP_SEED)
+    return generator.integers(shape[1], size=(RESAMPLES, *shape))
+
+
+def _table(values: ArrayLike, name: str) -> FloatArray:
+    table = np.atleast_2d(np.asarray(values, dtype=np.float64))
+    if table.ndim != 2 or table.size == 0 or not np.isfinite(table).all():
+        raise InvalidInputError(f"{name} has shape {table.shape}; give finite numbers, [samples] or [strata, samples]")
+    return table
+
+
+def _pair(ours: ArrayLike, theirs: ArrayLike) -> tuple[FloatArray, FloatArray]:
+    first, second = _table(ours, "ours"), _table(theirs, "theirs")
+    if first.shape[1] != second.shape[1] or second.shape[0] not in (1, first.shape[0]):
+        raise InvalidInputError(
+            f"shapes {first.shape} and {second.shape} are no pairs; evaluate both on the same seeds"
+        )
+    return first, np.broadcast_to(second, first.shape)
