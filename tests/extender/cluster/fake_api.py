@@ -7,6 +7,7 @@ metrics.k8s.io over plain HTTP on loopback. tests/control_plane proves that the 
 import json
 import threading
 import time
+from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -41,6 +42,9 @@ class Collection:
     events: list[Event] = field(default_factory=list)
     compacted: int = 0
     """Versions up to here can no longer be watched from."""
+
+    def since(self, version: int) -> list[Event]:
+        return self.events[bisect_right(self.events, version, key=lambda event: event.version) :]
 
 
 class FakeApi:
@@ -193,11 +197,11 @@ class FakeApi:
             return
         while True:
             with self._changed:
-                fresh = [event for event in collection.events if event.version > seen]
+                fresh = collection.since(seen)
                 lines = [event.line() for event in fresh] + self._injected[path]
                 if not lines and self._cut == cut and self._server is not None:
                     self._changed.wait(max(0.0, min(until - time.monotonic(), 0.1)))
-                    fresh = [event for event in collection.events if event.version > seen]
+                    fresh = collection.since(seen)
                     lines = [event.line() for event in fresh] + self._injected[path]
                 self._injected[path] = []
                 seen = fresh[-1].version if fresh else seen

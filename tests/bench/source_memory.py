@@ -1,0 +1,132 @@
+"""Memory and time to ready of the whole service over a large cluster: `python -m tests.bench.source_memory`.
+
+Starts a fake API server with the cluster in one process and `maddpg-extender serve` in another, asks /readyz until it
+says yes, then lets pods come and go. Prints one JSON object. While it runs, /healthz is asked again and again: its
+slowest answer bounds how long the first list, and then the churn, keep the event loop from a request.
+"""
+
+import argparse
+import http.client
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.extender.cluster.fake_api import FakeApi
+
+MIB = 1024.0
+
+
+def resident_mib(pid: int, what: str = "VmRSS") -> float:
+    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
+        if line.startswith(f"{what}:"):
+            return int(line.split()[1]) / MIB
+    raise LookupError(f"/proc/{pid}/status says no {what}")
+
+
+def cpu_seconds(pid: int) -> float:
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100.0
+
+
+class Asker:
+    """One keep-alive connection to the service, and the slowest answer so far."""
+
+    def __init__(self, port: int) -> None:
+        self._connection = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+        self.slowest = 0.0
+
+    def ask(self, path: str) -> tuple[int, bytes]:
+        began = time.perf_counter()
+        self._connection.request("GET", path)
+        response = self._connection.getresponse()
+        body = response.read()
+        self.slowest = max(self.slowest, time.perf_counter() - began)
+        return response.status, body
+
+
+def measure(nodes: int, pods: int, size: int, churn: float, seconds: float) -> dict[str, float | int]:
+    server = [sys.executable, "-m", "tests.bench.fake_cluster", f"--nodes={nodes}", f"--pods={pods}", f"--bytes={size}"]
+    with (
+        tempfile.TemporaryDirectory() as directory,
+        subprocess.Popen(server, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as cluster,
+    ):
+        try:
+            assert cluster.stdout is not None
+            assert cluster.stdin is not None
+            said = json.loads(cluster.stdout.readline())
+            api = FakeApi()
+            api.port = said["port"]
+            log = (Path(directory) / "log").open("w")
+            began = time.perf_counter()
+            service = subprocess.Popen(
+                [
+                    str(Path(sys.executable).with_name("maddpg-extender")),
+                    "serve",
+                    f"--kubeconfig={api.kubeconfig(Path(directory))}",
+                    "--port=0",
+                ],
+                stdout=subprocess.PIPE,
+                stderr=log,
+                text=True,
+            )
+            try:
+                assert service.stdout is not None
+                asker = Asker(json.loads(service.stdout.readline())["port"])
+                started = time.perf_counter() - began
+                asked = 0
+                while (answer := asker.ask("/readyz"))[0] != 200:
+                    asked += 1
+                    if time.perf_counter() - began > 120:
+                        raise TimeoutError(answer[1].decode())
+                    time.sleep(0.005)
+                ready, slowest_list = time.perf_counter() - began, asker.slowest
+                after_list = resident_mib(service.pid)
+                cluster.stdin.write(f"{churn}\n")
+                cluster.stdin.flush()
+                asker.slowest, used = 0.0, cpu_seconds(service.pid)
+                until, samples = time.perf_counter() + seconds, []
+                while time.perf_counter() < until:
+                    asker.ask("/healthz")
+                    samples.append(resident_mib(service.pid))
+                    time.sleep(0.01)
+                return {
+                    "nodes": nodes,
+                    "pods": pods,
+                    "pod_bytes": said["pod_bytes"],
+                    "listening_s": round(started, 2),
+                    "ready_s": round(ready, 2),
+                    "rss_ready_mib": round(after_list, 1),
+                    "slowest_answer_while_listing_ms": round(1000 * slowest_list, 1),
+                    "churn_events_per_s": 2 * churn,
+                    "churn_s": seconds,
+                    "rss_after_churn_mib": round(resident_mib(service.pid), 1),
+                    "rss_churn_first_fifth_max_mib": round(max(samples[: len(samples) // 5]), 1),
+                    "rss_churn_last_fifth_max_mib": round(max(samples[-(len(samples) // 5) :]), 1),
+                    "rss_peak_mib": round(resident_mib(service.pid, "VmHWM"), 1),
+                    "slowest_answer_in_churn_ms": round(1000 * asker.slowest, 1),
+                    "cpu_cores_in_churn": round((cpu_seconds(service.pid) - used) / seconds, 3),
+                }
+            finally:
+                service.terminate()
+                service.wait(20)
+                log.close()
+        finally:
+            cluster.terminate()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--nodes", type=int, default=5000)
+    parser.add_argument("--pods", type=int, default=50_000)
+    parser.add_argument("--bytes", type=int, default=5000, help="JSON size of each object")
+    parser.add_argument("--churn", type=float, default=250.0, help="pods replaced a second")
+    parser.add_argument("--seconds", type=float, default=30.0, help="length of the churn")
+    chosen = parser.parse_args()
+    print(json.dumps(measure(chosen.nodes, chosen.pods, chosen.bytes, chosen.churn, chosen.seconds), indent=2))
+
+
+if __name__ == "__main__":
+    main()
