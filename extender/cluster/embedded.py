@@ -32,6 +32,7 @@ class EmbeddedSource:
         self._table: ClusterTable | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._current: dict[str, float] = {}
+        self._posted: dict[str, int] = {}
 
     async def start(self, table: ClusterTable) -> None:
         """Begin to accept changes."""
@@ -58,7 +59,9 @@ class EmbeddedSource:
 
         def apply() -> None:
             change(table)
-            self._current.update(dict.fromkeys(inputs or ("nodes", "pods"), self._timer()))
+            for name in inputs or ("nodes", "pods"):
+                self._current[name] = self._timer()
+                self._posted[name] = self._posted.get(name, 0) + 1
 
         loop.call_soon_threadsafe(apply)
 
@@ -79,6 +82,10 @@ class EmbeddedSource:
         """Seconds since each input was last posted."""
         now = self._timer()
         return {name: now - self._current[name] if name in self._current else None for name in INPUTS}
+
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """How often each input was posted."""
+        return {(name, "posted"): count for name, count in self._posted.items()}
 
     async def bind(self, binding: Binding) -> None:
         """Hand the binding to `on_bind`."""

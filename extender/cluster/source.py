@@ -80,6 +80,10 @@ class ClusterSource(Protocol):
         """
         ...
 
+    def counts(self) -> Mapping[tuple[str, str], int]:
+        """How often what happened since the start, by (input, event): lists, reconnects, failures; for metrics."""
+        ...
+
     async def bind(self, binding: Binding) -> None:
         """Bind one pod through the API server.
 

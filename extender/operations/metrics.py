@@ -78,6 +78,12 @@ class Metrics:
             ["input"],
             registry=registry,
         )
+        self.source_events = Gauge(
+            "maddpg_source_events",
+            "What happened to each input since the start: lists, watches, reconnects, failures",
+            ["input", "event"],
+            registry=registry,
+        )
         self.synced = Gauge("maddpg_synced", "1 once nodes and pods have been listed", registry=registry)
         self.nodes = Gauge("maddpg_nodes", "Nodes known, by readiness", ["ready"], registry=registry)
         self.pods = Gauge("maddpg_pods", "Pods known to be on a node", registry=registry)
@@ -142,6 +148,8 @@ class Metrics:
         for name in INPUTS:
             age = ages.get(name)
             self.staleness.labels(name).set(float("nan") if age is None else age)
+        for (name, event), count in source.counts().items():
+            self.source_events.labels(name, event).set(count)
         self.synced.set(source.synced)
         self.nodes.labels("true").set(table.ready_count)
         self.nodes.labels("false").set(table.node_count - table.ready_count)

@@ -25,16 +25,16 @@ def bundle_path(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def run_service(bundle_path: Path) -> Iterator[Callable[..., Service]]:
     """Start services in this process; each keyword is a setting, or `source` or `loaded`."""
-    running: list[BackgroundService] = []
+    running: list[Service] = []
 
     def start(source: EmbeddedSource | None = None, loaded: LoadedScorer | None = None, **settings: Any) -> Service:
         values = {"port": 0, "bundle_path": bundle_path, "random_seed": 1, "deadline_ms": 2000.0, **settings}
         source = source or EmbeddedSource()
         background = BackgroundService(create_app(Settings(**values), source, loaded))
         background.__enter__()
-        running.append(background)
-        return Service(background, source)
+        running.append(Service(background, source))
+        return running[-1]
 
     yield start
-    for background in running:
-        background.__exit__()
+    for service in running:
+        service.close()

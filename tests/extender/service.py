@@ -45,6 +45,12 @@ class Service:
         self.http = httpx.Client(base_url=self.background.url, timeout=10.0)
         self.operations = httpx.Client(base_url=self.background.operations_url, timeout=10.0)
 
+    def close(self) -> None:
+        """Close the clients, then stop the service."""
+        self.http.close()
+        self.operations.close()
+        self.background.__exit__()
+
     def change(self, change: Callable[[ClusterTable], Any], *inputs: str) -> Any:
         """Change the table on its event loop and wait until it is done; returns what `change` returns."""
         done, result = threading.Event(), []
