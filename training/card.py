@@ -25,7 +25,7 @@ CARD_SUITES: Final = (
 """What the card reports on: the reference scenario at three loads, and five times its size."""
 
 
-def held_out_rates(scorer: Scorer, suites: Sequence[SuiteConfig] = CARD_SUITES) -> dict[str, dict[str, float]]:
+def held_out_rates(scorer: Scorer, suites: Sequence[SuiteConfig]) -> dict[str, dict[str, float]]:
     """SLA violation rate by suite and scorer: `scorer` and every heuristic, on the same held-out episodes."""
     generator = np.random.default_rng(TEST_SEED)
     scorers: list[Scorer] = [scorer, *heuristics.DETERMINISTIC.values(), heuristics.Random(generator)]

@@ -81,16 +81,17 @@ def export(
     name: Annotated[str | None, typer.Option(help="Overrides the policy's name.")] = None,
 ) -> None:
     """Export a checkpoint as a policy bundle, measure it on held-out episodes and write its model card."""
-    from training.card import held_out_rates, render_card
-    from training.export import ActorModuleScorer, export_bundle
+    from training import card
+    from training.export import export_bundle
     from training.learning.loop import load_actor
+    from training.learning.selection import ActorModuleScorer
 
     actor, config, known = load_actor(checkpoint)
     if name is not None:
         config = config.model_copy(update={"name": name})
-    rates = held_out_rates(ActorModuleScorer(actor, config.name))
+    rates = card.held_out_rates(ActorModuleScorer(actor, config.name), card.CARD_SUITES)
     training = {**known, "held_out_sla_violation_rate": rates}
-    manifest = export_bundle(actor, config, out, training=training, card=render_card(config, training, rates))
+    manifest = export_bundle(actor, config, out, training=training, card=card.render_card(config, training, rates))
     typer.echo(f"{out}: {manifest.name}, {manifest.parameters} parameters, model sha256 {manifest.model_sha256}")
 
 
@@ -118,3 +119,7 @@ def main() -> None:
     except SchedulerError as error:
         typer.echo(f"error: {error}", err=True)
         sys.exit(2)
+
+
+if __name__ == "__main__":
+    main()

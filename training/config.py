@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from policy.errors import InvalidInputError
 from policy.priorities import TEMPERATURE
+from training.simulator.draws import SELECTION_SEEDS
+
+MOST_EPISODES: Final = 10_000
+"""Episodes a selection suite may have."""
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -21,12 +25,23 @@ class _Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
+class NodeClassConfig(_Section):
+    """A kind of machine: cores, memory (GiB), speed relative to the reference core, and how often it is drawn."""
+
+    name: str
+    cores: Positive
+    memory: Positive
+    speed: Positive
+    weight: Positive = 1.0
+
+
 class ArenaConfig(_Section):
     """Clusters of one size that are trained on together.
 
     Attributes:
         scenario: name of a versioned scenario of `training.simulator`.
         nodes: nodes per cluster; None keeps the scenario's.
+        node_classes: machines that the clusters' nodes are drawn from; none keeps the scenario's.
         clusters: how many are simulated at once.
         share: how often its transitions are drawn, relative to the other arenas.
         replay: transitions kept.
@@ -37,6 +52,7 @@ class ArenaConfig(_Section):
 
     scenario: str
     nodes: Count | None = None
+    node_classes: tuple[NodeClassConfig, ...] = ()
     clusters: Count = 32
     share: Positive = 1.0
     replay: Annotated[int, Field(ge=64)] = 200_000
@@ -109,19 +125,24 @@ class ObjectiveConfig(_Section):
         discount: gamma per arrival in a cluster of `reference_nodes`. Arrivals are N / reference_nodes times as
             frequent in a cluster of N nodes at equal load, so gamma ** (reference_nodes / N) discounts time alike in
             every size.
-        reference_nodes: see `discount`; the size at which `discount` is quoted.
-        n_step: steps of reward summed before the critic bootstraps.
+        reference_nodes: see `discount`; the size at which `discount` and `n_step` are quoted.
+        n_step: steps of reward summed before the critic bootstraps, in a cluster of `reference_nodes`; N /
+            reference_nodes times as many in a cluster of N nodes. A pod's lateness comes as long after its placement
+            as the pod runs, and nothing observed in between tells whose it is, so few steps teach the critic nothing
+            about urgency.
         soft_update: share of the way targets move to the trained networks at each update.
+        average_update: the same for the averaged actor, which is what is selected and exported; 1 keeps no average.
         per_node: each node's Q follows its own reward (set critic); otherwise their sum follows the team's.
         balance_weight: overrides the scenarios' price of squared CPU use, a convex shaper; None keeps theirs.
         entropy_bonus: on the entropy (nats) of the placement softmax; keeps the policy from growing sure of itself.
         squash_penalty: on the mean squared actor output before tanh; keeps tanh out of saturation.
     """
 
-    discount: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.98
+    discount: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
     reference_nodes: Count = 10
-    n_step: Count = 1
+    n_step: Count = 64
     soft_update: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
+    average_update: Annotated[float, Field(gt=0.0, le=1.0)] = 0.005
     per_node: bool = True
     balance_weight: Annotated[float, Field(ge=0.0)] | None = None
     entropy_bonus: Annotated[float, Field(ge=0.0)] = 0.01
@@ -175,7 +196,7 @@ class SuiteConfig(_Section):
     scenario: str
     nodes: Count | None = None
     load: Positive = 0.4
-    clusters: Count = 32
+    clusters: Annotated[int, Field(ge=1, le=MOST_EPISODES)] = 32
 
 
 class SelectionConfig(_Section):
@@ -183,12 +204,12 @@ class SelectionConfig(_Section):
 
     Attributes:
         every_updates: how often.
-        seed: of the selection episodes; disjoint from training by construction and from test seeds by convention.
+        seed: of the first selection episode; in `training.simulator.draws.SELECTION_SEEDS`, apart from the test seeds.
         suites: the score is the mean over them of SLA violations over those of the untrained rule (`expected-speed`).
     """
 
     every_updates: Count = 250
-    seed: Annotated[int, Field(ge=0)] = 900_000
+    seed: Annotated[int, Field(ge=SELECTION_SEEDS.start, lt=SELECTION_SEEDS.stop - MOST_EPISODES)] = 900_000
     suites: tuple[SuiteConfig, ...] = ()
 
 

@@ -23,15 +23,11 @@ from numpy.typing import NDArray
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
-from policy import criteria
 from policy.actors import INPUT_NAME, OUTPUT_NAME, Actors
 from policy.bundle import FORMAT_VERSION, MANIFEST_FILE, MODEL_CARD_FILE, MODEL_FILE, PARITY_ROWS, Manifest, load_bundle
-from policy.cluster import ClusterState, Demand
 from policy.criteria import CRITERIA_COUNT, CRITERIA_NAMES
 from policy.errors import SchedulerError
 from policy.features import FEATURE_COUNT, FEATURE_NAMES, HIGH, LOW, SCHEMA_VERSION, schema_fingerprint
-from policy.observation import observe
-from policy.scorers import combine
 from training.config import TrainingConfig
 from training.learning.networks import Actor, parameter_count
 
@@ -90,27 +86,6 @@ def onnx_model(actor: Actor) -> bytes:
     onnx.checker.check_model(model, full_check=True)
     serialized: bytes = model.SerializeToString(deterministic=True)
     return serialized
-
-
-class ActorModuleScorer:
-    """A torch actor as a `Scorer`, to measure it before there is a bundle.
-
-    Args:
-        actor: with trained weights.
-        name: identifier in reports.
-    """
-
-    local = True
-
-    def __init__(self, actor: Actor, name: str) -> None:
-        self._actor = actor
-        self.name = name
-
-    @torch.no_grad()
-    def preferences(self, state: ClusterState, demand: Demand) -> NDArray[np.float32]:
-        """Preference of every node, float32 ``[..., n]``."""
-        bids = self._actor(torch.from_numpy(observe(state, demand))).numpy()
-        return combine(bids, criteria.evaluate(state, demand))
 
 
 def random_observations(rows: int, generator: np.random.Generator) -> NDArray[np.float32]:

@@ -16,7 +16,7 @@ from training.learning.noise import build_noise
 from training.learning.placement import sample_placement
 from training.learning.replay import Look, Replay
 from training.simulator.engine import Simulator
-from training.simulator.scenarios import Scenario, load_scenario
+from training.simulator.scenarios import NodeClass, Scenario, load_scenario
 
 
 def look_at(simulator: Simulator) -> Look:
@@ -25,24 +25,14 @@ def look_at(simulator: Simulator) -> Look:
     return Look(observe(state, demand), criteria.evaluate(state, demand), simulator.feasible.copy())
 
 
-def resized(scenario: Scenario, nodes: int | None) -> Scenario:
-    """The scenario with another number of nodes, over the same time; None keeps it.
-
-    Arrivals are as many times more frequent as there are nodes, so an episode and its warm-up need as many times more.
-    """
-    if nodes is None:
-        return scenario
-    return replace(
-        scenario,
-        nodes=nodes,
-        episode_arrivals=max(2, scenario.episode_arrivals * nodes // scenario.nodes),
-        warmup_arrivals=scenario.warmup_arrivals * nodes // scenario.nodes,
-    )
-
-
 def arena_scenario(arena: ArenaConfig, balance_weight: float | None) -> Scenario:
-    """The arena's scenario, with its number of nodes and the price of imbalance overridden where configured."""
-    scenario = resized(load_scenario(arena.scenario), arena.nodes)
+    """The arena's scenario, with its nodes, their classes and the price of imbalance overridden where configured."""
+    scenario = load_scenario(arena.scenario)
+    if arena.nodes is not None:
+        scenario = scenario.resized(arena.nodes)
+    if arena.node_classes:
+        classes = tuple(NodeClass(**each.model_dump()) for each in arena.node_classes)
+        scenario = replace(scenario, node_classes=classes)
     if balance_weight is not None:
         scenario = replace(scenario, reward=replace(scenario.reward, balance_weight=balance_weight))
     return scenario
@@ -78,7 +68,9 @@ class Arena:
         self.scenario = arena_scenario(self.settings, config.objective.balance_weight)
         self.nodes, self.clusters = self.scenario.nodes, self.settings.clusters
         # Arrivals are nodes / reference_nodes times as frequent here, so one step covers that much less time.
-        self.gamma = config.objective.discount ** (config.objective.reference_nodes / self.nodes)
+        frequency = self.nodes / config.objective.reference_nodes
+        self.gamma = config.objective.discount ** (1.0 / frequency)
+        self.n_step = max(1, round(config.objective.n_step * frequency))
         draws, noises, placements = np.random.SeedSequence((config.seed, index)).spawn(3)
         self._placements = np.random.default_rng(placements)
         self._noises = np.random.default_rng(noises)

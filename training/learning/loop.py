@@ -6,6 +6,7 @@ state of its own, so a run that goes on from a checkpoint repeats bit for bit wh
 
 from __future__ import annotations
 
+import copy
 import time
 from collections import defaultdict
 from collections.abc import Callable
@@ -20,9 +21,9 @@ from training.config import TrainingConfig, parse_config
 from training.learning.algorithms import Algorithm, build_algorithm
 from training.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from training.learning.collector import Arena
-from training.learning.networks import Actor
+from training.learning.networks import Actor, soft_update
 from training.learning.records import Records
-from training.learning.selection import LiveScorer, Selection
+from training.learning.selection import ActorModuleScorer, Selection
 
 LATEST_FILE: Final = "latest.pt"
 BEST_FILE: Final = "best.pt"
@@ -87,6 +88,7 @@ class Trainer:
         self._clock = clock
         self._arenas = [Arena(config, index) for index in range(len(config.arenas))]
         self.algorithm: Algorithm = build_algorithm(config, self._arenas[0].nodes)
+        self._average = copy.deepcopy(self.algorithm.actor).requires_grad_(False)
         self._choices = np.random.default_rng(np.random.SeedSequence((config.seed, len(config.arenas))))
         self._best: dict[str, float] = {}
         self._best_actor: dict[str, Any] = {}
@@ -178,7 +180,7 @@ class Trainer:
                 **shared,
                 "updates": self.algorithm.updates,
                 "episodes": self.episodes,
-                "actor": self.algorithm.actor.state_dict(),
+                "actor": self._average.state_dict(),
                 "algorithm": self.algorithm.state_dict(),
                 "arenas": [arena.state_dict() for arena in self._arenas],
                 "choices": self._choices.bit_generator.state,
@@ -191,6 +193,7 @@ class Trainer:
     def _load(self, content: dict[str, Any]) -> None:
         try:
             self.algorithm.load_state_dict(content["algorithm"])
+            self._average.load_state_dict(content["actor"])
             for arena, state in zip(self._arenas, content["arenas"], strict=True):
                 arena.load_state_dict(state)
             self._choices.bit_generator.state = content["choices"]
@@ -237,18 +240,20 @@ class Trainer:
             return {}
         shares = np.array([arena.settings.share for arena in ready])
         arena = ready[int(self._choices.choice(len(ready), p=shares / shares.sum()))]
-        batch = arena.replay.sample(arena.settings.batch, arena.gamma, self.config.objective.n_step)
-        return self.algorithm.update(batch)
+        batch = arena.replay.sample(arena.settings.batch, arena.gamma, arena.n_step)
+        logs = self.algorithm.update(batch)
+        # Checkpoints along one run differ by more than chance; their running average is steadier than any of them.
+        soft_update(self._average, self.algorithm.actor, self.config.objective.average_update)
+        return logs
 
     def _select(self, selection: Selection, records: Records) -> None:
         """Measure the actor on the selection suites; keep it if it is the best so far."""
-        rates = selection.rates(LiveScorer(self.algorithm))
+        rates = selection.rates(ActorModuleScorer(self._average, "training"))
         self._score, self._selected_at = rates["score"], self.algorithm.updates
         records.write("selection", self.algorithm.updates, rates)
         if not self._best or rates["score"] < self._best["score"]:
             self._best = {"updates": self.algorithm.updates, **rates}
-            state = self.algorithm.actor.state_dict()
-            self._best_actor = {name: tensor.detach().clone() for name, tensor in state.items()}
+            self._best_actor = {name: tensor.clone() for name, tensor in self._average.state_dict().items()}
 
     def _sigma(self) -> float:
         """Noise scale now: linear in updates, from start to end."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import Final
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from policy import criteria, heuristics
@@ -15,9 +16,9 @@ from policy.cluster import ClusterState, Demand
 from policy.observation import observe
 from policy.scorers import Preferences, Scorer, combine
 from training.config import SelectionConfig, SuiteConfig
-from training.learning.algorithms import Algorithm
-from training.learning.collector import resized
+from training.learning.networks import Actor
 from training.learning.placement import best_placement
+from training.simulator.draws import episode_seeds
 from training.simulator.engine import Simulator
 from training.simulator.scenarios import load_scenario
 
@@ -28,18 +29,25 @@ RATE_FLOOR: Final = 1e-3
 """Added to both rates of a ratio: a suite where hardly anything is violated must not decide the choice."""
 
 
-class LiveScorer:
-    """The actor in training as a `Scorer`."""
+class ActorModuleScorer:
+    """A torch actor as a `Scorer`: how a policy is measured before there is a bundle.
 
-    name = "training"
+    Args:
+        actor: with the weights to measure.
+        name: identifier in reports.
+    """
+
     local = True
 
-    def __init__(self, algorithm: Algorithm) -> None:
-        self._algorithm = algorithm
+    def __init__(self, actor: Actor, name: str) -> None:
+        self._actor = actor
+        self.name = name
 
+    @torch.no_grad()
     def preferences(self, state: ClusterState, demand: Demand) -> NDArray[np.float32]:
         """Preference of every node, float32 ``[..., n]``."""
-        return combine(self._algorithm.bids(observe(state, demand)), criteria.evaluate(state, demand))
+        bids = self._actor(torch.from_numpy(observe(state, demand))).numpy()
+        return combine(bids, criteria.evaluate(state, demand))
 
 
 def suite_name(suite: SuiteConfig) -> str:
@@ -49,10 +57,19 @@ def suite_name(suite: SuiteConfig) -> str:
 
 
 def violation_rate(scorer: Scorer, suite: SuiteConfig, seed: int) -> float:
-    """Share of pods that missed their SLA with argmax placement, ties at random; equal seeds, equal rates."""
-    scenario = resized(load_scenario(suite.scenario), suite.nodes)
-    simulator = Simulator(scenario, suite.clusters, seed)
-    simulator.reset(seed=seed, load=suite.load)
+    """Share of pods that missed their SLA with argmax placement, ties at random; equal seeds, equal rates.
+
+    Args:
+        scorer: what to measure.
+        suite: scenario, size, load and number of episodes.
+        seed: of the first episode; the others follow it.
+    """
+    scenario = load_scenario(suite.scenario)
+    if suite.nodes is not None:
+        scenario = scenario.resized(suite.nodes)
+    seeds = episode_seeds(range(seed, seed + suite.clusters))
+    simulator = Simulator(scenario, suite.clusters, seeds)
+    simulator.reset(seeds, suite.load)
     ties = np.random.default_rng(seed)
     for _ in range(scenario.episode_arrivals):
         preference: Preferences = scorer.preferences(simulator.state, simulator.demand)

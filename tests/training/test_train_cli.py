@@ -1,0 +1,129 @@
+"""`maddpg-train`: what it makes, and what it says to bad input."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from typer.testing import CliRunner
+
+from policy.bundle import load_bundle
+from policy.errors import InvalidInputError
+from tests.training.tiny_runs import document
+from training import card
+from training.cli import DEFAULT_CONFIG, app, main
+from training.config import load_config, parse_config
+from training.learning.checkpoint import CheckpointError
+
+
+def invoke(*arguments: str | Path) -> str:
+    """Output of a successful call; failures of ours surface as their exceptions."""
+    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    if result.exception is not None and not isinstance(result.exception, SystemExit):
+        raise result.exception
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+@pytest.fixture
+def settings(tmp_path: Path) -> Path:
+    path = tmp_path / "tiny.yml"
+    path.write_text(yaml.safe_dump(document(tmp_path, updates=30)))
+    return path
+
+
+def test_run_then_export_gives_a_bundle_with_a_measured_model_card(
+    settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suites = parse_config(yaml.safe_load(settings.read_text())).selection.suites
+    monkeypatch.setattr(card, "CARD_SUITES", suites)
+    output = invoke("run", "--config", settings, "--out", tmp_path / "run", "--threads", "1", "--seed", "3")
+    assert "finished: 30 updates" in output
+    assert list((tmp_path / "run" / "tensorboard").iterdir())
+    invoke("export", tmp_path / "run" / "best.pt", "--out", tmp_path / "bundle", "--name", "mine")
+    manifest = load_bundle(tmp_path / "bundle").manifest
+    assert manifest.name == "mine"
+    assert manifest.training["config"]["seed"] == 3
+    assert "--seed 3" in manifest.training["command"]
+    rates = next(iter(manifest.training["held_out_sla_violation_rate"].values()))
+    assert set(rates) == {"mine", "kube-default", "most-allocated", "least-used", "expected-speed", "random"}
+    text = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+    assert f"| kube-default | {100 * rates['kube-default']:.2f} |" in text
+
+
+def test_run_refuses_a_folder_that_holds_a_run_and_resumes_it_when_told(settings: Path, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    invoke("run", "--config", settings, "--out", out, "--threads", "1", "--minutes", "0.00001")
+    with pytest.raises(InvalidInputError, match="--resume"):
+        invoke("run", "--config", settings, "--out", out)
+    with pytest.raises(InvalidInputError, match="drop --config"):
+        invoke("run", "--config", settings, "--out", out, "--resume")
+    assert "finished: 30 updates" in invoke("run", "--out", out, "--resume", "--threads", "1")
+
+
+def test_resume_without_a_checkpoint_says_so(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="cannot read checkpoint"):
+        invoke("run", "--out", tmp_path, "--resume")
+
+
+def test_main_answers_our_errors_in_one_line_and_with_code_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["maddpg-train", "export", str(tmp_path / "none.pt"), "--out", str(tmp_path)])
+    with pytest.raises(SystemExit) as caught:
+        main()
+    assert caught.value.code == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error: cannot read checkpoint")
+
+
+BAD: list[tuple[dict[str, Any], str]] = [
+    ({"updats": 5}, "updats"),
+    ({"updates": 0}, "updates"),
+    ({"seed": -1}, "seed"),
+    ({"arenas": []}, "arenas"),
+    ({"arenas": [{"scenario": "reference", "clusters": 0}]}, "arenas.0.clusters"),
+    ({"objective": {"discount": 1.0}}, "objective.discount"),
+    ({"exploration": {"temperature": 0}}, "exploration.temperature"),
+    ({"exploration": {"noise": "pink"}}, "exploration.noise"),
+    ({"actor": {"initial_bids": [0, 0, 1.0, 0]}}, "actor.initial_bids.2"),
+    ({"load": {"low": 0.6, "high": 0.3}}, "low 0.6 exceeds high 0.3"),
+    ({"algorithm": "matd3", "critic": {"twin": False}}, "critic.twin"),
+    (
+        {
+            "critic": {"kind": "joint"},
+            "arenas": [{"scenario": "reference"}, {"scenario": "reference", "nodes": 3}],
+        },
+        "arenas.nodes",
+    ),
+    ({"name": "No Spaces"}, "name"),
+]
+
+
+@pytest.mark.parametrize(("change", "field"), BAD, ids=[field.split()[0] for _, field in BAD])
+def test_a_bad_setting_is_named(change: dict[str, Any], field: str) -> None:
+    with pytest.raises(InvalidInputError, match=field.replace(".", r"\.")):
+        parse_config({"arenas": [{"scenario": "reference"}], **change})
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("- a list", "not a mapping"), ("a: [", "not YAML"), (None, "cannot read")],
+    ids=["list", "broken", "missing"],
+)
+def test_a_configuration_that_does_not_parse_is_refused(text: str | None, message: str, tmp_path: Path) -> None:
+    path = tmp_path / "config.yaml"
+    if text is not None:
+        path.write_text(text)
+    with pytest.raises(InvalidInputError, match=message):
+        load_config(path)
+
+
+@pytest.mark.parametrize("path", sorted(DEFAULT_CONFIG.parent.glob("*.yaml")), ids=lambda path: path.stem)
+def test_every_committed_configuration_is_valid_and_frozen(path: Path) -> None:
+    config = load_config(path)
+    with pytest.raises(ValueError, match="frozen"):
+        config.seed = 5  # type: ignore[misc]
