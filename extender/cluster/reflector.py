@@ -208,7 +208,8 @@ class Reflector(Generic[T]):
                 self._failed(error)
             except Exception as error:
                 # A bug must not end the watch for good and leave scores on a picture that ages: list again.
-                log.exception("watching failed in an unexpected way", resource=self._resource.name)
+                if not self._stopping.is_set():
+                    log.exception("watching failed in an unexpected way", resource=self._resource.name)
                 self._version = None
                 self._failed(error)
 
@@ -283,11 +284,12 @@ class Reflector(Generic[T]):
                     return
                 self._working()
                 for line in lines:
+                    # A TLS connection that `stop` shut down under its reader may yield anything.
+                    if self._stopping.is_set():
+                        return
                     self._event(line)
                     events += 1
                     self._backoff.reset()
-                    if self._stopping.is_set():
-                        return
             finally:
                 self._lines = None
         if not events and self._clock() - began < SHORT_WATCH:

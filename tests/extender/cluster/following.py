@@ -1,8 +1,10 @@
 """Objects as an API server shows them, and a source that follows them on an event loop of its own."""
 
 import asyncio
+import threading
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -77,6 +79,33 @@ class Following:
             return dict(zip(names, columns, strict=True))
 
         return self.see(look)  # type: ignore[no-any-return]
+
+
+@contextmanager
+def an_event_loop() -> Iterator[asyncio.AbstractEventLoop]:
+    """A loop that runs in a thread of its own."""
+    loop = asyncio.new_event_loop()
+    thread = threading.Thread(target=loop.run_forever)
+    thread.start()
+    try:
+        yield loop
+    finally:
+        loop.call_soon_threadsafe(loop.stop)
+        thread.join()
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+@contextmanager
+def followed(loop: asyncio.AbstractEventLoop, source: KubernetesSource) -> Iterator[Following]:
+    """A table that the source fills, on that loop."""
+    following = Following(loop, ClusterTable(), source)
+    loop.call_soon_threadsafe(following.table.claim)
+    following.run(source.start(following.table))
+    try:
+        yield following
+    finally:
+        following.run(source.stop())
 
 
 def eventually(condition: Callable[[], object], what: str, timeout: float = 10.0) -> None:
