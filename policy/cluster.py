@@ -49,11 +49,11 @@ class ClusterState:
 
     def __post_init__(self) -> None:
         shape = self.cpu_allocatable.shape
-        for field in fields(self):
-            got = getattr(self, field.name).shape
+        for column in COLUMNS:
+            got = getattr(self, column).shape
             if got != shape:
                 raise InvalidInputError(
-                    f"ClusterState.{field.name} has shape {got}; give it the shape of cpu_allocatable, {shape}"
+                    f"ClusterState.{column} has shape {got}; give it the shape of cpu_allocatable, {shape}"
                 )
 
     @property
@@ -67,7 +67,7 @@ class ClusterState:
 
     def take(self, rows: NDArray[np.intp]) -> Self:
         """Copy of the given rows of the last axis, in that order; shape ``[..., len(rows)]``."""
-        return type(self)(*(getattr(self, field.name)[..., rows] for field in fields(self)))
+        return type(self)(*(getattr(self, column)[..., rows] for column in COLUMNS))
 
     @classmethod
     def idle(
@@ -91,6 +91,10 @@ class ClusterState:
             node_speed=speed.copy(),
             version=np.zeros(cpu.shape, dtype=np.int64),
         )
+
+
+COLUMNS: Final = tuple(field.name for field in fields(ClusterState))
+"""Names of the columns of a `ClusterState`, looked up once: it is copied and checked several times per decision."""
 
 
 @dataclass(frozen=True, slots=True)
