@@ -1,8 +1,9 @@
 """One decision: a pod and node names in, a priority for each name out, always, and within the deadline.
 
 What the scorer said of unchanged rows is kept (`policy.incremental`), so most requests are answered at once. Rows that
-changed are copied and scored in a worker thread, and the event loop waits no longer than the deadline. When the scorer
-is late, missing or failing, the fallback heuristic answers from the same rows; the reason is recorded with the decision
+changed are copied and scored in a worker thread, and the event loop waits no longer than the deadline; a few rows are
+scored on the spot, where the scorer's last run shows that this is quicker than waking a thread. When the scorer is
+late, missing or failing, the fallback heuristic answers from the same rows; the reason is recorded with the decision
 and counted. A late answer is kept for the next request, so a slow scorer recovers by itself.
 
 Refuses to know HTTP, Kubernetes or Prometheus.
@@ -11,6 +12,8 @@ Refuses to know HTTP, Kubernetes or Prometheus.
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import math
 import random
 import time
 from collections.abc import Callable, Sequence
@@ -39,6 +42,9 @@ FALLBACK_REASONS: Final = ("late", "busy", "missing", "failed", "non_finite", "t
 
 NEUTRAL: Final = "neutral"
 """Scorer named on decisions where every node got the neutral priority."""
+
+INLINE_BUDGET_S: Final = 0.0005
+"""Rows are scored on the event loop if that is expected to take less, seconds. Waking a thread costs a fifth of it."""
 
 Rows = NDArray[np.intp]
 
@@ -93,7 +99,7 @@ class Engine:
         generator: draws among equally rated nodes, for assumed placements.
         clock: seconds since the epoch.
         timer: monotonic seconds; the clock of `received`.
-        on_scored: called in the worker thread after rows were scored, with those rows and the demand; for metrics.
+        on_scored: called after rows were scored, with those rows and the demand, from any thread; for metrics.
         on_error: called with every exception of the scorer, for the log.
     """
 
@@ -110,7 +116,7 @@ class Engine:
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.perf_counter,
         on_scored: Callable[[ClusterState, PodDemand], None] | None = None,
-        on_error: Callable[[Exception], None] | None = None,
+        on_error: Callable[[BaseException], None] | None = None,
     ) -> None:
         self.table = table
         self.scorer = scorer
@@ -128,6 +134,7 @@ class Engine:
         self._worker = Worker()
         self._overdue: set[asyncio.Future[Any]] = set()
         self._numbers = 0
+        self._seconds_per_row = math.inf
 
     def stop(self) -> bool:
         """End the worker thread; returns whether it ended."""
@@ -205,41 +212,72 @@ class Engine:
         if self._overdue:
             raise ScorerBusyError("the scorer still works on a request that is overdue")
 
-        def work() -> Preferences:
-            result = kept.scorer.preferences(part, demand)
-            if result.shape != part.shape:
-                raise ScoringError(f"scorer {kept.scorer.name} gave shape {result.shape} for {part.shape} rows")
-            if not np.isfinite(result).all():
-                raise NonFinitePreferenceError(f"scorer {kept.scorer.name} gave a preference that is not finite")
-            return result
+        def work() -> tuple[Preferences, float]:
+            started = self._timer()
+            return checked(kept.scorer, part, demand), (self._timer() - started) / len(part)
 
-        future = self._worker.submit(work)
-
-        def keep(done: asyncio.Future[Preferences]) -> None:
+        def keep(done: asyncio.Future[tuple[Preferences, float]]) -> None:
             self._overdue.discard(done)
-            if done.cancelled():
-                return
             error = done.exception()
             if error is None:
-                nothing = np.empty(0, dtype=np.intp)
-                kept.store(self.table.state, demand, stale, done.result(), nothing, versions=part.version)
+                result, self._seconds_per_row = done.result()
+                self._keep(kept, part, demand, stale, result)
                 if self._on_scored is not None:
                     on_scored = self._on_scored
                     self._worker.submit(lambda: on_scored(part, demand))
-            elif self._on_error is not None and isinstance(error, Exception):
-                self._on_error(error)
+            else:
+                self._failed(error)
 
+        if self._seconds_per_row * len(stale) < INLINE_BUDGET_S:
+            return self._inline(kept, part, demand, stale)
+        future = self._worker.submit(work)
         future.add_done_callback(keep)
         done, _ = await asyncio.wait((future,), timeout=max(due - self._timer(), 0.0))
         if not done:
             self._overdue.add(future)
             raise DecisionLateError(f"the scorer did not answer within {self.limits.deadline_s * 1000:g} ms")
-        error = future.exception()
-        if error is None:
-            return future.result()
-        if isinstance(error, ScoringError):
-            raise error
-        raise ScoringError(f"scorer {kept.scorer.name} failed: {error!r}") from error
+        return future.result()[0]
+
+    def _inline(self, kept: IncrementalPreferences, part: ClusterState, demand: PodDemand, stale: Rows) -> Preferences:
+        """Score a few copied rows on the event loop, and keep the answer."""
+        started = self._timer()
+        try:
+            result = checked(kept.scorer, part, demand)
+        except ScoringError as error:
+            self._failed(error)
+            raise
+        self._seconds_per_row = (self._timer() - started) / len(part)
+        self._keep(kept, part, demand, stale, result)
+        if self._on_scored is not None:
+            asyncio.get_running_loop().call_soon(self._on_scored, part, demand)
+        return result
+
+    def _keep(
+        self, kept: IncrementalPreferences, part: ClusterState, demand: PodDemand, stale: Rows, result: Preferences
+    ) -> None:
+        nothing = np.empty(0, dtype=np.intp)
+        kept.store(self.table.state, demand, stale, result, nothing, versions=part.version)
+
+    def _failed(self, error: BaseException) -> None:
+        """The next attempt goes to the worker again: what failed may also hang."""
+        self._seconds_per_row = math.inf
+        if self._on_error is not None:
+            self._on_error(error)
+
+    def prepare(self, verdict: Verdict) -> None:
+        """After an answer: score the row whose placement it assumed, so that the next pod alike finds it done.
+
+        Call it when the answer is on its way; nothing happens unless it is quick.
+        """
+        kept, decision = self._kept, verdict.decision
+        if kept is None or decision.assumed is None or self._seconds_per_row >= INLINE_BUDGET_S or self._overdue:
+            return
+        row = self.table.rows_of([decision.assumed])
+        state = self.table.state
+        if row[0] == UNKNOWN or len(kept.stale(state, decision.demand, row)) == 0:
+            return
+        with contextlib.suppress(ScoringError):  # logged and remembered by `_failed`; the next request falls back
+            self._inline(kept, state.take(row), decision.demand, row)
 
     def _fallen_back(self, demand: PodDemand, rows: Rows, reason: str) -> _Scores:
         """Preferences by the fallback, from the rows as they are now."""
@@ -327,6 +365,26 @@ class Engine:
             return None
         drawn = self._generator.randrange(count)
         return self.table.name_of(int(best[drawn])) if drawn < len(best) else unknown[drawn - len(best)]
+
+
+def checked(scorer: Scorer, rows: ClusterState, demand: PodDemand) -> Preferences:
+    """Preferences of `rows` by the scorer: one finite number for each, whatever the scorer does.
+
+    Raises:
+        ScoringError: it failed, or gave another shape.
+        NonFinitePreferenceError: it gave NaN or infinity.
+    """
+    try:
+        result = scorer.preferences(rows, demand)
+    except ScoringError:
+        raise
+    except Exception as error:
+        raise ScoringError(f"scorer {scorer.name} failed: {error!r}") from error
+    if result.shape != rows.shape:
+        raise ScoringError(f"scorer {scorer.name} gave shape {result.shape} for rows of shape {rows.shape}")
+    if not np.isfinite(result).all():
+        raise NonFinitePreferenceError(f"scorer {scorer.name} gave a preference that is not finite")
+    return result
 
 
 def _leading(preferences: Preferences, count: int) -> NDArray[np.intp]:

@@ -141,6 +141,7 @@ class SchedulingVerbs:
         request = wire.decode_scheduling(body)
         verdict = await self._engine.decide(request.pod, request.names, received)
         self._metrics.decided(verdict.decision)
+        asyncio.get_running_loop().call_soon(self._engine.prepare, verdict)
         neutral = self._engine.limits.neutral_priority
         return self._hosts.encode(verdict.rows, verdict.priorities, verdict.unknown, neutral)
 
