@@ -1,20 +1,22 @@
 """The control plane as a fixture: one for the session, empty for each test."""
 
 import os
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator
 from contextlib import nullcontext
 from pathlib import Path
 from typing import NoReturn
 
 import pytest
 
+from tests.bench.report import Result, publish
 from tests.control_plane.binaries import DONOTHING
 from tests.control_plane.cluster import Binaries, ControlPlane
 from tests.control_plane.processes import StartError
-from tests.control_plane.toolchain import BuildError, find_go
+from tests.control_plane.toolchain import REPOSITORY, BuildError, find_go
 from tests.control_plane.workload import wipe
 
 _running: list[ControlPlane] = []
+_figures: list[Result] = []
 
 
 def _unavailable(error: Exception) -> NoReturn:
@@ -61,6 +63,18 @@ def cluster(control_plane: ControlPlane) -> Iterator[ControlPlane]:
     wipe(control_plane.api)
     yield control_plane
     wipe(control_plane.api)
+
+
+@pytest.fixture
+def record() -> Callable[[Result], None]:
+    """Keep a figure that a test has measured: for build/control-plane.json and the table at the end of the run."""
+    return _figures.append
+
+
+def pytest_terminal_summary() -> None:
+    """Show what was measured on the real control plane."""
+    if _figures:
+        publish("real control plane", _figures, REPOSITORY / "build" / "control-plane.json")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

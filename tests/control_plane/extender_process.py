@@ -1,0 +1,104 @@
+"""`maddpg-extender serve` as a process of its own, with the ServiceAccount and the rights of deploy/rbac.yaml.
+
+It keeps its port over restarts, so that a kube-scheduler finds it again. All it is asked, it is asked over HTTP.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import httpx
+from prometheus_client.parser import text_string_to_metric_families
+
+from extender.settings import flag_name
+from tests.control_plane.access import Manifest
+from tests.control_plane.cluster import ControlPlane
+from tests.control_plane.processes import Process, answers_ok, free_ports
+
+Decision = dict[str, Any]
+
+ALL = 10_000
+"""The most decisions that one request may ask for; also what the ledger holds."""
+
+
+class Extender:
+    """A service that runs; `process` kills, pauses and restarts it."""
+
+    def __init__(self, process: Process, url: str) -> None:
+        """Wrap a process that listens at that URL."""
+        self.process = process
+        self.url = url
+        self._http = httpx.Client(base_url=url, timeout=5.0, trust_env=False)
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._http.close()
+
+    def ready(self) -> bool:
+        """Whether /readyz says so."""
+        return self._http.get("/readyz").status_code == 200
+
+    def post(self, verb: str, body: dict[str, Any]) -> httpx.Response:
+        """Ask as kube-scheduler does."""
+        return self._http.post(f"/{verb}", json=body)
+
+    def decisions(self) -> dict[str, Decision]:
+        """All decisions remembered, by the pod's name."""
+        return {each["pod"]["name"]: each for each in self._decisions()["decisions"]}
+
+    def counts(self) -> dict[str, int]:
+        """Sums since the start of the process."""
+        return dict(self._decisions()["counts"])
+
+    def metric(self, name: str, **labels: str) -> float:
+        """One sample of /metrics; 0 where there is none (yet)."""
+        return sum(value for found, value in self._samples(name) if labels.items() <= found.items())
+
+    def _decisions(self) -> dict[str, Any]:
+        answer = self._http.get("/v1/decisions", params={"limit": ALL})
+        answer.raise_for_status()
+        return dict(answer.json())
+
+    def _samples(self, name: str) -> Iterator[tuple[dict[str, str], float]]:
+        for family in text_string_to_metric_families(self._http.get("/metrics").raise_for_status().text):
+            for sample in family.samples:
+                if sample.name == name:
+                    yield sample.labels, sample.value
+
+
+@contextmanager
+def running_extender(cluster: ControlPlane, **settings: object) -> Iterator[Extender]:
+    """Serve until the block ends; returns once it is ready.
+
+    Args:
+        cluster: the cluster it watches.
+        settings: as flags, beside the kubeconfig and the port.
+
+    Raises:
+        StartError: it ended, or never got ready.
+    """
+    (port,) = free_ports(1)
+    url = f"http://127.0.0.1:{port}"
+    flags = {"kubeconfig": cluster.extender_kubeconfig(), "port": port, **settings}
+    command = [sys.executable, "-m", "extender", "serve"]
+    for name, value in flags.items():
+        command += [f"--{flag_name(name)}", str(value)]
+    number = sum(process.name.startswith("extender") for process in cluster.others) + 1
+    process = Process(f"extender-{number}", command, cluster.directory, answers_ok(f"{url}/readyz"))
+    extender = Extender(process, url)
+    try:
+        cluster.launch(process)
+        yield extender
+    finally:
+        extender.close()
+        process.stop()
+
+
+def asking(pod: Manifest, nodes: Sequence[str]) -> dict[str, Any]:
+    """ExtenderArgs of a nodeCacheCapable extender."""
+    name = pod["metadata"]["name"]
+    metadata = {**pod["metadata"], "uid": f"uid-{name}"}
+    return {"Pod": {**pod, "metadata": metadata}, "Nodes": None, "NodeNames": list(nodes)}
