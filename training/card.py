@@ -5,42 +5,32 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Final
 
-import numpy as np
-
-from policy import heuristics
 from policy.scorers import Scorer
-from training.config import SuiteConfig, TrainingConfig
-from training.learning.selection import suite_name, violation_rate
-
-TEST_SEED: Final = 7_000_000
-"""Held-out episodes of the card; neither training nor selection draws from it."""
+from training.config import TrainingConfig
+from training.results import HEADLINE, Results, Suite, markdown_table, measure, percent, rules
 
 CARD_SUITES: Final = (
-    SuiteConfig(scenario="reference", load=0.3, clusters=64),
-    SuiteConfig(scenario="reference", load=0.4, clusters=64),
-    SuiteConfig(scenario="reference", load=0.55, clusters=64),
-    SuiteConfig(scenario="reference", nodes=50, load=0.4, clusters=16),
-    SuiteConfig(scenario="reference", nodes=50, load=0.55, clusters=16),
+    Suite("reference", 0.3),
+    Suite("reference", 0.4),
+    Suite("reference", 0.55),
+    Suite("reference", 0.4, nodes=50, episodes=16),
+    Suite("reference", 0.55, nodes=50, episodes=16),
 )
-"""What the card reports on: the reference scenario at three loads, and five times its size."""
+"""What the card reports on: the reference scenario at three loads, and five times its size at two."""
 
 
-def held_out_rates(scorer: Scorer, suites: Sequence[SuiteConfig]) -> dict[str, dict[str, float]]:
-    """SLA violation rate by suite and scorer: `scorer` and every heuristic, on the same held-out episodes."""
-    generator = np.random.default_rng(TEST_SEED)
-    scorers: list[Scorer] = [scorer, *heuristics.DETERMINISTIC.values(), heuristics.Random(generator)]
-    return {
-        suite_name(suite): {each.name: violation_rate(each, suite, TEST_SEED) for each in scorers} for suite in suites
-    }
+def held_out(scorer: Scorer, suites: Sequence[Suite]) -> Results:
+    """`scorer` and every rule on the same test episodes."""
+    return measure([scorer, *rules()], suites)
 
 
-def render_card(config: TrainingConfig, training: dict[str, Any], rates: dict[str, dict[str, float]]) -> str:
+def render_card(config: TrainingConfig, training: dict[str, Any], results: Results) -> str:
     """The card's text; ``{parameters}``, ``{parity}``, ``{bytes}`` and ``{sha256}`` are left for the export to fill in.
 
     Args:
         config: of the run.
         training: provenance: ``command``, ``updates``, ``seconds``, ``best``.
-        rates: as `held_out_rates` gives them.
+        results: as `held_out` gives them.
     """
     arenas = "\n".join(
         f"- {arena.scenario}, {arena.nodes or 'its own number of'} nodes, {arena.clusters} clusters at once, "
@@ -79,13 +69,13 @@ load is uniform in {config.load.low:g} to {config.load.high:g} of the speed-weig
 
 ## Held-out results
 
-Share of pods that missed their SLA, in percent, on episodes of seed {TEST_SEED}, which neither training nor selection
-meets. Columns are scenario, nodes (where not the scenario's) and offered load. Placement is by highest preference,
-ties at random.
+Share of pods that missed their SLA, in percent, with 95 % bootstrap intervals over episodes, on test seeds, which
+neither training nor selection meets. Columns are scenario, nodes (where not the scenario's) and offered load. Placement
+is by highest preference, ties at random.
 
-{_table(rates)}
+{markdown_table(results)}
 
-{_verdict(config.name, rates)}
+{_verdict(config.name, results)}
 
 ## Limits
 
@@ -97,19 +87,15 @@ kube-default.
 """
 
 
-def _table(rates: dict[str, dict[str, float]]) -> str:
-    names = list(next(iter(rates.values())))
-    lines = ["| policy | " + " | ".join(rates) + " |", "|---|" + "---|" * len(rates)]
-    lines += [f"| {name} | " + " | ".join(f"{100 * row[name]:.2f}" for row in rates.values()) + " |" for name in names]
-    return "\n".join(lines)
-
-
-def _verdict(policy: str, rates: dict[str, dict[str, float]]) -> str:
+def _verdict(policy: str, results: Results) -> str:
     """Where the policy wins and where it does not, from the table itself."""
     sentences = []
-    for suite, row in rates.items():
-        rivals = {name: rate for name, rate in row.items() if name != policy}
-        best = min(rivals, key=lambda name: rivals[name])
-        relation = "below" if row[policy] < rivals[best] else "NOT below"
-        sentences.append(f"- {suite}: {relation} the best rule there, {best} ({100 * rivals[best]:.2f} %).")
+    for suite, scorers in results.items():
+        rivals = {name: metrics[HEADLINE] for name, metrics in scorers.items() if name != policy}
+        best = min(rivals, key=lambda name: rivals[name].value)
+        ours = scorers[policy][HEADLINE]
+        relation = "below" if ours.value < rivals[best].value else "NOT below"
+        if ours.value < rivals[best].value and ours.high >= rivals[best].low:
+            relation = "below, with overlapping intervals,"
+        sentences.append(f"- {suite}: {relation} the best rule there, {best} ({percent(rivals[best])} %).")
     return "\n".join(sentences)

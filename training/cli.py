@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 from rich.console import Console
@@ -75,6 +76,36 @@ def run(
 
 
 @app.command()
+def evaluate(
+    bundles: Annotated[list[Path], typer.Argument(help="Policy bundles to compare, with each other and every rule.")],
+    scenario: Annotated[str, typer.Option(help="Name of a scenario, or a .yaml file.")] = "reference",
+    seeds: Annotated[int, typer.Option(min=1, help="Test episodes for each load.")] = 64,
+    loads: Annotated[str, typer.Option(help="Offered loads, separated by commas.")] = "0.4",
+    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes per cluster; default: the scenario's.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Write the numbers as JSON here, too.")] = None,
+) -> None:
+    """Measure policies and every rule on the same held-out episodes, with 95 % intervals."""
+    from policy.bundle import load_bundle
+    from policy.scorers import ActorScorer
+    from training.results import Suite, measure, rich_table, rules, to_document
+
+    try:
+        offered = [float(load) for load in loads.split(",")]
+    except ValueError:
+        raise InvalidInputError(f"--loads is {loads!r}; give numbers separated by commas, such as 0.3,0.4") from None
+    loaded = [load_bundle(bundle) for bundle in bundles]
+    policies = [ActorScorer(bundle.actors, bundle.manifest.name) for bundle in loaded]
+    suites = [Suite(scenario, load, nodes, seeds) for load in offered]
+    results = measure([*policies, *rules()], suites)
+    console = Console()
+    for name, scorers in results.items():
+        console.print(rich_table(name, scorers))
+    if out is not None:
+        _write_json(out, to_document(results, suites))
+        typer.echo(f"wrote {out}")
+
+
+@app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="best.pt or latest.pt of a run.")],
     out: Annotated[Path, typer.Option(help="Folder of the policy bundle.")],
@@ -85,14 +116,26 @@ def export(
     from training.export import export_bundle
     from training.learning.loop import load_actor
     from training.learning.selection import ActorModuleScorer
+    from training.results import to_document
 
     actor, config, known = load_actor(checkpoint)
     if name is not None:
         config = config.model_copy(update={"name": name})
-    rates = card.held_out_rates(ActorModuleScorer(actor, config.name), card.CARD_SUITES)
-    training = {**known, "held_out_sla_violation_rate": rates}
-    manifest = export_bundle(actor, config, out, training=training, card=card.render_card(config, training, rates))
+    results = card.held_out(ActorModuleScorer(actor, config.name), card.CARD_SUITES)
+    training = {**known, "held_out": to_document(results, card.CARD_SUITES)}
+    manifest = export_bundle(actor, config, out, training=training, card=card.render_card(config, training, results))
     typer.echo(f"{out}: {manifest.name}, {manifest.parameters} parameters, model sha256 {manifest.model_sha256}")
+
+
+def _write_json(path: Path, document: dict[str, Any]) -> None:
+    """Write whole or not at all; an unwritable path is the caller's to fix."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.new")
+        temporary.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
+        temporary.replace(path)
+    except OSError as error:
+        raise InvalidInputError(f"--out {path} cannot be written ({error.strerror}); give another file") from error
 
 
 def _command(config: Path | None, seed: int | None, updates: int | None, threads: int) -> str:

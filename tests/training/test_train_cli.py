@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +11,15 @@ import yaml
 from typer.testing import CliRunner
 
 from policy.bundle import load_bundle
-from policy.errors import InvalidInputError
-from tests.training.tiny_runs import document
+from policy.errors import BundleError, InvalidInputError
+from tests.training.tiny_runs import document, tiny_config, write_scenario
 from training import card
 from training.cli import DEFAULT_CONFIG, app, main
 from training.config import load_config, parse_config
+from training.export import export_bundle
 from training.learning.checkpoint import CheckpointError
+from training.learning.networks import Actor
+from training.results import Suite
 
 
 def invoke(*arguments: str | Path) -> str:
@@ -37,8 +41,7 @@ def settings(tmp_path: Path) -> Path:
 def test_run_then_export_gives_a_bundle_with_a_measured_model_card(
     settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    suites = parse_config(yaml.safe_load(settings.read_text())).selection.suites
-    monkeypatch.setattr(card, "CARD_SUITES", suites)
+    monkeypatch.setattr(card, "CARD_SUITES", (Suite(str(tmp_path / "tiny.yaml"), 0.4, episodes=3),))
     output = invoke("run", "--config", settings, "--out", tmp_path / "run", "--threads", "1", "--seed", "3")
     assert "finished: 30 updates" in output
     assert list((tmp_path / "run" / "tensorboard").iterdir())
@@ -47,10 +50,57 @@ def test_run_then_export_gives_a_bundle_with_a_measured_model_card(
     assert manifest.name == "mine"
     assert manifest.training["config"]["seed"] == 3
     assert "--seed 3" in manifest.training["command"]
-    rates = next(iter(manifest.training["held_out_sla_violation_rate"].values()))
-    assert set(rates) == {"mine", "kube-default", "most-allocated", "least-used", "expected-speed", "random"}
+    (held_out,) = manifest.training["held_out"].values()
+    assert {"mine", "kube-default", "expected-speed", "random"} <= set(held_out)
+    rate = held_out["kube-default"]["sla_violation_rate"]
     text = (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
-    assert f"| kube-default | {100 * rates['kube-default']:.2f} |" in text
+    assert f"| kube-default | {100 * rate['mean']:.2f} ({100 * rate['low']:.2f}-{100 * rate['high']:.2f}) |" in text
+
+
+def test_evaluate_prints_and_writes_every_policy_and_rule(tmp_path: Path) -> None:
+    scenario = str(write_scenario(tmp_path))
+    actor = Actor((16, 16), (0.0, 0.0, 0.8, 0.0))
+    for name in ("one", "two"):
+        config = tiny_config(tmp_path, name=name)
+        export_bundle(actor, config, tmp_path / name, training={"command": "none"}, card="# card\n")
+    options = [
+        "--scenario",
+        scenario,
+        "--seeds",
+        "3",
+        "--loads",
+        "0.3,0.5",
+        "--nodes",
+        "5",
+        "--out",
+        tmp_path / "x.json",
+    ]
+    output = invoke("evaluate", tmp_path / "one", tmp_path / "two", *options)
+    document_ = json.loads((tmp_path / "x.json").read_text())
+    assert [name.rsplit("@")[-1] for name in document_] == ["0.3", "0.5"]
+    for policies in document_.values():
+        assert {"one", "two", "kube-default", "random"} <= set(policies)
+        assert policies["one"] == policies["two"]
+        assert policies["one"]["sla_violation_rate"].keys() == {"mean", "low", "high", "seeds"}
+        assert policies["one"]["sla_violation_rate"]["seeds"] == 3
+    assert "kube-default" in output
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [(["--loads", "much"], "--loads"), (["--scenario", "none-such"], "none-such")],
+    ids=["loads", "scenario"],
+)
+def test_evaluate_names_what_is_wrong(options: list[str], message: str, tmp_path: Path) -> None:
+    actor = Actor((16, 16), (0.0, 0.0, 0.8, 0.0))
+    export_bundle(actor, tiny_config(tmp_path), tmp_path / "one", training={}, card="# card\n")
+    with pytest.raises(InvalidInputError, match=message):
+        invoke("evaluate", tmp_path / "one", *options)
+
+
+def test_evaluate_refuses_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
+    with pytest.raises(BundleError, match="cannot read"):
+        invoke("evaluate", tmp_path)
 
 
 def test_run_refuses_a_folder_that_holds_a_run_and_resumes_it_when_told(settings: Path, tmp_path: Path) -> None:
