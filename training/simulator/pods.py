@@ -122,6 +122,7 @@ class Pods:
     def free(self, flat: NDArray[np.intp]) -> None:
         """Give up the slots at these flat positions."""
         self.occupied.reshape(-1)[flat] = False
+        self.node.reshape(-1)[flat] = NOWHERE
         for name in ("deadline", "finish_at", "retry_at"):
             getattr(self, name).reshape(-1)[flat] = np.inf
 

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from policy.criteria import EXPECTED_USE_RATIO
 from training.simulator.draws import FloatArray
+from training.simulator.pods import NOWHERE
 from training.simulator.world import World
 
 MAX_PODS: Final = 110
@@ -140,7 +141,7 @@ def requeue(world: World, flat: NDArray[np.intp], delay: float) -> None:
     pods = world.pods
     release(world, flat)
     row = flat // pods.occupied.shape[1]
-    pods.node.reshape(-1)[flat] = -1
+    pods.node.reshape(-1)[flat] = NOWHERE
     pods.lane.reshape(-1)[flat] = 0
     pods.finish_at.reshape(-1)[flat] = np.inf
     pods.retry_at.reshape(-1)[flat] = world.now[row] + delay
