@@ -94,7 +94,7 @@ class Trainer:
         self._best_actor: dict[str, Any] = {}
         self._score: float | None = None
         self._selected_at = 0
-        self._saved_episodes = 0
+        self._saved_episodes: int | None = None
         self._seconds = 0.0
 
     @property
@@ -147,7 +147,7 @@ class Trainer:
                 due = self.algorithm.updates - self._selected_at >= self.config.selection.every_updates
                 if selection is not None and (due or finished):
                     self._select(selection, records)
-                if finished or self.episodes - self._saved_episodes >= self.config.checkpoint_episodes:
+                if finished or self.episodes - (self._saved_episodes or 0) >= self.config.checkpoint_episodes:
                     self.save()
             if self.episodes != self._saved_episodes:
                 self.save()
