@@ -116,8 +116,27 @@ class Settings(BaseSettings):
     )
     kube_context: str | None = setting(None, "context of the kubeconfig; empty: its current one")
     list_page_size: int = setting(500, "objects asked for in one page of a list", "objects", ge=1, le=10_000)
-    usage_source: Literal["metrics-server", "none"] = setting(
-        "metrics-server", "where measured use comes from; `none`: expected from requests alone"
+    usage_source: Literal["metrics-server", "prometheus", "none"] = setting(
+        "metrics-server",
+        "where measured use comes from: `metrics-server`; `prometheus`, which knows CPU pressure (PSI) too where it "
+        "scrapes node-exporter; `none`: expected from requests alone",
+    )
+    prometheus_url: str | None = setting(
+        None, "base URL of Prometheus; needed, and read, where `usage_source` is `prometheus`", pattern="^https?://"
+    )
+    prometheus_node_label: str = setting(
+        "node",
+        "label of node-exporter's series whose value, a port cut off, is the node's name",
+        pattern=r"^[a-zA-Z_]\w*$",
+    )
+    prometheus_window_s: float = setting(
+        120.0, "interval that rates are taken over; at least two scrapes must lie in it", "s", ge=1.0, le=3600.0
+    )
+    prometheus_ca_file: Path | None = setting(
+        None, "certificates that Prometheus' own is checked against; empty: the system's"
+    )
+    prometheus_token_file: Path | None = setting(
+        None, "file with the bearer token for Prometheus, read for each question; empty: none is sent"
     )
     usage_interval_s: float = setting(15.0, "how often measured use is asked for", "s", gt=0.0, le=3600.0)
     usage_time_limit_s: float = setting(
@@ -167,6 +186,14 @@ class Settings(BaseSettings):
         if set(value) != set(QOS_CLASSES):
             raise ValueError(f"give exactly the classes {', '.join(QOS_CLASSES)}; found {', '.join(sorted(value))}")
         return value
+
+    @model_validator(mode="after")
+    def _prometheus_has_a_url(self) -> Settings:
+        if self.usage_source == "prometheus" and self.prometheus_url is None:
+            raise ValueError(
+                "usage_source is prometheus, so prometheus_url is needed: http://prometheus.monitoring:9090"
+            )
+        return self
 
     @model_validator(mode="after")
     def _usage_outlives_its_interval(self) -> Settings:

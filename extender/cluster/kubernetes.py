@@ -16,6 +16,7 @@ from extender.cluster.changes import NodeChanges, PodChanges, SpeedRules
 from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod
 from extender.cluster.handover import Handover
 from extender.cluster.metrics_server import MetricsServer
+from extender.cluster.prometheus import Prometheus, PrometheusOptions
 from extender.cluster.reflector import Reflector, Resource, Timing
 from extender.cluster.source import INPUTS, Binding
 from extender.cluster.table import ClusterTable
@@ -106,7 +107,7 @@ class KubernetesSource:
             speed=speed,
             usage_interval=settings.usage_interval_s,
         )
-        return cls(options, MetricsServer if settings.usage_source == "metrics-server" else None)
+        return cls(options, _usage(settings))
 
     async def start(self, table: ClusterTable) -> None:
         """Begin to watch; nothing more if it has begun.
@@ -200,6 +201,22 @@ class KubernetesSource:
             await asyncio.to_thread(_bind, self._work.api, binding)
         except ApiError as error:
             raise BindError(f"cannot bind {binding.namespace}/{binding.name} to {binding.node}: {error}") from error
+
+
+def _usage(settings: Settings) -> Callable[[ApiServer], UsageReader] | None:
+    """Makes the reader of measured use that the settings choose."""
+    if settings.usage_source == "metrics-server":
+        return MetricsServer
+    if settings.usage_source == "none" or settings.prometheus_url is None:
+        return None
+    options = PrometheusOptions(
+        url=settings.prometheus_url,
+        node_label=settings.prometheus_node_label,
+        window=settings.prometheus_window_s,
+        ca_file=settings.prometheus_ca_file,
+        token_file=settings.prometheus_token_file,
+    )
+    return lambda _: Prometheus(options)
 
 
 def _bind(api: ApiServer, binding: Binding) -> None:

@@ -5,8 +5,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from pydantic import ValidationError
 
+from extender.cluster.api import ApiServer
 from extender.cluster.kubernetes import KubernetesOptions, KubernetesSource
+from extender.cluster.metrics_server import MetricsServer
+from extender.cluster.prometheus import Prometheus, PrometheusOptions
 from extender.cluster.source import Binding, ClusterSource
 from extender.cluster.table import ClusterTable
 from extender.errors import BindError, SourceError
@@ -99,8 +103,6 @@ def test_an_unknown_context_is_refused(kubeconfig: Path) -> None:
 def test_in_a_pod_the_service_account_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from kubernetes.config import incluster_config
 
-    from extender.cluster.api import ApiServer
-
     (tmp_path / "token").write_text("secret")
     (tmp_path / "ca.crt").write_text("-----BEGIN CERTIFICATE-----")
     monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
@@ -125,7 +127,41 @@ def test_settings_reach_the_options(tmp_path: Path) -> None:
     assert (options.speed.key, options.speed.by_instance_type) == ("example.com/speed", {"fast": 2.0})
 
 
-@pytest.mark.parametrize(("chosen", "polled"), [("metrics-server", True), ("none", False)])
-def test_settings_choose_where_use_comes_from(chosen: str, polled: bool) -> None:
-    settings = Settings.model_validate({"usage_source": chosen})
-    assert (KubernetesSource.from_settings(settings)._usage is not None) is polled
+@pytest.mark.parametrize(
+    ("chosen", "reader"), [("metrics-server", MetricsServer), ("prometheus", Prometheus), ("none", None)]
+)
+def test_settings_choose_where_use_comes_from(chosen: str, reader: type | None, kubeconfig: Path) -> None:
+    settings = Settings.model_validate({"usage_source": chosen, "prometheus_url": "http://127.0.0.1:9090"})
+    made = KubernetesSource.from_settings(settings)._usage
+    assert (None if made is None else type(made(ApiServer(kubeconfig)))) is reader
+
+
+def test_settings_reach_prometheus(tmp_path: Path, kubeconfig: Path) -> None:
+    settings = Settings(
+        usage_source="prometheus",
+        prometheus_url="https://prometheus.example:9090",
+        prometheus_node_label="instance",
+        prometheus_window_s=60.0,
+        prometheus_token_file=tmp_path / "token",
+    )
+    made = KubernetesSource.from_settings(settings)._usage
+    assert made is not None
+    reader = made(ApiServer(kubeconfig))
+    assert isinstance(reader, Prometheus)
+    assert reader._options == PrometheusOptions(
+        "https://prometheus.example:9090", "instance", 60.0, None, tmp_path / "token"
+    )
+
+
+@pytest.mark.parametrize(
+    ("values", "complaint"),
+    [
+        pytest.param({"usage_source": "prometheus"}, "prometheus_url is needed", id="no-url"),
+        pytest.param({"prometheus_url": "prometheus:9090"}, "prometheus_url", id="no-scheme"),
+        pytest.param({"prometheus_node_label": "a b"}, "prometheus_node_label", id="no-label"),
+        pytest.param({"prometheus_window_s": 0.0}, "prometheus_window_s", id="no-window"),
+    ],
+)
+def test_settings_of_prometheus_that_do_not_fit_are_refused(values: dict[str, object], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        Settings.model_validate(values)
