@@ -12,7 +12,9 @@ from tests.chart.audit import AuditedControlPlane
 from tests.chart.helm import helm_binary
 from tests.control_plane.cluster import Binaries
 from tests.control_plane.processes import StartError
+from tests.control_plane.scheduler import kube_scheduler, plain_configuration
 from tests.control_plane.toolchain import BuildError
+from tests.control_plane.workload import create_nodes, node, wipe
 
 
 def _shown(pytestconfig: pytest.Config) -> AbstractContextManager[object]:
@@ -56,6 +58,16 @@ def control_plane(
         yield plane
     finally:
         running.__exit__(None, None, None)
+
+
+@pytest.fixture(scope="module")
+def nodes(control_plane: AuditedControlPlane) -> Iterator[None]:
+    """Three empty nodes, and the cluster's own scheduler."""
+    wipe(control_plane.api)
+    create_nodes(control_plane.api, [node(f"node-{number}") for number in range(3)])
+    with kube_scheduler(control_plane, plain_configuration()):
+        yield
+    wipe(control_plane.api)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -62,7 +62,7 @@ def _dry_run(api: client.ApiClient, manifest: Manifest) -> Manifest:
 
 def _kubeconform(schemas: Path, text: str) -> "subprocess.CompletedProcess[str]":
     command = [
-        binaries.build(binaries.KUBECONFORM) / "kubeconform",
+        str(binaries.build(binaries.KUBECONFORM) / "kubeconform"),
         *("-strict", "-summary", "-output", "json"),
         *("-schema-location", f"{schemas}/{LOCATION}"),
     ]

@@ -1,6 +1,7 @@
 """What the chart renders, and what it refuses; no cluster is needed."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from tests.chart.helm import (
     NAMESPACE,
     RELEASE,
     HelmError,
+    Rendering,
     helm,
     merged,
     nested,
@@ -99,23 +101,33 @@ def _company(name: str) -> dict[str, Any]:
 @pytest.mark.parametrize("name", VALUES)
 def test_every_documented_value_changes_what_is_rendered(home: Path, name: str) -> None:
     company = _company(name)
-    before = template(home, company)
+    before = _rendered_before(home, json.dumps(company))
     after = template(home, merged(company, nested(name.split("."), _other(VALUES[name]))))
     assert after.objects != before.objects
 
 
-@pytest.mark.parametrize("name", reference.settings_schema()["properties"])
-def test_every_setting_of_the_service_reaches_its_settings_file(home: Path, name: str) -> None:
-    field = service_settings.Settings.model_fields[name]
-    if field.default is None:
-        value: Any = {"random_seed": 7, "bundle_path": "x"}[name]
-    elif isinstance(field.default, dict):
-        value = dict.fromkeys(field.default or ["some-name"], 0.25)
-    else:
-        value = field.default
-    company = {"enable_bind": nested(("extender", "settings", "enable_bind"), value)}
-    rendered = template(home, company.get(name, nested(("extender", "settings", name), value))).settings()
-    assert rendered[name] == value
+@cache
+def _rendered_before(home: Path, values: str) -> Rendering:
+    return template(home, json.loads(values))
+
+
+def test_every_setting_of_the_service_reaches_its_settings_file(home: Path) -> None:
+    given: dict[str, Any] = {}
+    for name in reference.settings_schema()["properties"]:
+        default = service_settings.Settings.model_fields[name].default
+        if default is None:
+            given[name] = {
+                "random_seed": 7,
+                "prometheus_url": "http://prometheus.monitoring:9090",
+                "prometheus_ca_file": "/etc/prometheus/ca.crt",
+                "prometheus_token_file": "/var/run/secrets/prometheus/token",
+            }[name]
+        elif isinstance(default, dict):
+            given[name] = dict.fromkeys(default or ["some-name"], 0.25)
+        else:
+            given[name] = default
+    rendered = template(home, nested(("extender", "settings"), given)).settings()
+    assert {name: rendered[name] for name in given} == given
 
 
 @pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
