@@ -183,7 +183,7 @@ def _show(decision: dict[str, Any], console: Console) -> None:
     pod, demand = decision["pod"], decision["demand"]
     console.print(
         f"[bold]{pod['namespace']}/{pod['name']}[/bold] asks for {demand['cpu']:g} cores, {demand['memory']:g} GiB, "
-        f"urgency {demand['urgency']:g}; {decision['candidates']} nodes, {decision['rated_best']} rated best, by "
+        f"urgency {demand['urgency']:g}; {decision['candidates']} nodes, {decision['rated_best']} alike at the top, by "
         f"{decision['scorer']}" + (f" (fallback: {decision['fallback_reason']})" if decision["fallback_reason"] else "")
     )
     outcome = decision["outcome"]

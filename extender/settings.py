@@ -108,7 +108,7 @@ class Settings(BaseSettings):
         "0..1",
     )
     ledger_size: int = setting(10_000, "decisions remembered for `/v1/decisions`", "decisions", ge=1, le=1_000_000)
-    random_seed: int | None = setting(None, "seed of the draw among equally rated nodes; empty: from the system")
+    random_seed: int | None = setting(None, "seed of the draw among nodes of equal preference; empty: from the system")
 
     # what it knows of the cluster
     kubeconfig: Path | None = setting(

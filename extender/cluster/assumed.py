@@ -5,10 +5,12 @@ and the watch shows `spec.nodeName` some milliseconds later: long enough for a b
 outdated rows and to herd onto one node. So each answer assumes a placement at once:
 
 - After `/bind` the node is known.
-- After `/prioritize` it is not. kube-scheduler takes the highest sum of scores and draws at random among ties, so we
-  draw at random among the nodes we rated best. With one best node that is exact wherever no in-tree score outweighs us.
-  With k tied nodes it is the unbiased estimate of the expected share 1/k of each; spreading shares instead would change
-  k rows on every decision, and every changed row must be scored again for every class of pods.
+- After `/prioritize` it is where we rated one node above all others and no in-tree score outweighs that. So one node is
+  rated above all others: of those that would share the highest priority, the one of the highest preference keeps it (of
+  equals, one that is drawn), and the others get one less. If they all kept it, kube-scheduler would draw, not we:
+  measured with a burst of 100 equal pods on 20 equal nodes, at most 26 of our own draws hit its node, the watch took
+  0.1 to 0.2 s to correct the others, and nodes got 1 to 12 pods. With one node singled out each got 5.
+  The price is one level: an in-tree score decides between nodes that we rate alike only if it is worth more than that.
 
 An assumption ends when the watch shows where the pod really went, when the pod is deleted, when the same pod is scored
 again (the first attempt failed), or after a time limit (the attempt failed and nobody told us).

@@ -96,7 +96,7 @@ class Engine:
         limits: see `Limits`.
         urgency: how urgent pods are.
         ledger: remembers decisions.
-        generator: draws among equally rated nodes, for assumed placements.
+        generator: draws among nodes of equal preference.
         clock: seconds since the epoch.
         timer: monotonic seconds; the clock of `received`.
         on_scored: called after rows were scored, with those rows and the demand, from any thread; for metrics.
@@ -141,7 +141,7 @@ class Engine:
         return self._worker.stop()
 
     async def decide(self, pod: Pod, names: Sequence[str], received: float | None = None) -> Verdict:
-        """Rate every name for this pod, and assume that one of the best is chosen.
+        """Rate every name for this pod, one of them above all others, and assume that it is chosen.
 
         Args:
             pod: the pod to be placed.
@@ -321,16 +321,26 @@ class Engine:
         received: float,
         verb: str = "prioritize",
     ) -> Verdict:
-        """Turn preferences to priorities, assume a placement, record the decision."""
+        """Turn preferences to priorities, single one node out, assume the pod there, record the decision.
+
+        Where several nodes share the highest priority, the one of the highest preference keeps it and the others get
+        one less; why so, says `extender.cluster.assumed`.
+        """
         table = self.table
         rated = priorities(scores.preferences, self.temperature)
         neutral = self.limits.neutral_priority
-        highest = max(int(rated.max()) if len(rated) else 0, neutral if unknown else 0)
-        best = rows[rated == highest]
-        best_unknown = unknown if unknown and neutral == highest else []
+        highest = int(rated.max()) if len(rated) else neutral
+        alike = np.flatnonzero(rated == highest)
+        best_count = len(alike) + (len(unknown) if neutral == highest else 0)
         top = _leading(scores.preferences, TOP)
+        if len(rows):
+            first = self._first(scores.preferences)
+            rated[alike[alike != first]] -= 1
+            top = np.concatenate(([first], top[top != first]))[:TOP]
+            assumed = table.name_of(int(rows[first]))
+        else:
+            assumed = unknown[self._generator.randrange(len(unknown))] if unknown else None
         top_rows = table.state.take(rows[top]) if len(top) else None
-        assumed = self._drawn(best, best_unknown)
         if assumed is not None and pod.metadata.uid:
             table.assume(pod.metadata.uid, assumed, demand.cpu, demand.memory)
         self._numbers += 1
@@ -347,7 +357,7 @@ class Engine:
             demand=demand,
             candidates=len(rows) + len(unknown),
             unknown=len(unknown),
-            best_count=len(best) + len(best_unknown),
+            best_count=best_count,
             assumed=assumed,
             top=tuple(
                 RatedNode(table.name_of(int(rows[i])) or "", float(scores.preferences[i]), int(rated[i])) for i in top
@@ -358,13 +368,10 @@ class Engine:
         self.ledger.record(decision, rows, rated)
         return Verdict(rows, rated, unknown, decision)
 
-    def _drawn(self, best: Rows, unknown: Sequence[str]) -> str | None:
-        """One of the best nodes, each as likely; why so, says `extender.cluster.assumed`."""
-        count = len(best) + len(unknown)
-        if count == 0:
-            return None
-        drawn = self._generator.randrange(count)
-        return self.table.name_of(int(best[drawn])) if drawn < len(best) else unknown[drawn - len(best)]
+    def _first(self, preferences: Preferences) -> int:
+        """Position of the highest preference; of equals, any, each as likely."""
+        equals = np.flatnonzero(preferences == preferences.max())
+        return int(equals[self._generator.randrange(len(equals))])
 
 
 def checked(scorer: Scorer, rows: ClusterState, demand: PodDemand) -> Preferences:

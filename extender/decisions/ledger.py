@@ -68,8 +68,8 @@ class Decision:
         demand: what was asked for.
         candidates: nodes asked about, duplicates not counted.
         unknown: those of them that the table did not know.
-        best_count: nodes that got the highest priority.
-        assumed: node assumed to be chosen; None if none was.
+        best_count: nodes that would have shared the highest priority, had not one of them been singled out.
+        assumed: that one, assumed to be chosen; None if there was no node.
         top: the nodes rated best, best first, at most `TOP`.
         rows: the rows of `top`, as they were.
         latency_s: time from the request's arrival to the answer, seconds.

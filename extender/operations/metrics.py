@@ -129,7 +129,7 @@ class Metrics:
             self.unknown_nodes.inc(decision.unknown)
 
     def scored(self, rows: ClusterState, demand: PodDemand) -> None:
-        """Rows were given to the scorer (from any thread): count those whose features lie outside the range of training."""
+        """Rows were given to the scorer, from any thread: count features outside the range of training."""
         raw = observe_unclipped(rows, demand)
         self.scored_rows.inc(len(rows))
         outside = np.count_nonzero((raw < LOW) | (raw > HIGH), axis=0)

@@ -10,6 +10,7 @@ import pytest
 
 from extender.app import LoadedScorer, create_app
 from extender.cluster.embedded import EmbeddedSource
+from extender.operations import logs
 from extender.server import BackgroundService
 from extender.settings import Settings
 from tests.extender.service import Service
@@ -38,3 +39,9 @@ def run_service(bundle_path: Path) -> Iterator[Callable[..., Service]]:
     yield start
     for service in running:
         service.close()
+
+
+@pytest.fixture(autouse=True)
+def plain_logs() -> None:
+    """Log as the command does; unconfigured, structlog draws tracebacks with every local variable."""
+    logs.configure("info", "json")
