@@ -13,6 +13,7 @@ from typing import Any, Final, Self
 from urllib.parse import urlencode
 
 import msgspec
+import structlog
 import urllib3
 import yaml
 from kubernetes import client, config
@@ -32,6 +33,8 @@ LONGEST_LINE: Final = 16 * 1024 * 1024
 LONGEST_REASON: Final = 300
 """Characters of an error's text that are kept."""
 USER_AGENT: Final = "maddpg-extender"
+
+log = structlog.stdlib.get_logger(__name__)
 
 
 class ApiError(SourceError):
@@ -191,10 +194,15 @@ class ApiServer:
         )
 
     def _renew(self, refused: client.ApiClient) -> None:
-        """Read the credentials anew, unless another thread just did."""
+        """Read the credentials anew, unless another thread just did; where that fails, the old ones stay in use."""
         with self._lock:
             if self._client is refused:
-                self._client = self._connect()
+                try:
+                    self._client = self._connect()
+                except SourceError as error:
+                    # The file may be half written; the next refusal brings us here again.
+                    log.warning("credentials were refused and cannot be read anew", error=str(error))
+                    return
                 refused.close()  # type: ignore[no-untyped-call]
 
     def _connect(self) -> client.ApiClient:

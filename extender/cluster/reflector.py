@@ -194,8 +194,10 @@ class Reflector(Generic[T]):
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                if self._version is None or self._resync_due():
+                if self._version is None:
                     self._list()
+                elif self._resync_due():
+                    self._resync()
                 self._watch()
             except _MissedError as error:
                 self.tally.expired += 1
@@ -232,6 +234,16 @@ class Reflector(Generic[T]):
         if self.trouble is not None:
             log.info("watch recovered", resource=self._resource.name)
             self.trouble = None
+
+    def _resync(self) -> None:
+        """List though nothing is known to be wrong. A failure is no reason to give up a watch that works."""
+        try:
+            self._list()
+        except (ApiError, _MissedError) as error:
+            self.tally.failures += 1
+            # Sooner than a whole period, later than at once.
+            self._listed_at = self._clock() - 0.9 * self._timing.resync
+            log.warning("resync postponed", resource=self._resource.name, error=str(error))
 
     # ---- listing -------------------------------------------------------------------------------------------------
 

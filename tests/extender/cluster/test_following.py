@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from extender.cluster.changes import SpeedRules
+from extender.cluster.decoding import WatchedPod
+from extender.cluster.reflector import Timing
+from policy.errors import InvalidInputError
 from tests.extender.cluster.fake_api import NODES, PODS, Answer, FakeApi, status
 from tests.extender.cluster.following import Following, eventually, node, pod
 
@@ -291,6 +294,51 @@ def test_a_resync_repairs_what_no_watch_ever_told(api: FakeApi, follow: Follow) 
     api.delete(PODS, "p0", watched=False)
     following.wait(lambda table: table.node_of("p0") is None, "resync")
     assert tally(following, "pods", "failures") == 0
+
+
+def test_a_bug_in_a_receiver_does_not_end_the_watch(api: FakeApi, follow: Follow) -> None:
+    fill(api)
+    following = synced(follow)
+    changes = following.source._work.pod_changes  # type: ignore[union-attr]
+    proper, failing = changes.present, iter([ZeroDivisionError("a bug")])
+
+    def broken_once(received: WatchedPod) -> None:
+        if (error := next(failing, None)) is not None:
+            raise error
+        proper(received)
+
+    changes.present = broken_once  # type: ignore[method-assign]
+    api.put(PODS, "after", pod("after", on="n0"))
+    following.wait(lambda table: table.node_of("after") == "n0", "a new list")
+    assert tally(following, "pods", "lists") == 2
+
+
+def test_a_node_without_a_name_is_skipped(api: FakeApi, follow: Follow) -> None:
+    fill(api)
+    api.collections[NODES].objects["nameless"] = b'{"metadata":{"name":""}}'
+    following = synced(follow)
+    assert following.see(lambda table: table.node_count) == 3
+    assert tally(following, "nodes", "undecodable") == 1
+
+
+@pytest.mark.parametrize("timing", [{"page": 0}, {"watch": 0.5}, {"grace": 0.0}, {"resync": -1.0}])
+def test_a_timing_that_cannot_work_is_refused(timing: dict[str, float]) -> None:
+    (name,) = timing
+    with pytest.raises(InvalidInputError, match=f"Timing.{name} .*give at least"):
+        Timing(**timing)  # type: ignore[arg-type]
+
+
+def test_a_resync_that_fails_leaves_the_watch_at_work(api: FakeApi, follow: Follow) -> None:
+    fill(api)
+    following = synced(follow, resync=1.0)
+    lists = api.page
+    api.page = lambda path, query: (500, status(500, "InternalError", "no lists today"))  # type: ignore[method-assign]
+    eventually(lambda: tally(following, "pods", "failures"), "failed resync", 5.0)
+    api.put(PODS, "meanwhile", pod("meanwhile", on="n0"))
+    following.wait(lambda table: table.node_of("meanwhile") == "n0", "the watch goes on")
+    assert tally(following, "pods", "lists") == 1
+    api.page = lists  # type: ignore[method-assign]
+    eventually(lambda: tally(following, "pods", "lists") > 1, "a later resync", 5.0)
 
 
 # ---- a server that is away ---------------------------------------------------------------------------------------
