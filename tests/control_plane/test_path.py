@@ -150,7 +150,7 @@ def test_thousand_pods_are_bound_to_nodes_rated_best(cluster: ControlPlane, reco
     record(Result("on a node rated best, where no in-tree score differs", 100 * share, "%", at_least=95))
     record(Result("on a node rated best, where the pod prefers a zone", 100 * best[False] / (1000 - len(plain)), "%"))
     record(Result("on a lower node that in-tree scores do not explain", len(unexplained), "pods", at_most=0))
-    record(Result("mean number of nodes that share the best priority", sum(rated) / len(rated), "nodes"))
+    record(Result("mean number of nodes alike at the top", sum(rated) / len(rated), "nodes"))
     record(Result("pods created and bound, two busy cores", 1000 / elapsed, "1/s"))
     record(Result("answered by the fallback", late, "decisions"))
     assert share >= 0.95
@@ -204,33 +204,21 @@ def test_every_choice_follows_from_our_priority_and_the_scores_in_tree(cluster: 
         assert decision["outcome"]["priority"] == scored.extender[chosen], f"{name}: another priority was sent"
         ours = scored.extender
         assert len(ours) == decision["candidates"]
-        best = {where for where, priority in ours.items() if priority == max(ours.values())}
-        assert len(best) == decision["rated_best"]
-        assert {each["node"] for each in decision["top"] if each["priority"] == max(ours.values())} <= best
+        best = [where for where, priority in ours.items() if priority == max(ours.values())]
+        assert best == [decision["assumed"]] == [decision["top"][0]["node"]], f"{name}: not one node above all others"
         assert decision["outcome"]["among_best"] == (chosen in best)
         if chosen not in best:
             outweighed += 1
             in_tree = {where: total - POINTS_A_LEVEL * ours[where] for where, total in scored.total.items()}
-            rival = max(best, key=lambda where: in_tree[where])
-            assert in_tree[chosen] - in_tree[rival] >= POINTS_A_LEVEL * (ours[rival] - ours[chosen])
+            assert in_tree[chosen] - in_tree[best[0]] >= POINTS_A_LEVEL * (ours[best[0]] - ours[chosen])
     record(Result("kube-scheduler 1.35.4, whole Node objects: bound", len(bound), "pods", at_least=200))
     record(Result("on a node rated best, half of the pods prefer a zone", 100 - outweighed / 2, "%"))
     record(Result("lower choices that the final scores in its log explain", outweighed, "of as many"))
 
 
 @pytest.mark.timeout(90, func_only=True)
-@pytest.mark.parametrize(
-    ("scorer", "limit"),
-    [
-        # one more pod is one level less, so a scorer that spreads must come out almost even
-        ("kube-default", 1.6),
-        # below the use from which pods slow each other a policy may find such nodes alike: kube-scheduler then draws,
-        # and a fair draw exceeds three times the mean once in a thousand runs
-        ("policy", 3.0),
-    ],
-    ids=["scorer that spreads", "shipped policy"],
-)
-def test_burst_of_equal_pods_does_not_herd(cluster: ControlPlane, record: Record, scorer: str, limit: float) -> None:
+@pytest.mark.parametrize("scorer", ["policy", "kube-default"])
+def test_burst_of_equal_pods_does_not_herd(cluster: ControlPlane, record: Record, scorer: str) -> None:
     nodes = [node(f"node-{number}", cpu="16", memory="64Gi") for number in range(20)]
     pods = [pod(f"pod-{number}", cpu="800m", memory="3Gi", scheduler=PROFILE) for number in range(100)]
     create_nodes(cluster.api, nodes)
@@ -244,9 +232,9 @@ def test_burst_of_equal_pods_does_not_herd(cluster: ControlPlane, record: Record
     per_node = Counter(bind.node for bind in bound.values())
     most, fewest = max(per_node.values()), min(per_node[name] for name in _names(nodes))
     mean = len(pods) / len(nodes)
-    record(Result(f"100 equal pods at once on 20 equal nodes, {scorer}: most on one", most, "pods", limit * mean))
+    record(Result(f"100 equal pods at once on 20 equal nodes, {scorer}: most on one", most, "pods", at_most=1.4 * mean))
     record(Result(f"100 equal pods at once on 20 equal nodes, {scorer}: fewest on one", fewest, "pods"))
-    assert most <= limit * mean
+    assert most <= 1.4 * mean, "one more pod is worth less than a level: drawing would give 10 to 12"
 
 
 @pytest.mark.timeout(90, func_only=True)
