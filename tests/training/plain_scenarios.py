@@ -39,7 +39,7 @@ def plain(
         version=1,
         description="for tests",
         nodes=nodes,
-        load=(0.4, 0.4),
+        load=(4.0, 4.0),  # a pod every 3 s for each node
         episode_arrivals=100,
         warmup_arrivals=0,
         node_classes=(node,),

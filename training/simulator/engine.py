@@ -234,7 +234,7 @@ class Simulator:
         else:
             queue.bind(world, self._rows[placed], chosen[placed])
             queue.wait(world, self._rows[~placed])
-        passage = self._proceed(queue.retry(world))
+        passage = self._proceed(queue.retry(world, np.flatnonzero(world.queued)))
         return StepResult(
             node_reward=node_reward(self.scenario.reward, passage),
             violations=passage.violations,

@@ -45,13 +45,20 @@ def feasible(world: World, cpu: FloatArray, memory: FloatArray) -> NDArray[np.bo
 
 
 def arrive(world: World, rows: NDArray[np.intp]) -> None:
-    """The next pod of these clusters arrives, and is what they decide on."""
+    """The next pod of these clusters arrives. It is what they decide on, unless an older pod in the queue fits now."""
     numbers = world.upcoming[rows]
-    world.current[rows] = world.pods.enqueue(rows, numbers, world.table, FIRST_BACKOFF)
+    slots = world.pods.enqueue(rows, numbers, world.table, FIRST_BACKOFF)
+    world.current[rows] = slots
     world.upcoming[rows] += 1
     world.queued[rows] += 1
     world.accounts.arrived[rows] += 1
     world.accounts.measured[rows] += world.is_measured(numbers)
+    crowded = world.queued[rows] > 1
+    older = retry(world, rows[crowded])
+    if len(older):
+        newest = np.zeros(world.clusters, dtype=np.int64)
+        newest[rows] = slots
+        world.pods.retry_at[older, newest[older]] = world.now[older]
 
 
 def bind(world: World, rows: NDArray[np.intp], node: NDArray[np.int64]) -> None:
@@ -88,14 +95,14 @@ def wait(world: World, rows: NDArray[np.intp]) -> None:
     world.accounts.retries[rows] += 1
 
 
-def retry(world: World) -> NDArray[np.intp]:
-    """Make a queued pod that fits somewhere now the current one; returns the rows of clusters that have such a pod.
+def retry(world: World, rows: NDArray[np.intp]) -> NDArray[np.intp]:
+    """Of these clusters, make a queued pod that fits somewhere now the current one; returns the rows that have one.
 
-    kube-scheduler requeues an unschedulable pod when an event makes room for it (QueueingHints of NodeResourcesFit),
-    but not before its back-off is over. Assumption: its attempt comes with the first decision after both.
+    kube-scheduler requeues an unschedulable pod when an event makes room for it (QueueingHints of NodeResourcesFit), but
+    not before its back-off is over. Assumption: its attempt comes with the first decision after both. Whoever may be
+    tried first goes first.
     """
     pods = world.pods
-    rows = np.flatnonzero(world.queued)
     if not len(rows):
         return rows
     ready = pods.retry_at[rows] <= world.now[rows][:, None]
