@@ -196,7 +196,7 @@ class Scenario:
         )
         _require(bool(self.node_classes), "node_classes", self.node_classes, "at least one class")
         _require(bool(self.pod_classes), "pod_classes", self.pod_classes, "at least one class")
-        _require(0.0 <= self.arrivals.wave < 1.0, "arrivals.wave", self.arrivals.wave, "a number in [0, 1)")
+        self._check_processes()
         low, high = self.measurement.scrape_interval
         _require(0.0 < low <= high, "measurement.scrape_interval", (low, high), "[low, high] with 0 < low <= high")
         for node in self.node_classes:
@@ -212,6 +212,39 @@ class Scenario:
             )
             sound = 0 < pod.cpu[0] <= pod.cpu[1] and 0 < pod.memory[0] <= pod.memory[1] and pod.duration > 0
             _require(sound and pod.lifetime >= 1.0, f"pod_classes.{pod.name}", pod, "positive sizes, lifetime >= 1")
+
+    def _check_processes(self) -> None:
+        """Refuse rates, times and weights that mean nothing."""
+        _require(0.0 <= self.arrivals.wave < 1.0, "arrivals.wave", self.arrivals.wave, "a number in [0, 1)")
+        low, high = self.arrivals.duration_range
+        _require(0.0 < low <= high, "arrivals.duration_range", (low, high), "[low, high] with 0 < low <= high")
+        share = self.measurement.estimated_pressure_share
+        _require(0.0 <= share <= 1.0, "measurement.estimated_pressure_share", share, "a number in [0, 1]")
+        positive = {
+            "arrivals": ("day", "burst_rate", "burst_time", "calm_time", "longest_gap", "duration_scale"),
+            "hidden": ("decay_time", "workload_time", "node_return_time"),
+        }
+        not_negative = {
+            "hidden": (
+                "decay_spread",
+                "workload_spread",
+                "cpu_use_sigma",
+                "memory_use_sigma",
+                "interference_sigma",
+                "node_loss_time",
+                "eviction_delay",
+            ),
+            "measurement": ("use_noise", "pressure_noise"),
+            "reward": ("lateness_weight", "violation_weight", "balance_weight"),
+        }
+        for section, names in positive.items():
+            for name in names:
+                value = getattr(getattr(self, section), name)
+                _require(value > 0.0, f"{section}.{name}", value, "a positive number")
+        for section, names in not_negative.items():
+            for name in names:
+                value = getattr(getattr(self, section), name)
+                _require(value >= 0.0, f"{section}.{name}", value, "a number that is not negative")
 
     def resized(self, nodes: int) -> Scenario:
         """The scenario with another number of nodes, over the same time.
