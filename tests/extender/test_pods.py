@@ -1,0 +1,117 @@
+"""What a pod asks for is summed as kube-scheduler sums it, and its urgency comes from the right place."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import msgspec
+import pytest
+
+from extender.errors import UrgencyError
+from extender.pods import URGENCY_ANNOTATION, Pod, UrgencyRules, pod_demand, pod_requests, pod_urgency
+from policy.errors import InvalidQuantityError
+
+RULES = UrgencyRules({"critical": 1.0}, {"Guaranteed": 0.8, "Burstable": 0.5, "BestEffort": 0.0})
+
+
+def parsed(spec: dict[str, Any], **status: Any) -> Pod:
+    return msgspec.json.decode(json.dumps({"metadata": {"uid": "u"}, "spec": spec, "status": status}), type=Pod)
+
+
+def ask(cpu: str | float | None = None, memory: str | None = None, **more: Any) -> dict[str, Any]:
+    return {"resources": {"requests": {"cpu": cpu, "memory": memory, "nvidia.com/gpu": "1"}}, **more}
+
+
+@pytest.mark.parametrize(
+    ("spec", "cpu", "memory"),
+    [
+        pytest.param({"containers": [ask("100m", "1Gi"), ask("0.4", "512Mi")]}, 0.5, 1.5, id="containers_add_up"),
+        pytest.param({"containers": [{"name": "c"}]}, 0, 0, id="no_requests"),
+        pytest.param({"containers": [{"resources": {"limits": {"cpu": "1"}}}]}, 0, 0, id="limits_do_not_count"),
+        pytest.param({}, 0, 0, id="no_containers"),
+        pytest.param({"containers": [ask(2)]}, 2, 0, id="bare_numbers_count"),
+        pytest.param(
+            {"initContainers": [ask("2"), ask("3")], "containers": [ask("1"), ask("1")]}, 3, 0, id="largest_init"
+        ),
+        pytest.param({"initContainers": [ask("1")], "containers": [ask("2")]}, 2, 0, id="containers_exceed_init"),
+        pytest.param(
+            {"initContainers": [ask("1", restartPolicy="Always")], "containers": [ask("2")]}, 3, 0, id="sidecar_adds"
+        ),
+        pytest.param(
+            {"initContainers": [ask("1", restartPolicy="Always"), ask("5")], "containers": [ask("2")]},
+            6,
+            0,
+            id="init_after_sidecar_runs_beside_it",
+        ),
+        pytest.param(
+            {"initContainers": [ask("5"), ask("1", restartPolicy="Always")], "containers": [ask("2")]},
+            5,
+            0,
+            id="init_before_sidecar_runs_alone",
+        ),
+        pytest.param(
+            {"containers": [ask("1", "1Gi")], "overhead": {"cpu": "250m", "memory": "1Gi"}}, 1.25, 2, id="overhead"
+        ),
+        pytest.param(
+            {"containers": [ask("1", "1Gi")], "resources": {"requests": {"cpu": "4"}}}, 4, 1, id="pod_level_replaces"
+        ),
+        pytest.param(
+            {"containers": [ask("1")], "resources": {"requests": {"cpu": "4"}}, "overhead": {"cpu": "1"}},
+            5,
+            0,
+            id="overhead_on_top_of_pod_level",
+        ),
+    ],
+)
+def test_requests_of_a_pod(spec: dict[str, Any], cpu: float, memory: float) -> None:
+    assert pod_requests(parsed(spec)) == (cpu, memory)
+
+
+@pytest.mark.parametrize(
+    ("spec", "path"),
+    [
+        ({"containers": [ask("1"), ask("x")]}, r"Pod.spec.containers\[1\].resources.requests.cpu"),
+        ({"initContainers": [ask("1", "y")]}, r"Pod.spec.initContainers\[0\].resources.requests.memory"),
+        ({"overhead": {"cpu": "z"}}, r"Pod.spec.overhead.cpu"),
+        ({"resources": {"requests": {"cpu": "-1"}}}, r"Pod.spec.resources.requests.cpu.*negative"),
+    ],
+    ids=["container", "init", "overhead", "negative"],
+)
+def test_a_broken_quantity_is_named_by_its_path(spec: dict[str, Any], path: str) -> None:
+    with pytest.raises(InvalidQuantityError, match=path):
+        pod_requests(parsed(spec))
+
+
+def with_annotation(value: str | None, **spec: Any) -> Pod:
+    pod = {
+        "metadata": {"annotations": {"other": "x"} | ({} if value is None else {URGENCY_ANNOTATION: value})},
+        "spec": {"containers": [ask("1")], **spec},
+        "status": {"qosClass": "Guaranteed"},
+    }
+    return msgspec.json.decode(json.dumps(pod), type=Pod)
+
+
+@pytest.mark.parametrize(
+    ("pod", "urgency"),
+    [
+        pytest.param(with_annotation("0.25", priorityClassName="critical"), 0.25, id="annotation_first"),
+        pytest.param(with_annotation(None, priorityClassName="critical"), 1.0, id="then_priority_class"),
+        pytest.param(with_annotation(None, priorityClassName="unlisted"), 0.8, id="then_qos_class"),
+        pytest.param(parsed({"containers": [ask("1")]}), 0.5, id="asks_without_status"),
+        pytest.param(parsed({"containers": [{}]}), 0.0, id="asks_nothing_without_status"),
+    ],
+)
+def test_urgency_of_a_pod(pod: Pod, urgency: float) -> None:
+    assert pod_urgency(pod, RULES) == urgency
+    assert pod_demand(pod, RULES)[1] is None
+
+
+@pytest.mark.parametrize("text", ["high", "", "nan", "1.1", "-0.1", "inf"])
+def test_a_broken_annotation_is_ignored_with_a_warning(text: str) -> None:
+    with pytest.raises(UrgencyError, match=URGENCY_ANNOTATION):
+        pod_urgency(with_annotation(text), RULES)
+    demand, warning = pod_demand(with_annotation(text), RULES)
+    assert demand.urgency == 0.8
+    assert warning is not None
+    assert URGENCY_ANNOTATION in warning

@@ -1,0 +1,116 @@
+"""Settings come from file, environment and flags, and nothing unknown or unfit gets in."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from extender.cli import parse_flags
+from extender.errors import SettingsError
+from extender.settings import Settings, describe, load
+
+SOURCES = Path(__file__).parents[2] / "extender"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "text"),
+    [
+        ("yaml", "deadline_ms: 20\nurgency_by_priority_class: {critical: 1.0}\n"),
+        ("toml", "deadline_ms = 20\n[urgency_by_priority_class]\ncritical = 1.0\n"),
+    ],
+)
+def test_a_file_a_variable_and_a_flag_win_in_that_order(tmp_path: Path, suffix: str, text: str) -> None:
+    file = tmp_path / f"settings.{suffix}"
+    file.write_text(text)
+    assert load(file).deadline_ms == 20
+    assert load(file).urgency_by_priority_class == {"critical": 1.0}
+    assert load(file, {"MADDPG_DEADLINE_MS": "30"}).deadline_ms == 30
+    assert load(file, {"MADDPG_DEADLINE_MS": "30"}, {"deadline_ms": "40"}).deadline_ms == 40
+    assert load().deadline_ms == 50
+
+
+def test_the_environment_counts_only_where_it_is_passed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("MADDPG_DEADLINE_MS", "7")
+    assert Settings().deadline_ms == 50
+
+
+def test_tables_and_empty_values_are_read_from_text() -> None:
+    found = load(environment={"MADDPG_OPERATIONS_PORT": "9", "MADDPG_NODE_SPEED_BY_INSTANCE_TYPE": '{"m7": 1.5}'})
+    assert (found.operations_port, found.node_speed_by_instance_type) == (9, {"m7": 1.5})
+    assert load(environment={"MADDPG_OPERATIONS_PORT": ""}).operations_port is None
+
+
+@pytest.mark.parametrize(
+    ("flags", "complaint"),
+    [
+        ({"dead_line": "1"}, r"flag --dead-line is no setting; known: .*deadline_ms"),
+        ({"deadline_ms": "soon"}, r"deadline_ms \(flag\).*'soon'"),
+        ({"deadline_ms": "0"}, r"deadline_ms \(flag\).*greater than 0"),
+        ({"scorer": "oracle"}, r"scorer.*'oracle' is unknown; choose one of"),
+        ({"fallback": "policy"}, r"fallback.*unknown"),
+        ({"keep_alive_s": "60"}, r"keep_alive_s.*greater than 90"),
+        ({"urgency_by_qos": "fast"}, r"--urgency-by-qos: give a JSON table"),
+        ({"urgency_by_qos": '{"Guaranteed": 1}'}, r"urgency_by_qos.*exactly the classes"),
+        ({"urgency_by_priority_class": '{"a": 2}'}, r"urgency_by_priority_class.a"),
+        ({"usage_interval_s": "200"}, r"usage_time_limit_s must be at least twice"),
+        ({"unknown_node_priority": "11"}, r"unknown_node_priority"),
+        ({"port": "70000"}, r"port"),
+    ],
+)
+def test_a_setting_that_does_not_fit_is_refused_by_name(flags: dict[str, str], complaint: str) -> None:
+    with pytest.raises(SettingsError, match=complaint):
+        load(flags=flags)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("a.yaml", "deadline: 3", r"deadline \(file .*a.yaml\) is no setting"),
+        ("a.yaml", "- 1", "give a table of settings"),
+        ("a.yaml", "a: [", "does not parse"),
+        ("a.toml", "a =", "does not parse"),
+        ("a.ini", "a", "must end in"),
+        ("missing/a.yaml", None, "cannot read"),
+    ],
+)
+def test_a_file_that_does_not_read_is_refused(tmp_path: Path, name: str, text: str | None, complaint: str) -> None:
+    if text is not None:
+        (tmp_path / name).write_text(text)
+    with pytest.raises(SettingsError, match=complaint):
+        load(tmp_path / name)
+
+
+def test_an_unknown_variable_is_refused_but_service_links_of_kubernetes_are_not() -> None:
+    with pytest.raises(SettingsError, match="MADDPG_DEADLINE is no setting"):
+        load(environment={"MADDPG_DEADLINE": "1"})
+    links = {
+        "MADDPG_SCHEDULER_SERVICE_HOST": "10.0.0.1",
+        "MADDPG_SCHEDULER_SERVICE_PORT_HTTP": "80",
+        "MADDPG_SCHEDULER_PORT": "tcp://10.0.0.1:80",
+        "MADDPG_SCHEDULER_PORT_80_TCP_ADDR": "10.0.0.1",
+        "MADDPG_PORT": "tcp://10.0.0.1:80",
+    }
+    assert load(environment=links).port == Settings().port
+
+
+def test_settings_do_not_change() -> None:
+    with pytest.raises(ValidationError):
+        Settings().port = 1  # type: ignore[misc]
+
+
+def test_flags_are_split_with_and_without_an_equals_sign() -> None:
+    assert parse_flags(["--deadline-ms", "2", "--port=3"]) == {"deadline_ms": "2", "port": "3"}
+    for broken in (["deadline"], ["--deadline-ms"]):
+        with pytest.raises(SettingsError):
+            parse_flags(broken)
+
+
+def test_every_setting_is_read_somewhere() -> None:
+    code = "\n".join(file.read_text() for file in SOURCES.rglob("*.py") if file.name != "settings.py")
+    read = set(re.findall(r"settings\.(\w+)", code)) | {
+        f"enable_{verb}" for verb in ("filter", "prioritize", "preempt", "bind")
+    }
+    assert {name for name, *_ in describe()} - read == set()
