@@ -175,7 +175,7 @@ class KubernetesSource:
         }
 
     def counts(self) -> Mapping[tuple[str, str], int]:
-        """What happened since `start`, by input (nodes, pods, usage) and event, for metrics."""
+        """What happened since `start`, by input (nodes, pods, usage, and the table they end in) and event."""
         work = self._work
         if work is None:
             return {}
@@ -187,6 +187,7 @@ class KubernetesSource:
         if work.poller is not None:
             counted["usage", "failures"] = work.poller.failures
             counted["usage", "ignored"] = work.poller.ignored
+        counted["table", "refused"] = work.handover.refused
         return counted
 
     async def bind(self, binding: Binding) -> None:
