@@ -23,7 +23,7 @@ def _shown(pytestconfig: pytest.Config) -> AbstractContextManager[object]:
     return capture.global_and_fixture_disabled() if capture else nullcontext()
 
 
-def _skip_or_raise(error: Exception) -> NoReturn:
+def skip_or_raise(error: Exception) -> NoReturn:
     """Where the run is to prove everything, nothing is left out."""
     if os.environ.get("CI", "").lower() in {"1", "true", "yes"}:
         raise error
@@ -37,7 +37,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, pytestconfig: pytest.Config) 
         with _shown(pytestconfig):
             helm_binary()
     except BuildError as error:
-        _skip_or_raise(error)
+        skip_or_raise(error)
     return tmp_path_factory.mktemp("helm")
 
 
@@ -53,7 +53,7 @@ def control_plane(
         running = plane.running()
         running.__enter__()
     except (BuildError, StartError) as error:
-        _skip_or_raise(error)
+        skip_or_raise(error)
     try:
         yield plane
     finally:

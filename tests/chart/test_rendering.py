@@ -60,6 +60,8 @@ OTHER: dict[str, Any] = {
     "extender.settings": {"deadline_ms": 17},
     "extender.bundle.subPath": "some/folder",
     "extender.extraEnv": [{"name": "OMP_NUM_THREADS", "value": "1"}],
+    "extender.extraVolumes": [{"name": "ca", "secret": {"secretName": "ca"}}],
+    "extender.extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca"}],
     "extender.autoscaling.minReplicas": 4,
     "scheduler.image.tag": "v1.36.0",
     "scheduler.image.digest": "sha256:" + "0" * 64,
@@ -72,6 +74,7 @@ OTHER: dict[str, Any] = {
     "networkPolicy.callers": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
     "networkPolicy.observers": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
     "networkPolicy.apiServerPorts": [8443],
+    "networkPolicy.extraEgress": [{"ports": [{"port": 9090}]}],
     "monitoring.serviceMonitor.interval": "1m",
 }
 
@@ -111,17 +114,20 @@ def _rendered_before(home: Path, values: str) -> Rendering:
     return template(home, json.loads(values))
 
 
+OPTIONAL_SETTINGS = {
+    "random_seed": 7,
+    "prometheus_url": "https://prometheus.monitoring:9090",
+    "prometheus_ca_file": "/etc/ca/ca.crt",
+    "prometheus_token_file": "/var/run/secrets/kubernetes.io/serviceaccount/token",
+}
+
+
 def test_every_setting_of_the_service_reaches_its_settings_file(home: Path) -> None:
     given: dict[str, Any] = {}
     for name in reference.settings_schema()["properties"]:
         default = service_settings.Settings.model_fields[name].default
         if default is None:
-            given[name] = {
-                "random_seed": 7,
-                "prometheus_url": "http://prometheus.monitoring:9090",
-                "prometheus_ca_file": "/etc/prometheus/ca.crt",
-                "prometheus_token_file": "/var/run/secrets/prometheus/token",
-            }[name]
+            given[name] = OPTIONAL_SETTINGS[name]
         elif isinstance(default, dict):
             given[name] = dict.fromkeys(default or ["some-name"], 0.25)
         else:
@@ -189,6 +195,7 @@ DISAGREEING = [
     ("extender.bundle.subPath", nested(("extender", "bundle", "subPath"), "a")),
     ("scheduler.leaderElection.renewDeadline", nested(("scheduler", "leaderElection", "renewDeadline"), "15s")),
     ("scheduler.leaderElection.retryPeriod", nested(("scheduler", "leaderElection", "retryPeriod"), "9s")),
+    ("extender.settings.prometheus_url", nested(("extender", "settings", "usage_source"), "prometheus")),
     ("extender.settings.deadline_ms", nested(("extender", "settings", "deadline_ms"), 1000)),
     ("extender.settings.deadline_ms", nested(("scheduler", "extender", "httpTimeout"), "40ms")),
 ]
@@ -271,7 +278,7 @@ def test_scheduler_calls_the_extender_where_it_listens(home: Path, values: dict[
 def test_objects_find_each_other(home: Path, values: Path) -> None:
     """Selectors select pods of the chart, mounted ConfigMaps and used ServiceAccounts exist, and names stay apart."""
     rendered = template(home, files=[values])
-    given = yaml.safe_load(values.read_text()) or {}
+    theirs = {"policy", "prometheus-ca"}  # ConfigMaps that the values say the user has made
     pods = [each["spec"]["template"] for each in rendered.all("Deployment")]
     for kind in ("Service", "PodDisruptionBudget", "NetworkPolicy"):
         for each in rendered.all(kind):
@@ -283,7 +290,7 @@ def test_objects_find_each_other(home: Path, values: Path) -> None:
     accounts = {each["metadata"]["name"] for each in rendered.all("ServiceAccount")}
     for pod in pods:
         mounted = {volume["configMap"]["name"] for volume in pod["spec"]["volumes"] if "configMap" in volume}
-        assert mounted - {given.get("extender", {}).get("bundle", {}).get("configMap")} <= maps
+        assert mounted - theirs <= maps
         assert pod["spec"]["serviceAccountName"] in accounts | {"existing", "existing-scheduler"}
         volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
         used = {mount["name"] for each in pod["spec"]["containers"] for mount in each["volumeMounts"]}

@@ -147,6 +147,9 @@ volumeMounts:
     subPath: {{ . }}
     {{- end }}
   {{- end }}
+  {{- with $extender.extraVolumeMounts }}
+  {{- toYaml . | nindent 2 }}
+  {{- end }}
 {{- end -}}
 
 {{- define "maddpg.extenderVolumes" -}}
@@ -165,6 +168,9 @@ volumeMounts:
   persistentVolumeClaim:
     claimName: {{ .Values.extender.bundle.persistentVolumeClaim }}
     readOnly: true
+{{- end }}
+{{- with .Values.extender.extraVolumes }}
+{{ toYaml . }}
 {{- end }}
 {{- end -}}
 

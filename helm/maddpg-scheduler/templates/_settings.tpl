@@ -99,6 +99,9 @@ extenders:
 {{- if le (trimSuffix "s" $lease.renewDeadline | float64) (mulf 1.2 (trimSuffix "s" $lease.retryPeriod | float64)) -}}
 {{- fail "scheduler.leaderElection.retryPeriod: times 1.2 must be less than renewDeadline" -}}
 {{- end -}}
+{{- if and (eq (default "" $extender.settings.usage_source) "prometheus") (not $extender.settings.prometheus_url) -}}
+{{- fail "extender.settings.prometheus_url: needed where usage_source is prometheus" -}}
+{{- end -}}
 {{- $deadline := float64 (default 50 $extender.settings.deadline_ms) -}}
 {{- if ge $deadline (include "maddpg.milliseconds" $scheduler.extender.httpTimeout | float64) -}}
 {{- fail "extender.settings.deadline_ms: must be less than scheduler.extender.httpTimeout, or kube-scheduler gives up before the fallback answers" -}}

@@ -1,0 +1,113 @@
+"""Upgrade, rollback, the loss of a leader, and removal: nothing is left behind and no pod is lost."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.chart.audit import AuditedControlPlane
+from tests.chart.helm import CHART, NAMESPACE, RELEASE
+from tests.chart.installation import LEASES, SIDECAR, Installation, installed
+from tests.control_plane import access
+from tests.control_plane.scheduler import PROFILE
+from tests.control_plane.workload import Binds, create, pending_reason, pod
+
+
+@pytest.fixture
+def installation(control_plane: AuditedControlPlane, nodes: None, home: Path, tmp_path: Path) -> Iterator[Installation]:
+    """The chart as it is by default, but for quick leases."""
+    with installed(control_plane, home, tmp_path, SIDECAR) as made:
+        yield made
+
+
+def _upgrade(installation: Installation, *sets: str) -> None:
+    given = [part for each in sets for part in ("--set", each)]
+    installation.helm("upgrade", RELEASE, str(CHART), "--reuse-values", "--wait", "--timeout", "60s", *given)
+
+
+def test_upgrade_and_rollback_change_the_configuration_and_back(installation: Installation) -> None:
+    before = installation.own_objects()
+    assert installation.deployed.file(RELEASE, "config.yaml")["extenders"][0]["weight"] == 10
+    pods = _pods(installation)
+
+    _upgrade(installation, "scheduler.extender.weight=3", "extender.settings.deadline_ms=20")
+    assert installation.deployed.file(RELEASE, "config.yaml")["extenders"][0]["weight"] == 3
+    assert installation.deployed.file(f"{RELEASE}-extender", "settings.yaml")["deadline_ms"] == 20
+    assert not _pods(installation) & pods, "every pod was replaced"
+
+    installation.helm("rollback", RELEASE, "1", "--wait", "--timeout", "60s")
+    assert installation.deployed.file(RELEASE, "config.yaml")["extenders"][0]["weight"] == 10
+    assert "deadline_ms" not in installation.deployed.file(f"{RELEASE}-extender", "settings.yaml")
+    assert _lasting(installation.own_objects()) == _lasting(before)
+
+
+def _pods(installation: Installation) -> set[str]:
+    listed = access.request(installation.api, "GET", f"/api/v1/namespaces/{NAMESPACE}/pods")["items"]
+    return {each["metadata"]["uid"] for each in listed if not each["metadata"].get("deletionTimestamp")}
+
+
+def _lasting(objects: set[str]) -> set[str]:
+    """Without pods and ReplicaSets, whose names change with each version."""
+    return {each for each in objects if not each.startswith(("pods/", "replicasets/"))}
+
+
+def test_upgrade_to_a_service_and_back_leaves_no_object_of_the_other_mode(installation: Installation) -> None:
+    before = _lasting(installation.own_objects())
+    _upgrade(installation, "extender.mode=service")
+    assert f"deployments/{RELEASE}-extender" in installation.own_objects()
+    _upgrade(installation, "extender.mode=sidecar")
+    assert _lasting(installation.own_objects()) == before
+
+
+def test_bad_upgrade_is_refused_and_changes_nothing(installation: Installation) -> None:
+    before = installation.own_objects()
+    with pytest.raises(Exception, match=r"at '/extender/settings': additional properties 'deadlin_ms' not allowed"):
+        _upgrade(installation, "extender.settings.deadlin_ms=20")
+    assert installation.own_objects() == before
+
+
+def test_removal_leaves_nothing_but_the_lease_and_running_pods_alone(installation: Installation) -> None:
+    account = installation.scheduler_account
+    with installation.deployed.extender(account) as extender:
+        with installation.deployed.scheduler(account, extender.url), Binds(installation.api) as binds:
+            create(installation.api, [pod("placed", scheduler=PROFILE)])
+            binds.wait(["placed"])
+        installation.helm("uninstall", RELEASE, "--wait", "--timeout", "60s")
+
+    assert installation.own_objects() == set()
+    leases = access.request(installation.api, "GET", LEASES)["items"]
+    assert [each["metadata"]["name"] for each in leases] == [RELEASE], "kube-scheduler made it; it holds nothing up"
+    with Binds(installation.api) as binds:
+        create(installation.api, [pod("waits", scheduler=PROFILE), pod("usual")])
+        assert binds.wait(["usual"]), "the cluster's own scheduler goes on"
+        assert "waits" not in binds.bound
+    placed = access.request(installation.api, "GET", "/api/v1/namespaces/default/pods/placed")
+    assert placed["status"]["phase"] == "Running"
+    assert pending_reason(installation.api, "waits") == "no kube-scheduler has looked at it"
+    # what docs/upgrade.md says of such a pod: made again without the profile, it runs
+    with Binds(installation.api) as binds:
+        create(installation.api, [pod("again")])
+        binds.wait(["again"])
+
+
+def test_second_replica_takes_over_when_the_leaders_pod_dies(installation: Installation) -> None:
+    """In mode sidecar a pod is a kube-scheduler and its extender: both are killed at once, as with their node."""
+    account, deployed = installation.scheduler_account, installation.deployed
+    names = [f"under-way-{number}" for number in range(60)]
+    with (
+        deployed.extender(account) as first,
+        deployed.scheduler(account, first.url) as leader,
+        deployed.extender(account) as second,
+        deployed.scheduler(account, second.url) as other,
+        Binds(installation.api) as binds,
+    ):
+        create(installation.api, [pod(name, scheduler=PROFILE, cpu="10m") for name in names[:20]])
+        binds.wait(names[:20])
+        assert second.get("/v1/decisions?limit=1")[1]["counts"]["decisions"] == 0, "only the leader asks"
+        leader.kill()
+        first.process.kill()
+        create(installation.api, [pod(name, scheduler=PROFILE, cpu="10m") for name in names[20:]])
+        bound = binds.wait(names, 30.0)
+        assert other.running
+        assert second.get("/v1/decisions?limit=1")[1]["counts"]["decisions"] == 40
+    assert len(bound) == len(names)
