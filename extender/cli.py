@@ -1,4 +1,4 @@
-"""Command line: `maddpg-extender serve | check-config | settings | explain`. Refuses to hold logic of its own."""
+"""Command line: `maddpg-extender serve | check-config | reference | explain`. Refuses to hold logic of its own."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ FAILED: Final = 1
 """Exit code of everything else that fails."""
 
 FLAGS: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
-FLAGS_HELP: Final = "Every setting is a flag too: --deadline-ms 20. `maddpg-extender settings` lists them."
+FLAGS_HELP: Final = "Every setting is a flag too: --deadline-ms 20. `maddpg-extender reference` lists them."
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="settings file, YAML or TOML")]
@@ -87,12 +87,12 @@ def check_config(context: typer.Context, config: ConfigFile = None) -> None:
     typer.echo(f"scorer {loaded.scorer.name}, temperature {loaded.temperature}: accepted", err=True)
 
 
-@app.command("settings")
-def list_settings() -> None:
-    """Print every setting as a Markdown table: name, default, unit, meaning."""
-    typer.echo("| setting | default | unit | meaning |\n|---|---|---|---|")
-    for name, default, unit, meaning in configuration.describe():
-        typer.echo(f"| `{name}` | `{default}` | {unit} | {meaning} |")
+@app.command()
+def reference() -> None:
+    """Print every setting and every metric as Markdown tables."""
+    from extender.reference import metrics_table, settings_table
+
+    typer.echo(f"{settings_table()}\n\n{metrics_table()}")
 
 
 @app.command()
@@ -189,23 +189,20 @@ def _show(decision: dict[str, Any], console: Console) -> None:
     outcome = decision["outcome"]
     if outcome and outcome["node"]:
         console.print(f"bound to {outcome['node']}, priority {outcome['priority']}")
-    for title in ("features", "contributions", "criteria"):
-        shown = [node for node in decision["nodes"] if node[title]]
-        if not shown:
+    nodes = decision["nodes"]
+    table = Table("", *(node["node"] for node in nodes))
+    table.add_row("priority", *(str(node["priority"]) for node in nodes))
+    table.add_row("preference", *(f"{node['preference']:.3f}" for node in nodes))
+    for title in ("contributions", "criteria", "features"):
+        if not nodes or nodes[0][title] is None:
             continue
-        table = Table(title=title)
-        for column in ("node", "priority", "preference", *shown[0][title], "kube-default (rank)"):
-            table.add_column(column, justify="left" if column == "node" else "right")
-        for node in shown:
-            usual = node["kube_default"]
-            table.add_row(
-                node["node"],
-                str(node["priority"]),
-                f"{node['preference']:.3f}",
-                *(f"{value:.3f}" for value in node[title].values()),
-                f"{usual['preference']:.2f} ({usual['rank']})",
-            )
-        console.print(table)
+        table.add_section()
+        for name in nodes[0][title]:
+            table.add_row(f"{title}: {name}", *(f"{node[title][name]:.3f}" for node in nodes))
+    table.add_section()
+    usual = [node["kube_default"] for node in nodes]
+    table.add_row("kube-default (rank)", *(f"{score['preference']:.2f} ({score['rank']})" for score in usual))
+    console.print(table)
 
 
 if __name__ == "__main__":

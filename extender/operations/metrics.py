@@ -11,6 +11,7 @@ from typing import Final
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.metrics import MetricWrapperBase
 
 from extender.cluster.source import INPUTS, ClusterSource
 from extender.cluster.table import ClusterTable
@@ -107,6 +108,11 @@ class Metrics:
             ["scorer", "model_sha256", "schema_version"],
             registry=registry,
         )
+        self._labels = {
+            next(iter(metric.describe())).name: metric._labelnames  # noqa: SLF001 - the library tells it nowhere else
+            for metric in vars(self).values()
+            if isinstance(metric, MetricWrapperBase)
+        }
         self._verbs = {verb: self.latency.labels(verb) for verb in VERBS}
         self._answered = {verb: self.requests.labels(verb, "200") for verb in VERBS}
         self._reasons = {reason: self.fallbacks.labels(reason) for reason in FALLBACK_REASONS}
@@ -161,6 +167,18 @@ class Metrics:
         self.outcomes.labels("rated_lower").set(counts.bound_rated - counts.bound_among_best)
         self.outcomes.labels("rating_unknown").set(counts.bound - counts.bound_rated)
         self.outcomes.labels("not_asked").set(counts.not_asked)
+
+    def describe(self) -> list[tuple[str, str, str, str]]:
+        """Name, type, labels and meaning of every metric, as the documentation must show them."""
+        return [
+            (
+                family.name + ("_total" if family.type == "counter" else ""),
+                family.type,
+                ", ".join(self._labels[family.name]),
+                family.documentation,
+            )
+            for family in self.registry.collect()
+        ]
 
     def exposition(self) -> bytes:
         """All metrics in the text format of Prometheus."""
