@@ -99,8 +99,8 @@ def retry(world: World, rows: NDArray[np.intp]) -> NDArray[np.intp]:
     """Of these clusters, make a queued pod that fits somewhere now the current one; returns the rows that have one.
 
     kube-scheduler requeues an unschedulable pod when an event makes room for it (QueueingHints of NodeResourcesFit),
-    but not before its back-off is over. Assumption: its attempt comes with the first decision after both. Whoever may be
-    tried first goes first.
+    but not before its back-off is over. Assumption: its attempt comes with the first decision after both. Whoever may
+    be tried first goes first.
     """
     pods = world.pods
     if not len(rows):
