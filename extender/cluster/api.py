@@ -220,8 +220,10 @@ class ApiServer:
             TypeError,
             AttributeError,
         ) as error:
-            where = f"kubeconfig {self._kubeconfig}" if self._kubeconfig else "kubeconfig"
-            raise SourceError(f"no way to the cluster: {where}: {_reason(error)}; set `kubeconfig`") from error
+            where = f"kubeconfig {self._kubeconfig}" if self._kubeconfig else "not in a pod, and the user's kubeconfig"
+            raise SourceError(
+                f"no way to the cluster: {where}: {_reason(error)}; set `kubeconfig` to a file that is one"
+            ) from error
         connected = client.ApiClient(settings)
         connected.user_agent = USER_AGENT
         return connected
