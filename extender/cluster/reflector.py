@@ -202,6 +202,8 @@ class Reflector(Generic[T]):
             except _MissedError as error:
                 self.tally.expired += 1
                 self._version = None
+                if self.trouble is None:
+                    self._backoff.reset()  # the server answers again: what the wait grew for is over
                 self._failed(error)
             except ApiError as error:
                 if error.status == GONE:

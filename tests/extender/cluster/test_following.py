@@ -182,6 +182,23 @@ def test_410_lists_again_and_removes_what_is_missing(api: FakeApi, follow: Follo
     assert tally(following, "pods", "lists") == 2
 
 
+def test_410_after_an_outage_is_not_made_to_wait_for_the_outage(api: FakeApi, follow: Follow) -> None:
+    """A restarted API server has no history: it takes the watch, says 410, and could be listed at once."""
+    fill(api)
+    following = synced(follow)
+    api.answers[PODS] = lambda: (503, status(503, "ServiceUnavailable", "starting"), {})
+    api.cut_watches()
+    eventually(lambda: tally(following, "pods", "failures") >= 4, "waits that have grown to 4 s", timeout=10.0)
+    api.delete(PODS, "p0", watched=False)
+    api.put(PODS, "unrelated", pod("unrelated", on="n0"))
+    api.compact()
+    del api.answers[PODS]
+    eventually(lambda: tally(following, "pods", "expired") == 1, "the watch expires", timeout=10.0)
+    expired = time.monotonic()
+    eventually(lambda: tally(following, "pods", "lists") == 2, "listed again", timeout=10.0)
+    assert time.monotonic() - expired < 1.0
+
+
 def test_410_as_an_http_status_lists_again(api: FakeApi, follow: Follow) -> None:
     fill(api)
     following = synced(follow)
