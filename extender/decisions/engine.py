@@ -158,6 +158,7 @@ class Engine:
             neutral = _Scores(np.empty(0), NEUTRAL, "too_many_nodes")
             return self._conclude(pod, demand, warning, none, list(dict.fromkeys(names)), neutral, received)
         table = self.table
+        table.withdraw(pod.metadata.uid)  # asked again: the former attempt failed, and a pod must not see itself
         state, assignments = table.state, table.assignments
         asked = table.rows_of(names)
         rows, unknown = self._distinct(names, asked)

@@ -73,6 +73,15 @@ def test_exactly_one_node_is_rated_best_and_assumed(run_service: Run) -> None:
     assert (decision["assumed"], decision["rated_best"], decision["top"][0]["node"]) == (best, 8, best)
 
 
+def test_a_pod_asked_about_again_does_not_see_its_own_placement(run_service: Run) -> None:
+    service = run_service(scorer="kube-default")
+    names = service.add_nodes(3)
+    service.change(lambda table: [table.pod_bound(f"p{i}", f"node-{i}", 1.0 + 0.2 * i, 1.0) for i in range(3)])
+    answers = [service.prioritize(names) for _ in range(3)]
+    assert answers[0] == answers[1] == answers[2]
+    assert service.change(lambda table: table.assumed_count) == 1
+
+
 def test_a_burst_of_equal_pods_spreads_before_the_watch_shows_any(run_service: Run) -> None:
     service = run_service(scorer="kube-default")
     names = service.add_nodes(10)
