@@ -19,7 +19,9 @@ ZONES = ("a", "b", "c")
 def padded(content: dict[str, Any], size: int) -> dict[str, Any]:
     """The object with managedFields, as real ones have, that bring its JSON to `size` bytes."""
     missing = size - len(json.dumps(content)) - 120
-    fields: dict[str, Any] = {f'f:entry-{i:04d}-{{"type":"Ready"}}': {".": {}, "f:status": {}} for i in range(max(0, missing) // 62)}
+    fields: dict[str, Any] = {
+        f'f:entry-{i:04d}-{{"type":"Ready"}}': {".": {}, "f:status": {}} for i in range(max(0, missing) // 62)
+    }
     content["metadata"]["managedFields"] = [{"manager": "kubelet", "operation": "Update", "fieldsV1": fields}]
     return content
 
