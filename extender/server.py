@@ -101,14 +101,15 @@ async def serve(
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
+        # log last: a log that cannot be written (its reader is gone, the disk is full) must not keep us from stopping
         if app.probes.stopping:
-            _log.warning("second signal: ending at once")
             for server in servers:
                 server.should_exit = server.force_exit = True
+            _log.warning("second signal: ending at once")
             return
-        _log.info("stopping", delay_s=settings.shutdown_delay_s)
         app.probes.stopping = True
         loop.call_later(settings.shutdown_delay_s, _end, servers)
+        _log.info("stopping", delay_s=settings.shutdown_delay_s)
 
     signals = (signal.SIGTERM, signal.SIGINT) if until is None else ()
     for number in signals:

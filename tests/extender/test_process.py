@@ -72,7 +72,10 @@ def start(bundle_path: Path) -> Iterator[Callable[[float], tuple[subprocess.Pope
     yield run
     for process in running:
         process.kill()
-        process.communicate()
+        process.wait()
+        for stream in (process.stdout, process.stderr):
+            if stream is not None:
+                stream.close()
 
 
 def test_it_serves_where_torch_is_absent(start: Callable[[], tuple[subprocess.Popen[str], str]]) -> None:
@@ -110,6 +113,16 @@ def test_a_signal_lets_answers_go_on_during_the_delay(
             assert process.poll() is None
         assert ready.json()["reasons"] == ["the service is stopping"]
         assert client.post("/prioritize", json=by_names(["node-1"])).status_code == 200
+    assert process.wait(timeout=20) == 0
+
+
+def test_it_ends_though_nobody_reads_its_log_any_more(start: Callable[[], tuple[subprocess.Popen[str], str]]) -> None:
+    process, _ = start()
+    assert process.stdout is not None
+    assert process.stderr is not None
+    process.stdout.close()
+    process.stderr.close()
+    process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 0
 
 
