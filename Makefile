@@ -10,7 +10,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Whoever runs one test: make test PYTEST_ARGS="tests/policy -k bundle"
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test lint bench control-plane train evaluate pins clean
+.PHONY: help setup demo test lint bench control-plane test-chart chart-docs train evaluate pins clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -53,6 +53,12 @@ bench: $(VENV)/.everything ## Measure the actor and the service against a do-not
 
 control-plane: $(VENV)/.everything ## Build (once) etcd, kube-apiserver, kube-scheduler, KWOK and the rest for the tests
 	@$(BIN)/python -m tests.control_plane.binaries
+
+test-chart: $(VENV)/.everything ## The chart and the image alone: helm, kubeconform, a real API server, a real Prometheus
+	@$(BIN)/python -m pytest tests/chart $(PYTEST_ARGS)
+
+chart-docs: $(VENV)/.everything ## Write the chart's schema and table of values from its values.yaml and the service's settings
+	@$(BIN)/python -m helm.reference
 
 train: $(VENV)/.everything ## Train the policy that ships, as its model card says; writes runs/default
 	@$(BIN)/maddpg-train run --config training/configs/default.yaml --out runs/default

@@ -16,6 +16,7 @@ from tests.chart.schemas import LOCATION, write_schemas
 from tests.control_plane import access, binaries
 from tests.control_plane.access import Manifest
 from tests.control_plane.cluster import ControlPlane
+from tests.control_plane.toolchain import REPOSITORY
 
 OPTIONAL_KINDS = {"ServiceMonitor", "PrometheusRule"}
 
@@ -136,3 +137,10 @@ def test_restricted_standard_is_enforced_here(api: client.ApiClient, home: Path)
     pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "bad", "namespace": NAMESPACE}, "spec": spec}
     with pytest.raises(client.ApiException, match="violates PodSecurity"):
         _dry_run(api, pod)
+
+
+def test_example_workload_is_accepted_and_asks_for_the_policy(api: client.ApiClient, home: Path) -> None:
+    (workload,) = access.read_manifests(REPOSITORY / "deploy" / "kind" / "workload.yaml")
+    _dry_run(api, workload)
+    (profile,) = template(home).scheduler_configuration()["profiles"]
+    assert workload["spec"]["template"]["spec"]["schedulerName"] == profile["schedulerName"]

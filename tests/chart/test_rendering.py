@@ -1,6 +1,7 @@
 """What the chart renders, and what it refuses; no cluster is needed."""
 
 import json
+import re
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -222,8 +223,7 @@ def test_rights_are_those_of_the_shipped_manifest(home: Path) -> None:
     rules = {(each["kind"], each["metadata"]["name"]): each["rules"] for each in shipped if "rules" in each}
     rendered = template(home)
     assert rendered.one("ClusterRole", f"{RELEASE}-extender")["rules"] == rules["ClusterRole", "maddpg-extender"]
-    lease = [rule for rule in rules["Role", "maddpg-scheduler-leader-election"] if "resourceNames" in rule]
-    assert rendered.one("Role", RELEASE)["rules"] == lease
+    assert rendered.one("Role", RELEASE)["rules"] == rules["Role", "maddpg-scheduler-leader-election"]
     binding = template(home, nested(("extender", "settings", "enable_bind"), True))
     more = rules["ClusterRole", "maddpg-extender-bind"]
     assert binding.one("ClusterRole", f"{RELEASE}-extender")["rules"] == rules["ClusterRole", "maddpg-extender"] + more
@@ -365,3 +365,16 @@ def test_chart_has_the_version_of_the_project() -> None:
     project = (REPOSITORY / "pyproject.toml").read_text()
     assert f'\nversion = "{chart["appVersion"]}"\n' in project
     assert KUBE_VERSION.startswith("v1.37.")
+
+
+PAGES = [REPOSITORY / "docs" / "install.md", REPOSITORY / "docs" / "upgrade.md", CHART / "README.md"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_documentation_names_only_values_that_exist(page: Path) -> None:
+    groups = "|".join(sorted({name.split(".")[0] for name in VALUES if "." in name}))
+    named = set(re.findall(rf"`((?:{groups})\.[A-Za-z_.]*[A-Za-z])", page.read_text()))
+    settings = {f"extender.settings.{name}" for name in reference.settings_schema()["properties"]}
+    known = VALUES.keys() | settings
+    assert {name for name in named if not any(each == name or each.startswith(f"{name}.") for each in known)} == set()
+    assert named, "the pattern finds what the page names"
