@@ -20,8 +20,8 @@ from tests.control_plane.workload import Binds, create, create_nodes, node, pod
 Record = Callable[[Result], None]
 
 AWAY_S = 30.0
-RECOVERY_S = 20.0
-"""Time to be current again: the longest wait between two attempts, and a list."""
+RECOVERY_S = 15.0
+"""Time to be right again: the longest wait between two attempts, 10 s, and a list."""
 
 
 def _nodes(count: int) -> list[Manifest]:
@@ -110,7 +110,7 @@ def test_scores_go_on_while_the_api_server_is_away(cluster: ControlPlane, record
     before, after = _pods("before", 20), _pods("after", 20)
     with (
         running_extender(cluster, usage_interval_s=5) as extender,
-        kube_scheduler(cluster, shipped_configuration(extender.url)),
+        kube_scheduler(cluster, shipped_configuration(extender.url)) as scheduler,
         Binds(cluster.api) as binds,
     ):
         pid = extender.process.pid
@@ -131,17 +131,17 @@ def test_scores_go_on_while_the_api_server_is_away(cluster: ControlPlane, record
             # made and deleted before the extender can have connected again: the list or the resumed watch shows it
             create(cluster.api, [node("node-new")])
             access.request(cluster.api, "DELETE", "/api/v1/nodes/node-5?gracePeriodSeconds=0")
-            back = _eventually(
-                lambda: max(_staleness(extender)[name] for name in ("nodes", "pods")) < 5.0,
-                "nodes and pods are current again",
-                RECOVERY_S,
-            )
-            measured = _eventually(lambda: _staleness(extender)["usage"] < AWAY_S, "usage is measured again", 60.0)
+            returned = time.monotonic()
             _eventually(
                 lambda: _known(extender, "node-new") and not _known(extender, "node-5"),
                 "nodes are repaired",
                 RECOVERY_S,
             )
+            repaired = time.monotonic() - returned
+            _eventually(lambda: max(_staleness(extender).values()) < AWAY_S - 5.0, "every input is current again", 60.0)
+            current = time.monotonic() - returned
+        # Its own watches come back within a minute; one that elects a leader has lost its lease and been restarted.
+        scheduler.restart()
         create(cluster.api, after)
         binds.wait(_names(after), timeout_s=60)
         decided = extender.decisions()
@@ -151,8 +151,8 @@ def test_scores_go_on_while_the_api_server_is_away(cluster: ControlPlane, record
     record(Result("API server away 30 s: slowest answer", asked.slowest_s * 1000, "ms"))
     for name, age in stale.items():
         record(Result(f"API server away 30 s: staleness of {name}", age, "s", at_least=AWAY_S - 5.0))
-    record(Result("API server back: nodes and pods current after", back, "s", at_most=RECOVERY_S))
-    record(Result("API server back: use measured again after another", measured, "s"))
+    record(Result("API server back: nodes repaired after", repaired, "s", at_most=RECOVERY_S))
+    record(Result("API server back: every input current after", current, "s"))
     assert asked.wrong == []
     assert asked.answers >= 100
     assert ready_all_along, "it can answer from what it knows, so it stays ready (extender.operations.probes)"
@@ -187,8 +187,10 @@ def test_no_pod_is_lost_when_the_extender_is_killed_under_load(cluster: ControlP
         load.join()
         create(cluster.api, down)
         binds.wait(_names(first + down), timeout_s=60)
-        extender.process.start()  # while the next pods arrive: some find it down, some find it knowing nothing yet
-        create(cluster.api, again)
+        extender.process.start()
+        for each in again:  # some find it down, some find it knowing nothing yet, some find it ready
+            create(cluster.api, [each], threads=1)
+            time.sleep(0.04)
         binds.wait(_names(again), timeout_s=60)
         extender.process.wait()
         restarted = extender.process.pid
@@ -197,6 +199,7 @@ def test_no_pod_is_lost_when_the_extender_is_killed_under_load(cluster: ControlP
         _eventually(lambda: extender.metric("maddpg_pods") == 300, "the restarted extender knows all pods", 10.0)
         decided = extender.decisions()
         unknown = {name: each["unknown_nodes"] for name, each in decided.items() if name.startswith("d-")}
+    asked_again = len(decided.keys() & set(_names(again)))
     assert restarted != pid
     assert pending > 0, "the load was over before the kill"
     assert asked_before >= 30
@@ -204,11 +207,8 @@ def test_no_pod_is_lost_when_the_extender_is_killed_under_load(cluster: ControlP
     assert unknown == dict.fromkeys(_names(last), 0)
     record(Result("extender killed with pods waiting", pending, "pods", at_least=1))
     record(Result("extender killed and restarted: bound of 300", len(bound), "pods", at_least=300))
-    record(
-        Result(
-            "of 80 pods that arrived with its restart, asked about", len(decided.keys() & set(_names(again))), "pods"
-        )
-    )
+    record(Result("of 80 pods that arrived while it started, asked about", asked_again, "pods", at_least=1))
+    assert asked_again >= 1
 
 
 @pytest.mark.timeout(90, func_only=True)
