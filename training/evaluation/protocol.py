@@ -6,7 +6,7 @@ differences are paired.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
@@ -113,23 +113,48 @@ def play(scorer: Scorer, scenario: Scenario, seeds: Seeds, load: float | None) -
     An episode goes on after its last counted arrival, with arrivals that do not count, until every counted pod's SLA is
     decided, or `RUN_ON` is over.
     """
-    simulator = Simulator(scenario, len(seeds), seeds)
-    simulator.reset(seeds, load)
     if isinstance(scorer, Stateful):
         scorer.reset()
+
+    def decide(simulator: Simulator, decision: int) -> NDArray[np.int64]:
+        preferences = scorer.preferences(simulator.state, simulator.demand)
+        return choose(preferences, simulator.feasible, seeds, decision, scorer.name)
+
+    return play_with(decide, scenario, seeds, load)
+
+
+Decide = Callable[[Simulator, int], NDArray[np.int64]]
+"""Placements of the current pods, ``[clusters]``, from the simulator and the number of the decision."""
+
+
+def play_with(decide: Decide, scenario: Scenario, seeds: Seeds, load: float | None) -> dict[str, FloatArray]:
+    """As `play`, for anything that places pods; what a scheduler may look at is up to the caller."""
+    simulator = Simulator(scenario, len(seeds), seeds)
+    simulator.reset(seeds, load)
     most = int(scenario.episode_arrivals * (1.0 + RUN_ON))
+    result: dict[str, FloatArray] = {}
+    ended = np.zeros(len(seeds), dtype=np.bool_)
     decision = 0
     while True:
-        arrived = int(simulator.arrived.min())
-        if arrived > most or (arrived > scenario.episode_arrivals and not simulator.undecided().any()):
-            break
-        preferences = scorer.preferences(simulator.state, simulator.demand)
-        simulator.step(choose(preferences, simulator.feasible, seeds, decision, scorer.name))
+        arrived = simulator.arrived
+        over = (arrived > most) | ((arrived > scenario.episode_arrivals) & (simulator.undecided() == 0))
+        fresh = over & ~ended
+        if fresh.any():  # what its neighbours still need changes nothing for an episode that is over
+            for name, values in _measured(simulator).items():
+                result.setdefault(name, np.full(len(seeds), np.nan))[fresh] = values[fresh]
+            ended |= fresh
+        if ended.all():
+            return result
+        simulator.step(decide(simulator, decision))
         decision += 1
+
+
+def _measured(simulator: Simulator) -> dict[str, FloatArray]:
+    """The simulator's metrics, and percentiles of slowdown by class of pods."""
     result = simulator.metrics()
     slowdowns = simulator.slowdowns()
     for name, share in PERCENTILES.items():
-        for number, pod in enumerate(scenario.pod_classes):
+        for number, pod in enumerate(simulator.scenario.pod_classes):
             result[f"{name}:{pod.name}"] = slowdown_percentile(slowdowns[:, number], share)
     return result
 

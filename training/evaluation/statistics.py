@@ -67,9 +67,7 @@ def estimate(values: ArrayLike, statistic: Callable[[FloatArray], FloatArray] = 
         InvalidInputError: there are no values, or one is not finite.
     """
     table = _table(values, "values")
-    drawn = _resample(table.shape)
-    strata = np.arange(len(table))[:, None]
-    samples = np.array([float(statistic(table[strata, draw].ravel())) for draw in drawn])
+    samples = statistic(_resampled(table))
     return _interval(float(statistic(table.ravel())), samples)
 
 
@@ -85,11 +83,23 @@ def relative_change(ours: ArrayLike, theirs: ArrayLike) -> Estimate:
     NaN where the mean of theirs is 0.
     """
     first, second = _pair(ours, theirs)
-    strata = np.arange(len(first))[:, None]
-    drawn = _resample(first.shape)
     with np.errstate(divide="ignore", invalid="ignore"):
-        samples = np.array([first[strata, draw].mean() / second[strata, draw].mean() - 1.0 for draw in drawn])
+        samples = _resampled(first).mean(axis=-1) / _resampled(second).mean(axis=-1) - 1.0
         return _interval(float(first.mean() / second.mean() - 1.0), samples)
+
+
+def gap_closed(ours: ArrayLike, best: ArrayLike, oracle: ArrayLike) -> Estimate:
+    """(ours - best) / (oracle - best), of means, episodes resampled together: 0 is the best rule, 1 the oracle.
+
+    NaN where oracle and best have the same mean.
+    """
+    first, second = _pair(ours, best)
+    _, third = _pair(ours, oracle)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rule = _resampled(second).mean(axis=-1)
+        samples = (_resampled(first).mean(axis=-1) - rule) / (_resampled(third).mean(axis=-1) - rule)
+        value = (first.mean() - second.mean()) / (third.mean() - second.mean())
+        return _interval(float(value), samples)
 
 
 def improvement_probability(ours: ArrayLike, theirs: ArrayLike, lower_is_better: bool = True) -> Estimate:
@@ -105,10 +115,15 @@ def _interval(value: float, samples: FloatArray) -> Estimate:
     return Estimate(value, float(low), float(high))
 
 
-def _resample(shape: tuple[int, ...]) -> NDArray[np.intp]:
-    """Sample numbers ``[RESAMPLES, strata, samples]``, drawn with replacement within each stratum."""
+def _resampled(table: FloatArray) -> FloatArray:
+    """`RESAMPLES` draws with replacement within each stratum, ``[RESAMPLES, strata x samples]``.
+
+    Tables of one shape are drawn alike, which keeps pairs together.
+    """
     generator = np.random.default_rng(BOOTSTRAP_SEED)
-    return generator.integers(shape[1], size=(RESAMPLES, *shape))
+    drawn = generator.integers(table.shape[1], size=(RESAMPLES, *table.shape))
+    samples: FloatArray = table[np.arange(len(table))[:, None], drawn].reshape(RESAMPLES, -1)
+    return samples
 
 
 def _table(values: ArrayLike, name: str) -> FloatArray:

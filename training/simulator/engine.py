@@ -306,6 +306,10 @@ class Simulator:
         """Units of work done, by class and bin of slowdown, ``[clusters, w, bins]``; see `slowdown_percentile`."""
         return self._world.accounts.slowdowns.copy()
 
+    def projected_violations(self) -> NDArray[np.int64]:
+        """Pods that will miss their SLA if their present rate lasts, ``[clusters]``. Hidden from schedulers."""
+        return fluid.projected_violations(self._world)
+
     def undecided(self) -> NDArray[np.int64]:
         """Pods that count in metrics and whose SLA is not decided yet, ``[clusters]``, future arrivals included."""
         scenario = self.scenario

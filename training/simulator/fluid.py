@@ -88,6 +88,20 @@ def advance(world: World, until: FloatArray) -> Passage:
     return passage
 
 
+def projected_violations(world: World) -> NDArray[np.int64]:
+    """Pods not violated yet that will be if their present rate lasts, ``[clusters]``; queued pods count as standing."""
+    pods, nodes = world.pods, world.nodes
+    use = nodes.base_use * np.exp(world.workload_state)[:, None, :]
+    rates = contention.rates(
+        use, nodes.cores, nodes.speed * nodes.up, nodes.decay, nodes.interference, world.sensitivities
+    )
+    left = pods.finish_at - nodes.progress.reshape(-1)[pods.lane]
+    rate = np.maximum(rates.reshape(-1)[pods.lane], STANDSTILL)
+    late = world.now[:, None] + left / rate > pods.deadline
+    count: NDArray[np.int64] = (late & pods.occupied & ~pods.violated).sum(axis=1)
+    return count
+
+
 def _account_use(world: World, elapsed: FloatArray, total: FloatArray) -> None:
     """Add to the integrals of use, between the last arrival of the warm-up and the last arrival that counts."""
     scenario, accounts, nodes = world.scenario, world.accounts, world.nodes
