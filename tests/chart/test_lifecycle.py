@@ -90,6 +90,22 @@ def test_removal_leaves_nothing_but_the_lease_and_running_pods_alone(installatio
         binds.wait(["again"])
 
 
+@pytest.mark.parametrize("version", ["1.35.4", "1.37.2"])
+def test_rendered_configuration_suits_both_versions_of_kube_scheduler(installation: Installation, version: str) -> None:
+    """In the middle of an upgrade of the cluster the scheduler is older than the API server."""
+    account, deployed = installation.scheduler_account, installation.deployed
+    name = f"by-{version}"
+    with (
+        deployed.extender(account) as extender,
+        deployed.scheduler(account, extender.url, version=version),
+        Binds(installation.api) as binds,
+    ):
+        create(installation.api, [pod(name, scheduler=PROFILE)])
+        binds.wait([name])
+        uid = access.request(installation.api, "GET", f"/api/v1/namespaces/default/pods/{name}")["metadata"]["uid"]
+        assert extender.decided(uid)
+
+
 def test_second_replica_takes_over_when_the_leaders_pod_dies(installation: Installation) -> None:
     """In mode sidecar a pod is a kube-scheduler and its extender: both are killed at once, as with their node."""
     account, deployed = installation.scheduler_account, installation.deployed

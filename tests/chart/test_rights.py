@@ -123,14 +123,19 @@ def _grows(extender: Extender, metric: str, before: float) -> bool:
     return False
 
 
-def _usage_failures(extender: Extender) -> float:
-    return extender.metric('maddpg_source_events{event="failures",input="usage"}')
+def _usage_failures(extender: Extender) -> float | None:
+    """How often measured use was asked for in vain; None before the first time that it was asked for."""
+    try:
+        return extender.metric('maddpg_source_events{event="failures",input="usage"}')
+    except LookupError:
+        return None
 
 
 def test_with_all_rights_the_extender_sees_everything(installation: Installation) -> None:
     with installation.deployed.extender(installation.extender_account) as extender:
         assert _sees_new_node(installation, extender)
         assert _sees_new_pod(installation, extender)
+        _until(lambda: _usage_failures(extender) is not None, "measured use is asked for")
         time.sleep(1.0)
         assert _usage_failures(extender) == 0
 
@@ -142,7 +147,7 @@ def test_without_this_right_the_extender_breaks(installation: Installation, righ
         _until_refused(installation, account, right)
         with installation.deployed.extender(account, wait=False) as extender:
             if right.group:
-                _until(lambda: _usage_failures(extender) > 0, "measured use is refused")
+                _until(lambda: (_usage_failures(extender) or 0) > 0, "measured use is refused")
             elif right.verb == "list":
                 status, answer = extender.get("/readyz")
                 _until(lambda: right.resource in str(extender.get("/readyz")[1]["reasons"]), "the reason is given")
