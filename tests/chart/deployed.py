@@ -28,6 +28,7 @@ class Extender:
 
     def __init__(self, process: Process, port: int, operations_port: int) -> None:
         self.process = process
+        self.port = port
         self.url = f"http://127.0.0.1:{port}"
         self.operations = f"http://127.0.0.1:{operations_port}"
 
