@@ -378,3 +378,11 @@ def test_documentation_names_only_values_that_exist(page: Path) -> None:
     known = VALUES.keys() | settings
     assert {name for name in named if not any(each == name or each.startswith(f"{name}.") for each in known)} == set()
     assert named, "the pattern finds what the page names"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)
+def test_documentation_links_only_to_files_that_exist(page: Path) -> None:
+    text = page.read_text()
+    linked = {page.parent / target for target in re.findall(r"\]\(([^)#:]+)\)", text)}
+    shown = {REPOSITORY / path for path in re.findall(r"\b((?:docs|deploy|helm)/[\w./-]*\w)", text)}
+    assert [path for path in linked | shown if not path.exists()] == []
