@@ -140,8 +140,13 @@ def test_scores_go_on_while_the_api_server_is_away(cluster: ControlPlane, record
             repaired = time.monotonic() - returned
             _eventually(lambda: max(_staleness(extender).values()) < AWAY_S - 5.0, "every input is current again", 60.0)
             current = time.monotonic() - returned
-        # Its own watches come back within a minute; one that elects a leader has lost its lease and been restarted.
+        # client-go's own watches may now stay away for more than a minute. A real kube-scheduler or controller manager
+        # has lost its lease meanwhile, ended, and been started again; without an election they go on, so we do it.
         scheduler.restart()
+        for process in (cluster.controller_manager, cluster.kwok):
+            process.stop()
+            process.start()
+            process.wait()
         create(cluster.api, after)
         binds.wait(_names(after), timeout_s=60)
         decided = extender.decisions()

@@ -213,7 +213,7 @@ def test_every_choice_follows_from_our_priority_and_the_scores_in_tree(cluster: 
             assert in_tree[chosen] - in_tree[best[0]] >= POINTS_A_LEVEL * (ours[best[0]] - ours[chosen])
     record(Result("kube-scheduler 1.35.4, whole Node objects: bound", len(bound), "pods", at_least=200))
     record(Result("on a node rated best, half of the pods prefer a zone", 100 - outweighed / 2, "%"))
-    record(Result("lower choices that the final scores in its log explain", outweighed, "of as many"))
+    record(Result("lower choices that the final scores in its log explain", outweighed, "pods"))
 
 
 @pytest.mark.timeout(90, func_only=True)
