@@ -25,6 +25,7 @@ from training.evaluation.statistics import (
     relative_change,
 )
 from training.evaluation.study import Evaluation, Plan, Study, as_document, judge, run_study
+from training.evaluation.table import main
 from training.simulator.draws import SELECTION_SEEDS, TEST_SEEDS, episode_seeds
 from training.simulator.engine import Simulator
 from training.simulator.scenarios import load_scenario
@@ -302,3 +303,12 @@ def test_a_goal_without_a_number_is_null_rather_than_nan() -> None:
 def test_learning_curves_are_drawn(tmp_path: Path) -> None:
     path = draw_learning_curves({"seed 0": [(0.0, 0.2), (100.0, 0.1)]}, tmp_path / "curves.png", "SLA violations")
     assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_table_names_its_condition_and_sorts_by_sla_violations(capsys: pytest.CaptureFixture[str]) -> None:
+    main(["reference", "--load", "0.4", "--nodes", "2", "--episodes", "2"], [KUBE, SPEED])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "reference version 1, 2 nodes, load 0.4, 2 test episodes"
+    rates = [float(line.split("|")[2].split("[")[0]) for line in lines[4:]]
+    assert len(rates) == 2
+    assert rates == sorted(rates)
