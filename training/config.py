@@ -125,7 +125,7 @@ class ObjectiveConfig(_Section):
         discount: gamma per arrival in a cluster of `reference_nodes`. Arrivals are N / reference_nodes times as
             frequent in a cluster of N nodes at equal load, so gamma ** (reference_nodes / N) discounts time alike in
             every size.
-        reference_nodes: see `discount`; the size at which `discount` and `n_step` are quoted.
+        reference_nodes: see `discount`; the size at which `discount`, `n_step` and `balance_weight` are quoted.
         n_step: steps of reward summed before the critic bootstraps, in a cluster of `reference_nodes`; N /
             reference_nodes times as many in a cluster of N nodes. A pod's lateness comes as long after its placement
             as the pod runs, and nothing observed in between tells whose it is, so few steps teach the critic nothing

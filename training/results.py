@@ -13,7 +13,7 @@ from policy import heuristics
 from policy.errors import InvalidInputError
 from policy.scorers import Scorer
 from training.evaluation.protocol import Evaluation, evaluate
-from training.evaluation.statistics import Estimate
+from training.evaluation.statistics import Estimate, paired_difference
 from training.simulator.draws import TEST_SEEDS
 from training.simulator.scenarios import load_scenario
 
@@ -59,6 +59,9 @@ class Suite:
 Results = dict[str, dict[str, dict[str, Estimate]]]
 """Suite -> scorer -> metric -> estimate."""
 
+VERSUS_FIRST: Final = "sla_violation_rate_minus_first"
+"""Metric of every scorer but the first: SLA violation rate less the first scorer's, paired by episode."""
+
 
 def rules() -> list[Scorer]:
     """Every rule a policy is compared with, random included."""
@@ -66,7 +69,7 @@ def rules() -> list[Scorer]:
 
 
 def measure(scorers: Sequence[Scorer], suites: Sequence[Suite]) -> Results:
-    """Play every suite's episodes with every scorer; the same episodes for each.
+    """Play every suite's episodes with every scorer; the same episodes for each, so differences are paired.
 
     Raises:
         InvalidInputError: a scenario is unknown, or a suite asks for no or too many episodes.
@@ -79,6 +82,11 @@ def measure(scorers: Sequence[Scorer], suites: Sequence[Suite]) -> Results:
             scorers, load_scenario(suite.scenario), TEST_SEEDS[: suite.episodes], load=suite.load, nodes=suite.nodes
         )
         results[suite.name] = {scorer.name: _metrics(played, scorer.name) for scorer in scorers}
+        first = played.values[scorers[0].name][HEADLINE]
+        for scorer in scorers[1:]:
+            rate = played.values[scorer.name][HEADLINE]
+            known = np.isfinite(first) & np.isfinite(rate)
+            results[suite.name][scorer.name][VERSUS_FIRST] = paired_difference(rate[known], first[known])
     return results
 
 

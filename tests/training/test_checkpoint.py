@@ -15,14 +15,9 @@ import pytest
 import torch
 import yaml
 
-from tests.training.tiny_runs import document, tiny_config
+from tests.training.tiny_runs import document, one_thread, tiny_config  # noqa: F401 - a fixture
 from training.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from training.learning.loop import BEST_FILE, LATEST_FILE, Trainer, load_actor
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> None:
-    torch.set_num_threads(1)
 
 
 def tensors(value: Any, path: str = "") -> dict[str, Any]:
@@ -78,7 +73,7 @@ def test_resumed_runs_record_every_step_once(tmp_path: Path) -> None:
 
 def test_a_run_killed_in_the_middle_goes_on_to_the_same_weights(tmp_path: Path) -> None:
     settings = tmp_path / "tiny.yml"
-    settings.write_text(yaml.safe_dump(document(tmp_path, updates=400)))
+    settings.write_text(yaml.safe_dump(document(tmp_path, updates=300)))
     command = [sys.executable, "-m", "training.cli", "run", "--threads", "1"]
     killed, whole = tmp_path / "killed", tmp_path / "whole"
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -96,9 +91,9 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_weights(tmp_path: Path) 
     process.send_signal(signal.SIGKILL)
     process.wait()
     interrupted = load_checkpoint(killed / LATEST_FILE)["updates"]
-    assert interrupted < 400
+    assert interrupted < 300
     subprocess.run([*command, "--out", str(killed), "--resume"], env=environment, check=True, capture_output=True)
-    Trainer(tiny_config(tmp_path, updates=400), whole).run()
+    Trainer(tiny_config(tmp_path, updates=300), whole).run()
     left, right = (tensors(load_checkpoint(folder / LATEST_FILE)["algorithm"]) for folder in (killed, whole))
     assert all(torch.equal(left[name], right[name]) for name in left if isinstance(left[name], torch.Tensor))
     steps = [json.loads(line)["step"] for line in (killed / "metrics.jsonl").read_text().splitlines()]
@@ -107,7 +102,7 @@ def test_a_run_killed_in_the_middle_goes_on_to_the_same_weights(tmp_path: Path) 
 
 def test_checkpoints_come_every_so_many_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     saved = []
-    trainer = Trainer(tiny_config(tmp_path, checkpoint_episodes=8, updates=60), tmp_path / "run")
+    trainer = Trainer(tiny_config(tmp_path, checkpoint_episodes=8, updates=90), tmp_path / "run")
     save = trainer.save
     monkeypatch.setattr(trainer, "save", lambda: (saved.append(trainer.episodes), save()))
     trainer.run()

@@ -11,11 +11,12 @@ import torch
 
 from policy.actors import Actors
 from policy.bundle import MODEL_FILE, load_bundle
-from tests.training.tiny_runs import tiny_config
+from tests.training.tiny_runs import one_thread, quick_parity, tiny_config  # noqa: F401 - fixtures
 from training import export
 from training.export import ExportError, export_bundle, onnx_model, parity, random_observations
 from training.learning.networks import Actor, parameter_count
 
+pytestmark = pytest.mark.usefixtures("quick_parity")
 CARD = "# card: {parameters} parameters, {parity}, {bytes} bytes, {sha256}\n"
 
 
@@ -28,7 +29,9 @@ def spread_actor(hidden: tuple[int, ...] = (256, 256)) -> Actor:
 
 
 @pytest.mark.parametrize("hidden", [(256, 256), (16,), (32, 32, 32)], ids=["default", "one-layer", "three-layers"])
-def test_onnx_runtime_agrees_with_torch_at_every_size(hidden: tuple[int, ...]) -> None:
+def test_onnx_runtime_agrees_with_torch_at_every_size(hidden: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    if hidden == (256, 256):
+        monkeypatch.setattr(export, "PARITY_OBSERVATIONS", 10_000)
     actor = spread_actor(hidden)
     model = onnx_model(actor)
     assert parity(model, actor) <= 1e-5

@@ -10,7 +10,7 @@ import torch
 
 from policy.errors import InvalidInputError
 from policy.scorers import combine
-from tests.training.tiny_runs import NODES, random_batch, tiny_config
+from tests.training.tiny_runs import NODES, one_thread, random_batch, tiny_config  # noqa: F401 - a fixture
 from training.config import parse_config
 from training.learning.algorithms import build_algorithm
 from training.learning.critics import Critics, JointCritic, SetCritic

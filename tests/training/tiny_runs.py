@@ -1,10 +1,11 @@
-"""A scenario of four nodes with twenty arrivals, and runs on it that take a second: for the tests of the learner."""
+"""A scenario of three small nodes with thirty arrivals, and runs on it that take a second: for tests of the learner."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 import yaml
 
@@ -12,14 +13,30 @@ from training.config import TrainingConfig, parse_config
 from training.learning.replay import Batch
 from training.simulator.scenarios import FOLDER
 
-NODES = 4
-ARRIVALS = 20
+NODES = 3
+ARRIVALS = 30
+
+
+@pytest.fixture(autouse=True)
+def one_thread() -> None:
+    """Networks this small lose time to threads; imported by every module of the learner's tests."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture
+def quick_parity(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare fewer observations at export; one test compares them all."""
+    monkeypatch.setattr("training.export.PARITY_OBSERVATIONS", 200)
 
 
 def write_scenario(folder: Path) -> Path:
-    """The reference scenario, cut to `NODES` nodes and `ARRIVALS` arrivals, as a file."""
+    """The reference scenario, cut to `NODES` of its small nodes and `ARRIVALS` arrivals, as a file.
+
+    Few cores hold few pods, so that pods finish within the short episode and their SLAs are decided.
+    """
     document = yaml.safe_load((FOLDER / "reference.yaml").read_text(encoding="utf-8"))
     document |= {"name": "tiny", "nodes": NODES, "episode_arrivals": ARRIVALS, "warmup_arrivals": 2}
+    document["node_classes"] = [each for each in document["node_classes"] if each["cores"] <= 8]
     path = folder / "tiny.yaml"
     path.write_text(yaml.safe_dump(document), encoding="utf-8")
     return path
@@ -32,7 +49,7 @@ def document(folder: Path, **overrides: Any) -> dict[str, Any]:
         "name": "tiny",
         "updates": 60,
         "checkpoint_episodes": 4,
-        "arenas": [{"scenario": scenario, "clusters": 4, "replay": 256, "batch": 16, "warmup": 40}],
+        "arenas": [{"scenario": scenario, "clusters": 4, "replay": 512, "batch": 16, "warmup": 40}],
         "actor": {"hidden": [16, 16]},
         "critic": {"hidden": [16, 16]},
         "selection": {"every_updates": 20, "suites": [{"scenario": scenario, "clusters": 2}]},

@@ -10,7 +10,7 @@ import numpy as np
 from policy import criteria
 from policy.observation import observe
 from policy.scorers import combine
-from training.config import ArenaConfig, TrainingConfig
+from training.config import ArenaConfig, ObjectiveConfig, TrainingConfig
 from training.learning.algorithms import Algorithm
 from training.learning.noise import build_noise
 from training.learning.placement import sample_placement
@@ -25,17 +25,20 @@ def look_at(simulator: Simulator) -> Look:
     return Look(observe(state, demand), criteria.evaluate(state, demand), simulator.feasible.copy())
 
 
-def arena_scenario(arena: ArenaConfig, balance_weight: float | None) -> Scenario:
-    """The arena's scenario, with its nodes, their classes and the price of imbalance overridden where configured."""
+def arena_scenario(arena: ArenaConfig, objective: ObjectiveConfig) -> Scenario:
+    """The arena's scenario, with its nodes, their classes and the price of imbalance overridden where configured.
+
+    The price is charged at every arrival, so it is scaled to cost a node as much in the same time in every size.
+    """
     scenario = load_scenario(arena.scenario)
     if arena.nodes is not None:
         scenario = scenario.resized(arena.nodes)
     if arena.node_classes:
         classes = tuple(NodeClass(**each.model_dump()) for each in arena.node_classes)
         scenario = replace(scenario, node_classes=classes)
-    if balance_weight is not None:
-        scenario = replace(scenario, reward=replace(scenario.reward, balance_weight=balance_weight))
-    return scenario
+    quoted = scenario.reward.balance_weight if objective.balance_weight is None else objective.balance_weight
+    scaled = quoted * objective.reference_nodes / scenario.nodes
+    return replace(scenario, reward=replace(scenario.reward, balance_weight=scaled))
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +68,7 @@ class Arena:
         self.settings = config.arenas[index]
         self._config = config
         self._index = index
-        self.scenario = arena_scenario(self.settings, config.objective.balance_weight)
+        self.scenario = arena_scenario(self.settings, config.objective)
         self.nodes, self.clusters = self.scenario.nodes, self.settings.clusters
         # Arrivals are nodes / reference_nodes times as frequent here, so one step covers that much less time.
         frequency = self.nodes / config.objective.reference_nodes

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from policy import criteria, heuristics
 from policy.cluster import ClusterState, Demand
+from policy.errors import InvalidInputError
 from policy.observation import observe
 from policy.scorers import Preferences, Scorer, combine
 from training.config import SelectionConfig, SuiteConfig
@@ -63,6 +64,9 @@ def violation_rate(scorer: Scorer, suite: SuiteConfig, seed: int) -> float:
         scorer: what to measure.
         suite: scenario, size, load and number of episodes.
         seed: of the first episode; the others follow it.
+
+    Raises:
+        InvalidInputError: episodes are so short that no pod's SLA is decided.
     """
     scenario = load_scenario(suite.scenario)
     if suite.nodes is not None:
@@ -74,7 +78,14 @@ def violation_rate(scorer: Scorer, suite: SuiteConfig, seed: int) -> float:
     for _ in range(scenario.episode_arrivals):
         preference: Preferences = scorer.preferences(simulator.state, simulator.demand)
         simulator.step(best_placement(preference, simulator.feasible, ties))
-    return float(simulator.metrics()["sla_violation_rate"].mean())
+    rates = simulator.metrics()["sla_violation_rate"]
+    decided = np.isfinite(rates)
+    if not decided.any():
+        raise InvalidInputError(
+            f"selection suite {suite_name(suite)}: no pod's SLA is decided within the episode; "
+            "give a scenario with more episode_arrivals"
+        )
+    return float(rates[decided].mean())
 
 
 class Selection:
