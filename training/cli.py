@@ -112,12 +112,15 @@ def export(
     name: Annotated[str | None, typer.Option(help="Overrides the policy's name.")] = None,
 ) -> None:
     """Export a checkpoint as a policy bundle, measure it on held-out episodes and write its model card."""
+    import torch
+
     from training import card
     from training.export import export_bundle
     from training.learning.loop import load_actor
     from training.learning.selection import ActorModuleScorer
     from training.results import to_document
 
+    torch.set_num_threads(1)  # one row at a time, as parity asks, threads only wait for each other
     actor, config, known = load_actor(checkpoint)
     if name is not None:
         config = config.model_copy(update={"name": name})
