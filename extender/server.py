@@ -59,6 +59,7 @@ def _configured(app: Application, operations: bool) -> _Server:
         lifespan="off" if operations else "on",
         log_config=None,
         access_log=False,
+        proxy_headers=False,
         server_header=False,
         date_header=False,
         timeout_keep_alive=int(settings.keep_alive_s),

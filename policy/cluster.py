@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from math import inf
 from typing import Final, Self
 
 import numpy as np
@@ -67,7 +68,7 @@ class ClusterState:
 
     def take(self, rows: NDArray[np.intp]) -> Self:
         """Copy of the given rows of the last axis, in that order; shape ``[..., len(rows)]``."""
-        return type(self)(*(getattr(self, column)[..., rows] for column in COLUMNS))
+        return type(self)(*(getattr(self, column).take(rows, axis=-1) for column in COLUMNS))
 
     @classmethod
     def idle(
@@ -116,9 +117,12 @@ class PodDemand:
     urgency: float
 
     def __post_init__(self) -> None:
-        for name, upper in (("cpu", np.inf), ("memory", np.inf), ("urgency", 1.0)):
-            value = getattr(self, name)
-            if not (0.0 <= value <= upper and np.isfinite(value)):
+        for name, value, upper in (
+            ("cpu", self.cpu, inf),
+            ("memory", self.memory, inf),
+            ("urgency", self.urgency, 1.0),
+        ):
+            if not (0.0 <= value <= upper and value < inf):
                 raise InvalidInputError(f"PodDemand.{name} is {value}; give a finite number in [0, {upper}]")
 
 

@@ -39,8 +39,7 @@ def headroom(state: ClusterState, demand: Demand) -> FloatArray:
     Source: kubernetes pkg/scheduler/framework/plugins/noderesources/least_allocated.go. A resource asked for beyond
     what is allocatable counts 0.
     """
-    cpu, memory = _requested_fractions(state, demand)
-    return (np.maximum(1.0 - cpu, 0.0) + np.maximum(1.0 - memory, 0.0)) / 2.0
+    return _headroom(*_requested_fractions(state, demand))
 
 
 def balance(state: ClusterState, demand: Demand) -> FloatArray:
@@ -49,9 +48,7 @@ def balance(state: ClusterState, demand: Demand) -> FloatArray:
     Source: kubernetes pkg/scheduler/framework/plugins/noderesources/balanced_allocation.go, where fractions are capped
     at 1 and the deviation of two of them is half their difference.
     """
-    cpu, memory = _requested_fractions(state, demand)
-    result: FloatArray = 1.0 - np.abs(np.minimum(cpu, 1.0) - np.minimum(memory, 1.0)) / 2.0
-    return result
+    return _balance(*_requested_fractions(state, demand))
 
 
 def expected_speed(state: ClusterState, demand: Demand) -> FloatArray:
@@ -62,9 +59,9 @@ def expected_speed(state: ClusterState, demand: Demand) -> FloatArray:
     """
     used = (state.cpu_used + EXPECTED_USE_RATIO * demand.cpu) / state.cpu_allocatable
     share = 1.0 / np.maximum(used, 1.0)
-    past_knee = np.clip((used - CONTENTION_KNEE) / (1.0 - CONTENTION_KNEE), 0.0, 1.0)
+    past_knee = _within_unit((used - CONTENTION_KNEE) / (1.0 - CONTENTION_KNEE))
     rate = state.node_speed * share * (1.0 - CONTENTION_SLOPE * past_knee)
-    return np.clip(rate / FASTEST_SPEED, 0.0, 1.0)
+    return _within_unit(rate / FASTEST_SPEED)
 
 
 def evaluate(state: ClusterState, demand: Demand) -> NDArray[np.float32]:
@@ -73,8 +70,9 @@ def evaluate(state: ClusterState, demand: Demand) -> NDArray[np.float32]:
     The last is constantly 1: the bid on it is the node's reserve price.
     """
     out = np.empty((*state.shape, CRITERIA_COUNT), dtype=np.float32)
-    out[..., 0] = headroom(state, demand)
-    out[..., 1] = balance(state, demand)
+    fractions = _requested_fractions(state, demand)
+    out[..., 0] = _headroom(*fractions)
+    out[..., 1] = _balance(*fractions)
     out[..., 2] = expected_speed(state, demand)
     out[..., 3] = 1.0
     return out
@@ -86,3 +84,19 @@ def _requested_fractions(state: ClusterState, demand: Demand) -> tuple[FloatArra
         (state.cpu_requested + demand.cpu) / state.cpu_allocatable,
         (state.memory_requested + demand.memory) / state.memory_allocatable,
     )
+
+
+def _headroom(cpu: FloatArray, memory: FloatArray) -> FloatArray:
+    """`headroom` of the requested fractions."""
+    return (np.maximum(1.0 - cpu, 0.0) + np.maximum(1.0 - memory, 0.0)) / 2.0
+
+
+def _balance(cpu: FloatArray, memory: FloatArray) -> FloatArray:
+    """`balance` of the requested fractions."""
+    result: FloatArray = 1.0 - np.abs(np.minimum(cpu, 1.0) - np.minimum(memory, 1.0)) / 2.0
+    return result
+
+
+def _within_unit(values: FloatArray) -> FloatArray:
+    """Clipped to 0..1, in place. Two ufuncs, because np.clip costs more for the one row scored after a decision."""
+    return np.minimum(np.maximum(values, 0.0, out=values), 1.0, out=values)

@@ -40,7 +40,7 @@ def observe(state: ClusterState, demand: Demand) -> NDArray[np.float32]:
         Observation, float32 ``[..., n, 8]``, clipped to the bounds of `policy.features.FEATURES`.
     """
     raw = observe_unclipped(state, demand)
-    return np.clip(raw, LOW, HIGH, out=raw)
+    return np.minimum(np.maximum(raw, LOW, out=raw), HIGH, out=raw)
 
 
 def observe_unclipped(state: ClusterState, demand: Demand) -> NDArray[np.float32]:

@@ -166,6 +166,10 @@ class ClusterTable:
         """Name of the node in this row; None for a free one."""
         return self._names[row]
 
+    def row_of(self, name: str) -> int:
+        """Row of one node; `UNKNOWN` if it is not known."""
+        return self._rows.get(name, UNKNOWN)
+
     def rows_of(self, names: Sequence[str]) -> NDArray[np.intp]:
         """Row of each node, int ``[len(names)]``; `UNKNOWN` for nodes that are not known."""
         return np.fromiter(map(self._rows.get, names, repeat(UNKNOWN)), dtype=np.intp, count=len(names))
@@ -477,7 +481,10 @@ class ClusterTable:
         self._dirty.clear()
         state = self._state
         used = [node.measured_cpu + EXPECTED_USE_RATIO * node.unmeasured_cpu / NANO for node in nodes]
-        estimated = estimated_pressure(np.array(used), state.cpu_allocatable[[node.row for node in nodes]]).tolist()
+        pressures = [node.measured_pressure for node in nodes]
+        if None in pressures:
+            estimated = estimated_pressure(np.array(used), state.cpu_allocatable[[node.row for node in nodes]]).tolist()
+            pressures = [e if known is None else known for known, e in zip(pressures, estimated, strict=True)]
         columns = (
             state.cpu_requested,
             state.memory_requested,
@@ -485,13 +492,13 @@ class ClusterTable:
             state.memory_used,
             state.cpu_pressure,
         )
-        for node, cpu_used, pressure in zip(nodes, used, estimated, strict=True):
+        for node, cpu_used, pressure in zip(nodes, used, pressures, strict=True):
             fresh = (
                 node.requested_cpu / NANO,
                 node.requested_memory / GIB,
                 cpu_used,
                 node.measured_memory + EXPECTED_USE_RATIO * node.unmeasured_memory / GIB,
-                pressure if node.measured_pressure is None else node.measured_pressure,
+                pressure,
             )
             row, changed = node.row, False
             for column, value in zip(columns, fresh, strict=True):

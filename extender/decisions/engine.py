@@ -24,14 +24,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extender.cluster.table import UNKNOWN, ClusterTable
-from extender.decisions.ledger import TOP, Decision, Ledger, RatedNode
+from extender.decisions.ledger import TOP, Decision, Ledger
 from extender.decisions.worker import Worker
 from extender.errors import DecisionLateError, ScorerBusyError
 from extender.pods import Pod, UrgencyRules, pod_demand
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import NonFinitePreferenceError, ScoringError
 from policy.incremental import IncrementalPreferences
-from policy.priorities import priorities
+from policy.priorities import MAX_PRIORITY, priorities
 from policy.scorers import Preferences, Scorer
 
 ONLY_FEASIBLE: Final = "only-feasible"
@@ -47,6 +47,8 @@ INLINE_BUDGET_S: Final = 0.0005
 """Rows are scored on the event loop if that is expected to take less, seconds. Waking a thread costs a fifth of it."""
 
 Rows = NDArray[np.intp]
+
+NO_ROWS: Final[Rows] = np.empty(0, dtype=np.intp)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +101,7 @@ class Engine:
         generator: draws among nodes of equal preference.
         clock: seconds since the epoch.
         timer: monotonic seconds; the clock of `received`.
-        on_scored: called after rows were scored, with those rows and the demand, from any thread; for metrics.
+        on_scored: called on the event loop after rows were scored, with those rows and the demand; for metrics.
         on_error: called with every exception of the scorer, for the log.
     """
 
@@ -154,9 +156,8 @@ class Engine:
         received = self._timer() if received is None else received
         demand, warning = pod_demand(pod, self._urgency)
         if len(names) > self.limits.max_nodes:
-            none = np.empty(0, dtype=np.intp)
             neutral = _Scores(np.empty(0), NEUTRAL, "too_many_nodes")
-            return self._conclude(pod, demand, warning, none, list(dict.fromkeys(names)), neutral, received)
+            return self._conclude(pod, demand, warning, NO_ROWS, list(dict.fromkeys(names)), neutral, received)
         table = self.table
         table.withdraw(pod.metadata.uid)  # asked again: the former attempt failed, and a pod must not see itself
         state, assignments = table.state, table.assignments
@@ -223,9 +224,6 @@ class Engine:
             if error is None:
                 result, self._seconds_per_row = done.result()
                 self._keep(kept, part, demand, stale, result)
-                if self._on_scored is not None:
-                    on_scored = self._on_scored
-                    self._worker.submit(lambda: on_scored(part, demand))
             else:
                 self._failed(error)
 
@@ -249,15 +247,14 @@ class Engine:
             raise
         self._seconds_per_row = (self._timer() - started) / len(part)
         self._keep(kept, part, demand, stale, result)
-        if self._on_scored is not None:
-            asyncio.get_running_loop().call_soon(self._on_scored, part, demand)
         return result
 
     def _keep(
         self, kept: IncrementalPreferences, part: ClusterState, demand: PodDemand, stale: Rows, result: Preferences
     ) -> None:
-        nothing = np.empty(0, dtype=np.intp)
-        kept.store(self.table.state, demand, stale, result, nothing, versions=part.version)
+        kept.store(self.table.state, demand, stale, result, NO_ROWS, versions=part.version)
+        if self._on_scored is not None:
+            asyncio.get_running_loop().call_soon(self._on_scored, part, demand)  # once the answer is on its way
 
     def _failed(self, error: BaseException) -> None:
         """The next attempt goes to the worker again: what failed may also hang."""
@@ -273,7 +270,7 @@ class Engine:
         kept, decision = self._kept, verdict.decision
         if kept is None or decision.assumed is None or self._seconds_per_row >= INLINE_BUDGET_S or self._overdue:
             return
-        row = self.table.rows_of([decision.assumed])
+        row = np.array((self.table.row_of(decision.assumed),), dtype=np.intp)
         state = self.table.state
         if row[0] == UNKNOWN or len(kept.stale(state, decision.demand, row)) == 0:
             return
@@ -327,21 +324,23 @@ class Engine:
         Where several nodes share the highest priority, the one of the highest preference keeps it and the others get
         one less; why so, says `extender.cluster.assumed`.
         """
-        table = self.table
-        rated = priorities(scores.preferences, self.temperature)
+        table, preferences = self.table, scores.preferences
+        rated = priorities(preferences, self.temperature)
         neutral = self.limits.neutral_priority
-        highest = int(rated.max()) if len(rated) else neutral
-        alike = np.flatnonzero(rated == highest)
-        best_count = len(alike) + (len(unknown) if neutral == highest else 0)
-        top = _leading(scores.preferences, TOP)
         if len(rows):
-            first = self._first(scores.preferences)
-            rated[alike[alike != first]] -= 1
-            top = np.concatenate(([first], top[top != first]))[:TOP]
-            assumed = table.name_of(int(rows[first]))
+            alike = rated == MAX_PRIORITY
+            best_count = int(np.count_nonzero(alike)) + (len(unknown) if neutral == MAX_PRIORITY else 0)
+            first = self._first(preferences)
+            rated -= alike
+            rated[first] = MAX_PRIORITY
+            top = _leading(preferences, TOP, first)
+            top_rows = rows.take(top)
+            kept_rows: ClusterState | None = table.state.take(top_rows)
+            names = tuple(table.name_of(row) or "" for row in top_rows.tolist())
+            assumed: str | None = names[0]
         else:
+            best_count, top, kept_rows, names = len(unknown), NO_ROWS, None, ()
             assumed = unknown[self._generator.randrange(len(unknown))] if unknown else None
-        top_rows = table.state.take(rows[top]) if len(top) else None
         if assumed is not None and pod.metadata.uid:
             table.assume(pod.metadata.uid, assumed, demand.cpu, demand.memory)
         self._numbers += 1
@@ -360,10 +359,10 @@ class Engine:
             unknown=len(unknown),
             best_count=best_count,
             assumed=assumed,
-            top=tuple(
-                RatedNode(table.name_of(int(rows[i])) or "", float(scores.preferences[i]), int(rated[i])) for i in top
-            ),
-            rows=top_rows,
+            names=names,
+            preferences=preferences.take(top),
+            priorities=rated.take(top),
+            rows=kept_rows,
             latency_s=self._timer() - received,
         )
         self.ledger.record(decision, rows, rated)
@@ -371,8 +370,8 @@ class Engine:
 
     def _first(self, preferences: Preferences) -> int:
         """Position of the highest preference; of equals, any, each as likely."""
-        equals = np.flatnonzero(preferences == preferences.max())
-        return int(equals[self._generator.randrange(len(equals))])
+        (equals,) = (preferences == preferences.max()).nonzero()
+        return int(equals[self._generator.randrange(len(equals)) if len(equals) > 1 else 0])
 
 
 def checked(scorer: Scorer, rows: ClusterState, demand: PodDemand) -> Preferences:
@@ -395,12 +394,11 @@ def checked(scorer: Scorer, rows: ClusterState, demand: PodDemand) -> Preference
     return result
 
 
-def _leading(preferences: Preferences, count: int) -> NDArray[np.intp]:
-    """Positions of the highest preferences, best first; of equals, the earlier."""
-    if len(preferences) > 4 * count:
-        candidates = np.argpartition(-preferences, count)[:count]
-        candidates.sort()
-    else:
-        candidates = np.arange(len(preferences))
-    order = np.argsort(-preferences[candidates], kind="stable")
-    return candidates[order[:count]]
+def _leading(preferences: Preferences, count: int, first: int) -> Rows:
+    """Positions of the `count` highest preferences, best first; `first`, one of the best, leads them."""
+    lost = -preferences
+    lost[first] = -np.inf
+    if len(lost) <= 4 * count:
+        return lost.argsort(kind="stable")[:count]
+    candidates = lost.argpartition(count)[:count]
+    return candidates[lost[candidates].argsort()]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -70,8 +70,8 @@ class Decision:
         unknown: those of them that the table did not know.
         best_count: nodes that would have shared the highest priority, had not one of them been singled out.
         assumed: that one, assumed to be chosen; None if there was no node.
-        top: the nodes rated best, best first, at most `TOP`.
-        rows: the rows of `top`, as they were.
+        names, preferences, priorities: of the nodes rated best, best first, at most `TOP`; see `top`.
+        rows: the rows of these nodes, as they were.
         latency_s: time from the request's arrival to the answer, seconds.
         attempt: how often this pod was decided upon; 1 the first time.
         outcome: what became of it; None until the watch says.
@@ -91,11 +91,19 @@ class Decision:
     unknown: int
     best_count: int
     assumed: str | None
-    top: tuple[RatedNode, ...]
+    names: tuple[str, ...]
+    preferences: NDArray[np.floating[Any]]
+    priorities: NDArray[np.int64]
     rows: ClusterState | None
     latency_s: float = 0.0
     attempt: int = 1
     outcome: Outcome | None = None
+
+    @property
+    def top(self) -> tuple[RatedNode, ...]:
+        """The nodes rated best, best first. Made when somebody asks: most decisions are never looked at."""
+        rated = zip(self.names, self.preferences.tolist(), self.priorities.tolist(), strict=True)
+        return tuple(RatedNode(*each) for each in rated)
 
 
 @dataclass(slots=True)

@@ -1,7 +1,8 @@
 """Every metric of the service, in a registry of its own. Refuses to decide when anything is measured.
 
-Counters of requests and decisions are moved where the event happens (about a microsecond each); gauges are refreshed by
-the housekeeping task and when they are scraped, never by a request.
+Counters of requests and decisions are moved where the event happens (about a microsecond each). Gauges are refreshed by
+the housekeeping task and when they are scraped, never by a request; so are the counters of scored rows and of what was
+outside the range of training, which are counted for many requests at once.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from extender.cluster.source import INPUTS, ClusterSource
 from extender.cluster.table import ClusterTable
 from extender.decisions.engine import FALLBACK_REASONS
 from extender.decisions.ledger import Decision, Ledger
-from policy.cluster import ClusterState, PodDemand
+from policy.cluster import COLUMNS, ClusterState, DemandBatch, PodDemand
 from policy.features import FEATURE_NAMES, HIGH, LOW
 from policy.observation import observe_unclipped
 
@@ -27,6 +28,10 @@ LATENCY_BUCKETS: Final = (
 """Seconds: fine where kube-scheduler's throughput is decided, coarse up to its default httpTimeout."""
 
 VERBS: Final = ("filter", "prioritize", "preempt", "bind")
+
+MOST_UNCOUNTED_ROWS: Final = 4096
+MOST_UNCOUNTED_PARTS: Final = 256
+"""Scored rows, and calls of `Metrics.scored`, after which they are counted at once, in about 0.2 ms."""
 
 
 class Metrics:
@@ -117,6 +122,9 @@ class Metrics:
         self._answered = {verb: self.requests.labels(verb, "200") for verb in VERBS}
         self._reasons = {reason: self.fallbacks.labels(reason) for reason in FALLBACK_REASONS}
         self._features = [self.clipped.labels(feature) for feature in FEATURE_NAMES]
+        self._scorers: dict[str, Counter] = {}
+        self._uncounted: list[tuple[ClusterState, PodDemand]] = []
+        self._uncounted_rows = 0
 
     def answered(self, verb: str, code: int, seconds: float) -> None:
         """One request was answered."""
@@ -126,7 +134,10 @@ class Metrics:
 
     def decided(self, decision: Decision) -> None:
         """One decision was made."""
-        self.decisions.labels(decision.scorer).inc()
+        counter = self._scorers.get(decision.scorer)
+        if counter is None:
+            counter = self._scorers[decision.scorer] = self.decisions.labels(decision.scorer)
+        counter.inc()
         if decision.fallback_reason is not None:
             self._reasons[decision.fallback_reason].inc()
         if decision.warning is not None:
@@ -135,8 +146,24 @@ class Metrics:
             self.unknown_nodes.inc(decision.unknown)
 
     def scored(self, rows: ClusterState, demand: PodDemand) -> None:
-        """Rows were given to the scorer, from any thread: count features outside the range of training."""
-        raw = observe_unclipped(rows, demand)
+        """Rows were given to the scorer: they are counted by the next `refresh`, or now, if they have become many."""
+        self._uncounted.append((rows, demand))
+        self._uncounted_rows += len(rows)
+        if self._uncounted_rows >= MOST_UNCOUNTED_ROWS or len(self._uncounted) >= MOST_UNCOUNTED_PARTS:
+            self._count_scored()
+
+    def _count_scored(self) -> None:
+        """Count the rows noted by `scored`, and which of their features lie outside the range of training."""
+        if not self._uncounted:
+            return
+        parts, demands = zip(*self._uncounted, strict=True)
+        rows = ClusterState(*(np.concatenate([getattr(part, column) for part in parts]) for column in COLUMNS))
+        asked = np.repeat(
+            [(demand.cpu, demand.memory, demand.urgency) for demand in demands], [*map(len, parts)], axis=0
+        )
+        self._uncounted.clear()
+        self._uncounted_rows = 0
+        raw = observe_unclipped(rows, DemandBatch(*asked.T))
         self.scored_rows.inc(len(rows))
         outside = np.count_nonzero((raw < LOW) | (raw > HIGH), axis=0)
         for counter, count in zip(self._features, outside.tolist(), strict=True):
@@ -149,7 +176,8 @@ class Metrics:
         self.policy.labels(scorer, model_sha256, str(schema_version)).set(1)
 
     def refresh(self, table: ClusterTable, source: ClusterSource, ledger: Ledger) -> None:
-        """Bring every gauge up to date."""
+        """Bring every gauge up to date, and count what `scored` left for later."""
+        self._count_scored()
         ages: Mapping[str, float | None] = source.staleness()
         for name in INPUTS:
             age = ages.get(name)
