@@ -65,7 +65,7 @@ class IncrementalPreferences:
         if kept is None:
             return wanted
         kept.resize(len(state))
-        moved: NDArray[np.bool_] = kept.versions[wanted] != state.version[wanted]
+        moved: NDArray[np.bool_] = kept.versions.take(wanted) != state.version.take(wanted)
         return np.asarray(wanted[moved], dtype=np.intp)
 
     def preferences(
@@ -102,7 +102,7 @@ class IncrementalPreferences:
         if fresh is not None:
             kept.preferences[stale] = fresh
             kept.versions[stale] = state.version[stale] if versions is None else versions
-        return kept.preferences.copy() if rows is None else kept.preferences[rows]
+        return kept.preferences.copy() if rows is None else kept.preferences.take(rows)
 
     def clear(self) -> None:
         """Forget everything: the scorer changed, or rows were given to other nodes."""

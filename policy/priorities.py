@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, Final
 
 import numpy as np
@@ -32,13 +33,16 @@ def priorities(preferences: NDArray[np.floating[Any]], temperature: float = TEMP
         NonFinitePreferenceError: a preference is NaN or infinite.
         InvalidInputError: the temperature is not a positive number.
     """
-    if not (temperature > 0.0 and np.isfinite(temperature)):
+    if not 0.0 < temperature < inf:
         raise InvalidInputError(f"temperature is {temperature}; give a positive number, such as {TEMPERATURE}")
     if preferences.size == 0:
         return np.empty(preferences.shape, dtype=np.int64)
     if not np.isfinite(preferences).all():
         bad = int(np.flatnonzero(~np.isfinite(preferences))[0])
         raise NonFinitePreferenceError(f"the preference of node row {bad} is {preferences[bad]}")
-    wide = preferences.astype(np.float64)
-    scaled: NDArray[np.float64] = MAX_PRIORITY * np.exp((wide - wide.max()) / temperature)
-    return np.rint(scaled).astype(np.int64)
+    scaled = preferences.astype(np.float64)
+    scaled -= scaled.max()
+    scaled /= temperature
+    np.exp(scaled, out=scaled)
+    scaled *= MAX_PRIORITY
+    return np.rint(scaled, out=scaled).astype(np.int64)

@@ -145,6 +145,8 @@ class Engine:
     async def decide(self, pod: Pod, names: Sequence[str], received: float | None = None) -> Verdict:
         """Rate every name for this pod, one of them above all others, and assume that it is chosen.
 
+        Call `finish` with the verdict when the answer is on its way.
+
         Args:
             pod: the pod to be placed.
             names: names of the feasible nodes; duplicates are rated once.
@@ -189,7 +191,9 @@ class Engine:
         demand, warning = pod_demand(pod, self._urgency)
         rows, unknown = self._distinct([name], self.table.rows_of([name]))
         scores = _Scores(np.zeros(len(rows)), ONLY_FEASIBLE, None)
-        return self._conclude(pod, demand, warning, rows, unknown, scores, received, verb="filter").decision
+        verdict = self._conclude(pod, demand, warning, rows, unknown, scores, received, verb="filter")
+        self._record(verdict)
+        return verdict.decision
 
     # ---- scoring -------------------------------------------------------------------------------------------------
 
@@ -262,11 +266,12 @@ class Engine:
         if self._on_error is not None:
             self._on_error(error)
 
-    def prepare(self, verdict: Verdict) -> None:
-        """After an answer: score the row whose placement it assumed, so that the next pod alike finds it done.
+    def finish(self, verdict: Verdict) -> None:
+        """After an answer: remember it, and score the row whose placement it assumed, if that is quick.
 
-        Call it when the answer is on its way; nothing happens unless it is quick.
+        The next pod alike then finds that done.
         """
+        self._record(verdict)
         kept, decision = self._kept, verdict.decision
         if kept is None or decision.assumed is None or self._seconds_per_row >= INLINE_BUDGET_S or self._overdue:
             return
@@ -319,7 +324,7 @@ class Engine:
         received: float,
         verb: str = "prioritize",
     ) -> Verdict:
-        """Turn preferences to priorities, single one node out, assume the pod there, record the decision.
+        """Turn preferences to priorities, single one node out, assume the pod there.
 
         Where several nodes share the highest priority, the one of the highest preference keeps it and the others get
         one less; why so, says `extender.cluster.assumed`.
@@ -365,8 +370,10 @@ class Engine:
             rows=kept_rows,
             latency_s=self._timer() - received,
         )
-        self.ledger.record(decision, rows, rated)
         return Verdict(rows, rated, unknown, decision)
+
+    def _record(self, verdict: Verdict) -> None:
+        self.ledger.record(verdict.decision, verdict.rows, verdict.priorities)
 
     def _first(self, preferences: Preferences) -> int:
         """Position of the highest preference; of equals, any, each as likely."""

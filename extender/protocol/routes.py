@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any, Final
 
 from extender.cluster.source import Binding, ClusterSource
-from extender.decisions.engine import Engine
+from extender.decisions.engine import Engine, Verdict
 from extender.errors import BindError, WireError
 from extender.operations import logs
 from extender.operations.metrics import VERBS, Metrics
@@ -89,7 +89,8 @@ class SchedulingVerbs:
         length = (b"content-length", b"%d" % len(answer))
         await send({"type": "http.response.start", "status": status, "headers": (JSON_TYPE, length, *headers)})
         await send({"type": "http.response.body", "body": answer})
-        self._metrics.answered(verb, status, self._timer() - received)
+        # uvloop sends when this turn of the loop ends: what can wait until then is left to the next one
+        asyncio.get_running_loop().call_soon(self._metrics.answered, verb, status, self._timer() - received)
 
     async def _answer(self, verb: str, scope: Scope, receive: Receive, received: float) -> bytes:
         if verb not in self._enabled:
@@ -140,10 +141,13 @@ class SchedulingVerbs:
     async def _prioritize(self, body: bytes, received: float) -> bytes:
         request = wire.decode_scheduling(body)
         verdict = await self._engine.decide(request.pod, request.names, received)
-        self._metrics.decided(verdict.decision)
-        asyncio.get_running_loop().call_soon(self._engine.prepare, verdict)
+        asyncio.get_running_loop().call_soon(self._finish, verdict)
         neutral = self._engine.limits.neutral_priority
         return self._hosts.encode(verdict.rows, verdict.priorities, verdict.unknown, neutral)
+
+    def _finish(self, verdict: Verdict) -> None:
+        self._metrics.decided(verdict.decision)
+        self._engine.finish(verdict)
 
     async def _preempt(self, body: bytes, received: float) -> bytes:
         return wire.encode_preemption(wire.decode_preemption(body))
