@@ -8,11 +8,14 @@ assumed by the last answer has changed a row by the time of the next.
 from __future__ import annotations
 
 import json
+import os
+import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
@@ -26,29 +29,69 @@ from tests.bench.client import KeepAliveClient, extender_args, node_names
 from tests.bench.report import Result, publish
 from tests.control_plane.binaries import DONOTHING, build
 
-SIZES: Final = {10: 2000, 100: 2000, 500: 2000, 5000: 400}
+SIZES: Final = {10: 2000, 100: 2000, 500: 2000, 5000: 1000}
 """Names in a request, and how many requests are timed."""
 
+ROUNDS: Final = 5
+"""Parts of a series; the figures are medians over them, so that one bad second of the machine does not decide."""
+
 WARM_UP: Final = 100
+PAUSE_S: Final = 0.002
+"""Time for the service to notice that a node has changed."""
+
 ORIGINAL_ACTOR_MS: Final = 3.1
 """Milliseconds for 10 agents in the original project's completion report."""
 
 
+@dataclass(frozen=True, slots=True)
+class Server:
+    """A server as a child process."""
+
+    process: subprocess.Popen[str]
+    port: int
+
+    def cpu_seconds(self) -> float:
+        """CPU time that all its threads have used so far, user and system."""
+        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+@dataclass(frozen=True, slots=True)
+class Series:
+    """Requests to time: whom they go to, and what is done before each, untimed."""
+
+    server: Server
+    client: KeepAliveClient
+    verb: str = "/prioritize"
+    before: Callable[[], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """What a series took: medians over the rounds of each round's p50 and p99, the mean, and CPU time a request."""
+
+    p50_ms: float
+    p99_ms: float
+    mean_ms: float
+    cpu_us: float
+
+    @classmethod
+    def of(cls, seconds: list[float], cpu_seconds: float) -> Timing:
+        """From the seconds of each request, in order, and the server's CPU time for all of them."""
+        rounds = np.array_split(np.array(seconds) * 1e3, ROUNDS)
+        p50, p99 = (float(np.median([np.quantile(each, q) for each in rounds])) for q in (0.5, 0.99))
+        return cls(p50, p99, float(np.mean(seconds)) * 1e3, cpu_seconds / len(seconds) * 1e6)
+
+
 @contextmanager
-def running(*command: str) -> Iterator[subprocess.Popen[str]]:
-    """A server as a child process, ended with the block."""
+def running(*command: str) -> Iterator[Server]:
+    """A server as a child process, ended with the block. It prints its port first: bare, or as JSON with `port`."""
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
         try:
-            yield process
+            document = json.loads(process.stdout.readline() if process.stdout else "")
+            yield Server(process, int(document["port"] if isinstance(document, dict) else document))
         finally:
             process.terminate()
-
-
-def port_of(process: subprocess.Popen[str]) -> int:
-    """The port a server prints first: a bare number, or JSON with `port`."""
-    line = process.stdout.readline() if process.stdout else ""
-    document = json.loads(line)
-    return int(document["port"] if isinstance(document, dict) else document)
 
 
 def actor_figures() -> list[Result]:
@@ -86,37 +129,89 @@ def timed(work: object, repeats: int) -> np.ndarray:  # type: ignore[type-arg]
     return seconds
 
 
-def http_figures(ours: KeepAliveClient, donothing: KeepAliveClient, names: list[str], repeats: int) -> list[Result]:
-    """p50 and p99 of `/prioritize` for that many names, and their ratios to the do-nothing extender's."""
-    seconds: dict[str, list[float]] = {"ours": [], "do-nothing": []}
+def compare(
+    first: Series, second: Series, names: list[str], repeats: int, body: Callable[[int], bytes]
+) -> tuple[Timing, Timing]:
+    """Time two series in turns, request by request; check the first timed answers."""
+    both = (first, second)
+    seconds: list[list[float]] = [[], []]
+    spent = [0.0, 0.0]
     for turn in range(-WARM_UP, repeats):
-        body = extender_args(names, turn + WARM_UP)
-        for name, client in (("ours", ours), ("do-nothing", donothing)):
-            elapsed, answer = client.exchange(client.prepare("/prioritize", body))
-            if turn == 0:
+        content = body(turn + WARM_UP)
+        if turn == 0:
+            spent = [series.server.cpu_seconds() for series in both]
+        for elapsed, series in zip(seconds, both, strict=True):
+            if series.before is not None:
+                series.before()
+            taken, answer = series.client.exchange(series.client.prepare(series.verb, content))
+            if turn == 0 and series.verb == "/prioritize":
                 check(answer, names)
             if turn >= 0:
-                seconds[name].append(elapsed)
+                elapsed.append(taken)
+    spent = [series.server.cpu_seconds() - before for series, before in zip(both, spent, strict=True)]
+    one, other = (Timing.of(*of) for of in zip(seconds, spent, strict=True))
+    return one, other
+
+
+def http_figures(ours: Series, donothing: Series, names: list[str], repeats: int) -> list[Result]:
+    """`/prioritize` for that many names: p50, p99 and CPU time, and their ratios to the do-nothing extender's."""
     size = len(names)
-    results = []
-    for label, quantile, limit in (("p50", 0.5, 1.5), ("p99", 0.99, 2.5)):
-        mine, limiting = (float(np.quantile(seconds[name], quantile)) * 1000 for name in ("ours", "do-nothing"))
-        absolute = 10.0 if (size, label) == (5000, "p99") else None
-        results += [
-            Result(f"/prioritize, {size} names, {label}", mine, "ms", at_most=absolute),
-            Result(f"/prioritize, {size} names, {label}, do-nothing in Go", limiting, "ms"),
-            Result(
-                f"/prioritize, {size} names, {label}, ratio",
-                mine / limiting,
-                "x",
-                at_most=limit if size == 500 else None,
-            ),
-        ]
+    mine, limit = compare(ours, donothing, names, repeats, lambda turn: extender_args(names, turn))
+    results = ratios(f"/prioritize, {size} names", mine, limit, goals={"p50": 1.5, "p99": 2.5} if size == 500 else {})
+    if size == 5000:
+        results.append(Result("/prioritize, 5000 names, p99 alone", mine.p99_ms, "ms", at_most=10.0))
     if size == 10:
-        results.append(
-            Result("allocations over HTTP, 10 nodes", 10.0 / float(np.mean(seconds["ours"])), "1/s", at_least=3200.0)
-        )
+        results.append(Result("allocations over HTTP, 10 nodes", 10_000.0 / mine.mean_ms, "1/s", at_least=3200.0))
     return results
+
+
+def ratios(title: str, mine: Timing, limit: Timing, goals: Mapping[str, float]) -> list[Result]:
+    """Our figures beside the do-nothing extender's."""
+    results = []
+    for label, unit, ours, theirs in (
+        ("p50", "ms", mine.p50_ms, limit.p50_ms),
+        ("p99", "ms", mine.p99_ms, limit.p99_ms),
+        ("CPU", "us", mine.cpu_us, limit.cpu_us),
+    ):
+        results += [
+            Result(f"{title}, {label}", ours, unit),
+            Result(f"{title}, {label}, do-nothing in Go", theirs, unit),
+            Result(f"{title}, {label}, ratio", ours / theirs, "x", at_most=goals.get(label)),
+        ]
+    return results
+
+
+def other_figures(ours: Series, donothing: Series, names: list[str], service: Server) -> list[Result]:
+    """`/filter`, pods that all differ in demand, and `/prioritize` for every node after one of them changed."""
+    some = names[:500]
+    filtered = compare(
+        replace(ours, verb="/filter"), replace(donothing, verb="/filter"), some, 2000, lambda t: extender_args(some, t)
+    )
+    differing = compare(ours, donothing, some, 1000, lambda turn: extender_args(some, turn, cpu=f"{100 + turn}m"))
+
+    def pause() -> None:
+        time.sleep(PAUSE_S)
+
+    def change_one_node() -> None:
+        service.process.send_signal(signal.SIGUSR1)
+        time.sleep(PAUSE_S)
+
+    calm, changed = compare(
+        replace(ours, before=pause),
+        replace(ours, before=change_one_node),
+        names,
+        SIZES[5000],
+        lambda turn: extender_args(names, turn),
+    )
+    title = "/prioritize, 5000 names, one node changed"
+    return [
+        *ratios("/filter, 500 names", *filtered, goals={}),
+        *ratios("/prioritize, 500 names, each pod of another demand", *differing, goals={}),
+        Result(f"{title}, p50", changed.p50_ms, "ms"),
+        Result(f"{title}, p99", changed.p99_ms, "ms"),
+        Result(f"{title}, p50 over none changed", changed.p50_ms / calm.p50_ms, "x", at_most=1.2),
+        Result(f"{title}, p99 over none changed", changed.p99_ms / calm.p99_ms, "x", at_most=1.2),
+    ]
 
 
 def check(answer: bytes, names: list[str]) -> None:
@@ -139,11 +234,14 @@ def main() -> None:
     with (
         running(sys.executable, "-m", "tests.bench.service", str(largest)) as service,
         running(str(build(DONOTHING) / "donothing")) as limit,
-        KeepAliveClient(port_of(service)) as ours,
-        KeepAliveClient(port_of(limit)) as donothing,
+        KeepAliveClient(service.port) as our_client,
+        KeepAliveClient(limit.port) as their_client,
     ):
+        names = node_names(largest)
+        ours, donothing = Series(service, our_client), Series(limit, their_client)
         for size, repeats in SIZES.items():
-            results += http_figures(ours, donothing, node_names(largest)[:size], repeats)
+            results += http_figures(ours, donothing, names[:size], repeats)
+        results += other_figures(ours, donothing, names, service)
     publish("make bench", results, Path("build/bench.json"))
 
 
