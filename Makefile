@@ -63,8 +63,8 @@ chart-docs: $(VENV)/.everything ## Write the chart's schema and table of values 
 train: $(VENV)/.everything ## Train the policy that ships, as its model card says; writes runs/default
 	@$(BIN)/maddpg-train run --config training/configs/default.yaml --out runs/default
 
-evaluate: $(VENV)/.everything ## Evaluate the shipped policy against every heuristic; writes build/evaluation
-	@$(BIN)/maddpg-train evaluate policy/models/default --out build/evaluation
+evaluate: $(VENV)/.everything ## Play the frozen suite with the shipped policy and every rule; writes build/evaluation
+	@$(BIN)/maddpg-train report policy/models/default --out build/evaluation
 
 pins: $(VENV)/.everything ## Resolve requirements/*.txt again from pyproject.toml
 	@COMPILE="$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url \

@@ -7,7 +7,8 @@ from typing import Any, Final
 
 from policy.scorers import Scorer
 from training.config import TrainingConfig
-from training.results import HEADLINE, VERSUS_FIRST, Results, Suite, markdown_table, measure, percent, rules
+from training.evaluation.baselines import baselines
+from training.results import HEADLINE, VERSUS_FIRST, Results, Suite, markdown_table, measure, percent
 
 CARD_SUITES: Final = (
     Suite("reference", 0.3),
@@ -21,7 +22,7 @@ CARD_SUITES: Final = (
 
 def held_out(scorer: Scorer, suites: Sequence[Suite]) -> Results:
     """`scorer` and every rule on the same test episodes."""
-    return measure([scorer, *rules()], suites)
+    return measure([scorer, *baselines()], suites)
 
 
 def render_card(config: TrainingConfig, training: dict[str, Any], results: Results) -> str:

@@ -87,7 +87,8 @@ def evaluate(
     """Measure policies and every rule on the same held-out episodes, with 95 % intervals."""
     from policy.bundle import load_bundle
     from policy.scorers import ActorScorer
-    from training.results import Suite, measure, rich_table, rules, to_document
+    from training.evaluation.baselines import baselines
+    from training.results import Suite, measure, rich_table, to_document
 
     try:
         offered = [float(load) for load in loads.split(",")]
@@ -96,13 +97,36 @@ def evaluate(
     loaded = [load_bundle(bundle) for bundle in bundles]
     policies = [ActorScorer(bundle.actors, bundle.manifest.name) for bundle in loaded]
     suites = [Suite(scenario, load, nodes, seeds) for load in offered]
-    results = measure([*policies, *rules()], suites)
+    results = measure([*policies, *baselines()], suites)
     console = Console()
     for name, scorers in results.items():
         console.print(rich_table(name, scorers))
     if out is not None:
         _write_json(out, to_document(results, suites))
         typer.echo(f"wrote {out}")
+
+
+@app.command()
+def report(
+    bundles: Annotated[list[Path], typer.Argument(help="Policy bundles; the goals are about the first.")],
+    out: Annotated[Path, typer.Option(help="Folder of evaluation.json, evaluation.md and figures.")],
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="A minute instead of half an hour; wide intervals.")] = False,
+) -> None:
+    """Play the frozen suite (scenarios, loads, sizes, the oracle) and write the report with every goal."""
+    from policy.bundle import load_bundle
+    from policy.scorers import ActorScorer
+    from training.evaluation.report import write_report
+    from training.evaluation.study import QUICK, Plan, judge, run_study
+
+    loaded = [load_bundle(bundle) for bundle in bundles]
+    policies = [ActorScorer(bundle.actors, bundle.manifest.name) for bundle in loaded]
+    console = Console(stderr=True)
+    study = run_study(policies, QUICK if quick else Plan(), lambda label: console.print(f"playing {label}"))
+    for path in write_report(study, out):
+        typer.echo(f"wrote {path}")
+    goals = judge(study)
+    typer.echo(f"{sum(goal.reached for goal in goals)} of {len(goals)} goals reached; {out}/evaluation.md lists them")
 
 
 @app.command()

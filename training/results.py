@@ -9,7 +9,6 @@ from typing import Any, Final
 import numpy as np
 from rich.table import Table
 
-from policy import heuristics
 from policy.errors import InvalidInputError
 from policy.scorers import Scorer
 from training.evaluation.protocol import Evaluation, evaluate
@@ -29,7 +28,6 @@ METRICS: Final = (
 """What tables and JSON hold, in order; meanings stand in `training.simulator.metrics`."""
 
 HEADLINE: Final = "sla_violation_rate"
-RANDOM_SEED: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,11 +59,6 @@ Results = dict[str, dict[str, dict[str, Estimate]]]
 
 VERSUS_FIRST: Final = "sla_violation_rate_minus_first"
 """Metric of every scorer but the first: SLA violation rate less the first scorer's, paired by episode."""
-
-
-def rules() -> list[Scorer]:
-    """Every rule a policy is compared with, random included."""
-    return [*heuristics.DETERMINISTIC.values(), heuristics.Random(np.random.default_rng(RANDOM_SEED))]
 
 
 def measure(scorers: Sequence[Scorer], suites: Sequence[Suite]) -> Results:

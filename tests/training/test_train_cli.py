@@ -10,12 +10,14 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from policy.bundle import load_bundle
+from policy.bundle import load_bundle, shipped_bundle_path
 from policy.errors import BundleError, InvalidInputError
 from tests.training.tiny_runs import document, one_thread, quick_parity, tiny_config, write_scenario  # noqa: F401 - fixtures
 from training import card
 from training.cli import DEFAULT_CONFIG, app, main
 from training.config import load_config, parse_config
+from training.evaluation import study
+from training.evaluation.study import Plan
 from training.export import export_bundle
 from training.learning.checkpoint import CheckpointError
 from training.learning.networks import Actor
@@ -179,3 +181,21 @@ def test_every_committed_configuration_is_valid_and_frozen(path: Path) -> None:
     config = load_config(path)
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 5  # type: ignore[misc]
+
+
+@pytest.mark.slow
+def test_report_writes_the_study_and_counts_its_goals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny = Plan(
+        episodes=2,
+        scenarios=("reference",),
+        loads=(),
+        sizes={},
+        large_loads=(),
+        large_episodes=1,
+        oracle_episodes=0,
+    )
+    monkeypatch.setattr(study, "QUICK", tiny)
+    output = invoke("report", shipped_bundle_path(), "--out", tmp_path / "out", "--quick")
+    goals = json.loads((tmp_path / "out" / "evaluation.json").read_text())["goals"]
+    assert f"{sum(goal['pass'] for goal in goals)} of {len(goals)} goals reached" in output
+    assert "maddpg-default" in (tmp_path / "out" / "evaluation.md").read_text()
