@@ -300,15 +300,13 @@ class Engine:
 
     def _distinct(self, names: Sequence[str], asked: Rows) -> tuple[Rows, list[str]]:
         """Rows of the known names and the names of the others, each once: kube-scheduler adds up duplicates."""
-        rows = asked
-        unknown: list[str] = []
-        if len(rows) and rows.min() == UNKNOWN:
-            unknown = list(dict.fromkeys(names[i] for i in np.flatnonzero(rows == UNKNOWN).tolist()))
-            rows = rows[rows != UNKNOWN]
-        seen = np.zeros(len(self.table.state), dtype=np.bool_)
-        seen[rows] = True
-        if np.count_nonzero(seen) != len(rows):
-            rows = rows[np.sort(np.unique(rows, return_index=True)[1])]
+        seen = np.zeros(len(self.table.state) + 1, dtype=np.bool_)  # the last one stands for UNKNOWN
+        seen[asked] = True
+        if np.count_nonzero(seen) == len(asked) and not seen[UNKNOWN]:
+            return asked, []
+        unknown = list(dict.fromkeys(names[i] for i in np.flatnonzero(asked == UNKNOWN).tolist()))
+        rows = asked[asked != UNKNOWN]
+        rows = rows[np.sort(np.unique(rows, return_index=True)[1])]
         return rows, unknown
 
     # ---- concluding ----------------------------------------------------------------------------------------------
