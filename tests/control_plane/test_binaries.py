@@ -16,7 +16,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, go: Path) -> Path:
     """An empty cache of binaries; the toolchain is found in the usual one."""
     path = tmp_path / "cache"
     monkeypatch.setattr(binaries, "find_go", lambda _needed: go)
-    monkeypatch.setenv("MADDPG_CONTROL_PLANE_CACHE", str(path))
+    monkeypatch.setenv("CONTROL_PLANE_CACHE", str(path))
     return path
 
 

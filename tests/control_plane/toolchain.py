@@ -27,8 +27,8 @@ class BuildError(RuntimeError):
 
 
 def cache_directory() -> Path:
-    """Where binaries are kept between runs: $MADDPG_CONTROL_PLANE_CACHE, or a folder of the user's cache."""
-    override = os.environ.get("MADDPG_CONTROL_PLANE_CACHE")
+    """Where binaries are kept between runs: $CONTROL_PLANE_CACHE, or a folder of the user's cache."""
+    override = os.environ.get("CONTROL_PLANE_CACHE")
     return Path(override) if override else Path.home() / ".cache" / "maddpg-scheduler" / "control-plane"
 
 

@@ -3,6 +3,7 @@
 Times are of `time.monotonic` in this process, taken when the watch shows a bind.
 """
 
+import contextlib
 import json
 import queue
 import threading
@@ -206,7 +207,8 @@ class Binds:
         with self._changed:
             self._stopping.set()
             if self._answer is not None:
-                self._answer.shutdown()
+                with contextlib.suppress(OSError):  # the API server ended this watch meanwhile: its socket is closed
+                    self._answer.shutdown()
         self._thread.join()
 
     @property

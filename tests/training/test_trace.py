@@ -17,7 +17,7 @@ from training.simulator.scenarios import FOLDER, Scenario, load_scenario
 from training.simulator.traces import load_trace
 from training.simulator.workload import load_workload
 
-OPENB = Path(os.environ.get("MADDPG_OPENB_DIR", Path(__file__).parents[3] / "shared" / "traces"))
+OPENB = Path(os.environ.get("OPENB_DIR", Path(__file__).parents[3] / "shared" / "traces"))
 OPENB_PODS = OPENB / "openb_pod_list_default.csv"
 
 OWN = "arrival,class,cpu,memory,duration\n"
@@ -122,7 +122,7 @@ def test_time_is_stretched_until_the_trace_offers_the_stated_load() -> None:
     assert offered(scenario, 0.6) == pytest.approx(2 * offered(scenario, 0.3), rel=1e-9)
 
 
-@pytest.mark.skipif(not OPENB_PODS.is_file(), reason=f"openb is not there; put it in {OPENB} or set MADDPG_OPENB_DIR")
+@pytest.mark.skipif(not OPENB_PODS.is_file(), reason=f"openb is not there; put it in {OPENB} or set OPENB_DIR")
 def test_openb_itself_is_loaded_whole_and_runs_at_the_stated_load() -> None:
     scenario = replace(with_trace(OPENB_PODS), episode_arrivals=7000, warmup_arrivals=0)
     trace = load_trace(scenario)
