@@ -1,4 +1,4 @@
-"""Command line: `maddpg-extender serve | check-config | reference | explain`. Refuses to hold logic of its own."""
+"""Command line: `maddpg-extender serve | demo | check-config | reference | explain`. Parses and prints; no logic."""
 
 from __future__ import annotations
 
@@ -32,7 +32,9 @@ FAILED: Final = 1
 FLAGS: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
 FLAGS_HELP: Final = "Every setting is a flag too: --deadline-ms 20. `maddpg-extender reference` lists them."
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+HELP: Final = "A scheduler extender that rates nodes with a trained policy: serve it, try it, check it, ask it why."
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="settings file, YAML or TOML")]
 
 

@@ -71,7 +71,7 @@ class _Protocol(HttpToolsProtocol):
 
 
 class _Server(uvicorn.Server):
-    """uvicorn with an event once it serves, and without its signal handlers: two servers share one process here."""
+    """uvicorn with an event once it serves or cannot, and without its signal handlers: two servers share a process."""
 
     def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
         super().__init__(config)
@@ -83,9 +83,14 @@ class _Server(uvicorn.Server):
         yield
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
-        if self.started:
-            self.serving.set()
+        try:
+            await super().startup(sockets)
+        except SystemExit:
+            # uvicorn ends the process where the lifespan fails; `serve` raises what it failed of instead
+            if not self.lifespan.should_exit:
+                raise
+            self.should_exit = True
+        self.serving.set()
 
     @property
     def port(self) -> int:

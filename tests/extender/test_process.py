@@ -176,6 +176,17 @@ def test_a_bad_setting_is_refused_with_its_name() -> None:
         assert "Traceback" not in result.stderr
 
 
+@pytest.mark.parametrize("ports", [["--port=0"], ["--port=0", "--operations-port=0"]], ids=["one port", "two ports"])
+def test_a_cluster_that_cannot_be_reached_ever_is_refused_with_the_setting_named(
+    tmp_path: Path, bundle_path: Path, ports: list[str]
+) -> None:
+    result = cli("serve", "--bundle-path", str(bundle_path), *ports, HOME=str(tmp_path), KUBECONFIG="")
+    assert result.returncode == REFUSED
+    assert "maddpg-extender: no way to the cluster" in result.stderr
+    assert "`kubeconfig`" in result.stderr
+    assert "Traceback" not in result.stderr
+
+
 def test_check_config_prints_the_settings_in_effect(bundle_path: Path, tmp_path: Path) -> None:
     file = tmp_path / "s.yaml"
     file.write_text(f"bundle_path: {bundle_path}\ndeadline_ms: 20\n")
