@@ -3,12 +3,31 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from typing import Any, Final, TextIO
 
 import structlog
 
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+
+class _Handler(logging.StreamHandler[TextIO]):
+    """Writes to the stream while somebody reads it.
+
+    When the reader is gone, what could not be written stays in the stream's buffer, and the interpreter would fail to
+    flush it as it ends: exit code 120 after a clean stop. From then on the log goes nowhere instead.
+    """
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802 - the standard library's name
+        if not isinstance(sys.exc_info()[1], BrokenPipeError):
+            super().handleError(record)
+            return
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, self.stream.fileno())
+        finally:
+            os.close(nowhere)
 
 
 def configure(level: str, form: str, stream: TextIO | None = None) -> None:
@@ -27,7 +46,7 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     ]
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
     renderer: Any = structlog.processors.JSONRenderer() if form == "json" else plain
-    handler = logging.StreamHandler(stream or sys.stderr)
+    handler = _Handler(stream or sys.stderr)
     handler.setFormatter(
         structlog.stdlib.ProcessorFormatter(
             foreign_pre_chain=shared,

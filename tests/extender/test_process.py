@@ -62,6 +62,8 @@ def start(bundle_path: Path) -> Iterator[Callable[[float], tuple[subprocess.Pope
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
+            # buffered output, as a user's shell has it, is the harder case for a log whose reader is gone
+            env={name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"},
         )
         running.append(process)
         assert process.stdout is not None
