@@ -41,8 +41,8 @@ def publish(title: str, results: list[Result], path: Path) -> None:
     rows = [{"name": r.name, "value": r.value, "unit": r.unit, "goal": r.goal, "pass": r.passed} for r in results]
     path.write_text(json.dumps(rows, indent=1) + "\n")
     table = Table(title=title, caption=str(path))
-    for column, justify in (("figure", "left"), ("value", "right"), ("unit", "left"), ("goal", "right"), ("", "left")):
-        table.add_column(column, justify=justify)  # type: ignore[arg-type]
+    for column in ("figure", "value", "unit", "goal", ""):
+        table.add_column(column, justify="right" if column in ("value", "goal") else "left")
     for result in results:
         verdict = {True: "[green]pass", False: "[red]missed", None: ""}[result.passed]
         table.add_row(result.name, f"{result.value:.4g}", result.unit, result.goal or "", verdict)
