@@ -67,9 +67,10 @@ evaluate: $(VENV)/.everything ## Play the frozen suite with the shipped policy a
 	@$(BIN)/maddpg-train report policy/models/default --out build/evaluation
 
 pins: $(VENV)/.everything ## Resolve requirements/*.txt again from pyproject.toml
-	@COMPILE="$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url \
-	  --no-emit-find-links --python-version 3.11 --custom-compile-command 'make pins'"; \
-	$$COMPILE pyproject.toml --extra train --extra test --extra dev -o requirements/test.txt; \
+	@export UV_CUSTOM_COMPILE_COMMAND="make pins"; \
+	COMPILE="$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url \
+	  --no-emit-find-links --python-version 3.11"; \
+	$$COMPILE pyproject.toml --extra train --extra ray --extra test --extra dev -o requirements/test.txt; \
 	$$COMPILE pyproject.toml -c requirements/test.txt -o requirements/serve.txt; \
 	$$COMPILE pyproject.toml -c requirements/test.txt --extra train -o requirements/train.txt; \
 	$$COMPILE --group build -o requirements/build.txt

@@ -101,9 +101,11 @@ class CriticConfig(_Section):
 
 
 class OptimiserConfig(_Section):
-    """Adam's learning rates and how they end.
+    """Adam's learning rates, how they end, and the arithmetic of an update.
 
     Attributes:
+        matmul: precision in which the hidden layers multiply during updates; ``bfloat16`` takes about half the time on
+            a CPU with AMX or AVX512-BF16 and longer on others. Placement, selection and export are always float32.
         actor_rate: at the start.
         critic_rate: at the start.
         final_share: of either rate left at the last update; the decay is linear in updates.
@@ -111,6 +113,7 @@ class OptimiserConfig(_Section):
         critic_clip: largest gradient norm of the critics.
     """
 
+    matmul: Literal["float32", "bfloat16"] = "float32"
     actor_rate: Positive = 3e-4
     critic_rate: Positive = 1e-3
     final_share: Share = 0.05

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,6 +37,26 @@ def test_untrained_actor_gives_the_initial_bids_almost_everywhere() -> None:
 def test_parameter_count_is_that_of_the_layers() -> None:
     expected = (8 * 256 + 256) + 2 * 256 + (256 * 256 + 256) + 2 * 256 + (256 * 4 + 4)
     assert parameter_count(Actor((256, 256), (0.0,) * 4)) == expected
+
+
+@pytest.mark.parametrize("algorithm", ["maddpg", "matd3"])
+def test_bfloat16_updates_follow_float32_ones_and_keep_weights_and_values_in_float32(
+    algorithm: str, tmp_path: Path
+) -> None:
+    batch, logs = random_batch(64, NODES), {}
+    for matmul in ("float32", "bfloat16"):
+        learner = build_algorithm(tiny_config(tmp_path, algorithm=algorithm, optimiser={"matmul": matmul}), NODES)
+        logs[matmul] = [learner.update(batch)["critic_loss"] for _ in range(20)]
+        assert {parameter.dtype for parameter in learner.actor.parameters()} == {torch.float32}
+    assert logs["bfloat16"] != logs["float32"]
+    assert logs["bfloat16"] == pytest.approx(logs["float32"], rel=0.03)
+
+
+def test_last_layer_is_computed_in_float32_under_autocast() -> None:
+    actor, critic, batch = Actor((16, 16), (0.0,) * 4), SetCritic((16, 16)), random_batch(5, 7)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert actor.unsquashed(batch.observation).dtype is torch.float32
+        assert critic(batch.observation, batch.bids, batch.feasible.float()).dtype is torch.float32
 
 
 def test_soft_update_moves_the_stated_share_of_the_way() -> None:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from policy.criteria import CRITERIA_COUNT
 from policy.features import FEATURE_COUNT
-from training.learning.networks import hidden_stack
+from training.learning.networks import hidden_stack, in_full
 
 
 class SetCritic(nn.Module):
@@ -42,7 +42,7 @@ class SetCritic(nn.Module):
         """What a node is worth, and what landing the pod on it adds; each ``[batch, n]`` for ``[batch, n, 8]``."""
         encoded = self.encoder(observation)
         mixed = self.own(encoded) + self.context(encoded.mean(-2, keepdim=True))
-        base, advantage = self.head(self.trunk(mixed)).unbind(-1)
+        base, advantage = in_full(self.head, self.trunk(mixed)).unbind(-1)
         return base, advantage
 
     def forward(self, observation: Tensor, bids: Tensor, placement: Tensor) -> Tensor:
@@ -69,8 +69,7 @@ class JointCritic(nn.Module):
     def forward(self, observation: Tensor, bids: Tensor, placement: Tensor) -> Tensor:
         """Q of the team ``[batch, 1]``; `placement` is what the set critic reads."""
         joined = torch.cat([observation.flatten(1), bids.flatten(1)], dim=1)
-        output: Tensor = self.head(self.body(joined))
-        return output
+        return in_full(self.head, self.body(joined))
 
 
 Critic = SetCritic | JointCritic

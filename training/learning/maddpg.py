@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training.config import TrainingConfig
 from training.learning.critics import Critic, Critics, JointCritic, SetCritic
-from training.learning.networks import Actor, soft_update
+from training.learning.networks import Actor, reduced_precision, soft_update
 from training.learning.placement import entropy, one_hot, placement_probabilities, preferences
 from training.learning.replay import Batch
 
@@ -52,7 +52,8 @@ class Maddpg:
         """One step of the critics, the actor and the targets; returns what to log."""
         self._schedule()
         self.updates += 1
-        logs = self._update_critics(batch) | self._update_actor(batch)
+        with reduced_precision(self._config.optimiser.matmul):
+            logs = self._update_critics(batch) | self._update_actor(batch)
         soft_update(self.target_actor, self.actor, self._config.objective.soft_update)
         soft_update(self.target_critics, self.critics, self._config.objective.soft_update)
         return logs

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from training.config import TrainingConfig
 from training.learning.critics import Critic, Critics, JointCritic, SetCritic
-from training.learning.networks import Actor, soft_update
+from training.learning.networks import Actor, reduced_precision, soft_update
 from training.learning.placement import entropy, one_hot, placement_probabilities, preferences
 from training.learning.replay import Batch
 
@@ -53,9 +53,12 @@ class Matd3:
         """One step of the critics; every `actor_every`-th call also one of the actor and the targets."""
         self._schedule()
         self.updates += 1
-        logs = self._update_critics(batch)
-        if self.updates % self._config.matd3.actor_every == 0:
-            logs |= self._update_actor(batch)
+        actor_too = self.updates % self._config.matd3.actor_every == 0
+        with reduced_precision(self._config.optimiser.matmul):
+            logs = self._update_critics(batch)
+            if actor_too:
+                logs |= self._update_actor(batch)
+        if actor_too:
             soft_update(self.target_actor, self.actor, self._config.objective.soft_update)
             soft_update(self.target_critics, self.critics, self._config.objective.soft_update)
         return logs

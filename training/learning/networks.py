@@ -25,6 +25,18 @@ def hidden_stack(inputs: int, hidden: Sequence[int]) -> nn.Sequential:
     return nn.Sequential(*layers)
 
 
+def reduced_precision(matmul: str) -> torch.autocast:
+    """Context in which hidden layers multiply in bfloat16 where `matmul` says so; weights and sums stay float32."""
+    return torch.autocast("cpu", torch.bfloat16, enabled=matmul == "bfloat16")
+
+
+def in_full(head: nn.Module, inputs: Tensor) -> Tensor:
+    """A last layer in float32 under any autocast: bfloat16 keeps three digits, and differences of Q need more."""
+    with torch.autocast("cpu", enabled=False):
+        output: Tensor = head(inputs.float())
+    return output
+
+
 class Actor(nn.Module):
     """Observation ``[..., 8]`` to bids ``[..., 4]`` in [-1, 1], one row per node.
 
@@ -45,8 +57,7 @@ class Actor(nn.Module):
 
     def unsquashed(self, observation: Tensor) -> Tensor:
         """The bids before tanh, ``[..., 4]``; training penalises their size so that tanh keeps a gradient."""
-        output: Tensor = self.head(self.body(observation))
-        return output
+        return in_full(self.head, self.body(observation))
 
     def forward(self, observation: Tensor) -> Tensor:
         """Bids ``[..., 4]`` in [-1, 1]."""
