@@ -10,7 +10,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Whoever runs one test: make test PYTEST_ARGS="tests/policy -k bundle"
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test lint bench control-plane test-chart chart-docs train evaluate pins clean
+.PHONY: help setup demo test lint bench bench-serving control-plane test-chart chart-docs train evaluate pins clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -48,8 +48,12 @@ lint: $(VENV)/.everything ## Format, lint, types and import contracts
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
 
-bench: $(VENV)/.everything ## Measure the actor and the service against a do-nothing extender; writes build/bench.json
-	@$(BIN)/python -m tests.bench
+bench: $(VENV)/.everything ## The short part of bench-serving: the actor and the verbs over HTTP, about a minute
+	@$(BIN)/python -m tests.bench.serving actor
+	@$(BIN)/python -m tests.bench.serving latency
+
+bench-serving: $(VENV)/.everything ## What serving must show, against a do-nothing extender; writes build/bench-serving.json
+	@$(BIN)/python -m tests.bench.serving
 
 control-plane: $(VENV)/.everything ## Build (once) etcd, kube-apiserver, kube-scheduler, KWOK and the rest for the tests
 	@$(BIN)/python -m tests.control_plane.binaries

@@ -1,4 +1,4 @@
-"""`make bench`: what a decision costs, beside a do-nothing extender in Go measured in the same run.
+"""What an answer over HTTP costs, beside a do-nothing extender in Go measured in the same run.
 
 Every figure of ours and the do-nothing extender's twin are taken in turns, request by request, over one keep-alive
 connection each, so that the machine's mood falls on both. Each request is for a new pod, as in life, so each placement
@@ -7,27 +7,23 @@ assumed by the last answer has changed a row by the time of the next.
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from policy.bundle import load_bundle, shipped_bundle_path
-from policy.cluster import ClusterState, PodDemand
-from policy.priorities import priorities
-from policy.scorers import ActorScorer
 from tests.bench.client import KeepAliveClient, extender_args, node_names
-from tests.bench.report import Result, publish
+from tests.bench.report import Result
 from tests.control_plane.binaries import DONOTHING, build
 
 SIZES: Final = {10: 2000, 100: 2000, 500: 2000, 5000: 1000}
@@ -39,9 +35,6 @@ ROUNDS: Final = 5
 WARM_UP: Final = 100
 PAUSE_S: Final = 0.002
 """Time for the service to notice that a node has changed."""
-
-ORIGINAL_ACTOR_MS: Final = 3.1
-"""Milliseconds for 10 agents in the original project's completion report."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,39 +86,6 @@ def running(*command: str) -> Iterator[Server]:
             yield Server(process, int(document["port"] if isinstance(document, dict) else document))
         finally:
             process.terminate()
-
-
-def actor_figures() -> list[Result]:
-    """Inference and the whole decision in process, ten nodes, one class of pods after the other."""
-    bundle = load_bundle(shipped_bundle_path())
-    scorer = ActorScorer(bundle.actors)
-    generator = np.random.default_rng(1)
-    state = ClusterState.idle(generator.uniform(8, 32, 10), 64.0, generator.uniform(0.7, 1.5, 10))
-    observation = generator.uniform(0, 1, (10, 8)).astype(np.float32)
-    demands = [PodDemand(cpu, 1.0, 0.5) for cpu in generator.uniform(0.1, 4.0, 100).tolist()]
-    inference = timed(lambda _turn: bundle.actors.bids(observation), 5000)
-    decision = timed(
-        lambda turn: priorities(scorer.preferences(state, demands[turn % 100]), bundle.manifest.temperature),
-        5000,
-    )
-    p50 = float(np.median(inference)) * 1000
-    return [
-        Result("actor, 10 nodes, p50", p50, "ms", at_most=0.1),
-        Result("actor, 10 nodes, original report over ours", ORIGINAL_ACTOR_MS / p50, "x", at_least=31.0),
-        Result("decision from state to priorities, 10 nodes, p50", float(np.median(decision)) * 1000, "ms"),
-        Result("allocations in process, 10 nodes", 10.0 / float(np.mean(decision)), "1/s", at_least=32_000.0),
-    ]
-
-
-def timed(work: Callable[[int], object], repeats: int) -> NDArray[np.float64]:
-    """Seconds of each call of ``work(turn)``, after a warm-up."""
-    seconds = np.empty(repeats)
-    for turn in range(-WARM_UP, repeats):
-        started = time.perf_counter()
-        work(turn)
-        if turn >= 0:
-            seconds[turn] = time.perf_counter() - started
-    return seconds
 
 
 def compare(
@@ -180,13 +140,23 @@ def ratios(title: str, mine: Timing, limit: Timing, goals: Mapping[str, float]) 
     return results
 
 
-def other_figures(ours: Series, donothing: Series, names: list[str], service: Server) -> list[Result]:
+def other_figures(ours: Series, donothing: Series, names: list[str], service: Server, share: float) -> list[Result]:
     """`/filter`, pods that all differ in demand, and `/prioritize` for every node after one of them changed."""
     some = names[:500]
     filtered = compare(
-        replace(ours, verb="/filter"), replace(donothing, verb="/filter"), some, 2000, lambda t: extender_args(some, t)
+        replace(ours, verb="/filter"),
+        replace(donothing, verb="/filter"),
+        some,
+        round(share * SIZES[500]),
+        lambda turn: extender_args(some, turn),
     )
-    differing = compare(ours, donothing, some, 1000, lambda turn: extender_args(some, turn, cpu=f"{100 + turn}m"))
+    differing = compare(
+        ours,
+        donothing,
+        some,
+        round(share * SIZES[500] / 2),
+        lambda turn: extender_args(some, turn, cpu=f"{100 + turn}m"),
+    )
 
     def pause() -> None:
         time.sleep(PAUSE_S)
@@ -199,7 +169,7 @@ def other_figures(ours: Series, donothing: Series, names: list[str], service: Se
         replace(ours, before=pause),
         replace(ours, before=change_one_node),
         names,
-        SIZES[5000],
+        round(share * SIZES[5000]),
         lambda turn: extender_args(names, turn),
     )
     title = "/prioritize, 5000 names, one node changed"
@@ -226,9 +196,12 @@ def check(answer: bytes, names: list[str]) -> None:
         raise RuntimeError("a score is no integer in 0..10")
 
 
-def main() -> None:
-    """Measure, print, write build/bench.json."""
-    results = actor_figures()
+def measure(arguments: Sequence[str]) -> list[Result]:
+    """Every size of request, `/filter`, differing demands, and a changed node."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.serving latency", description=__doc__)
+    parser.add_argument("--share", type=float, default=1.0, help="share of the requests to time; less is noisier")
+    share: float = parser.parse_args(arguments).share
+    results: list[Result] = []
     largest = max(SIZES)
     with (
         running(sys.executable, "-m", "tests.bench.service", str(largest)) as service,
@@ -239,10 +212,6 @@ def main() -> None:
         names = node_names(largest)
         ours, donothing = Series(service, our_client), Series(limit, their_client)
         for size, repeats in SIZES.items():
-            results += http_figures(ours, donothing, names[:size], repeats)
-        results += other_figures(ours, donothing, names, service)
-    publish("make bench", results, Path("build/bench.json"))
-
-
-if __name__ == "__main__":
-    main()
+            results += http_figures(ours, donothing, names[:size], round(share * repeats))
+        results += other_figures(ours, donothing, names, service, share)
+    return results
