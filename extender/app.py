@@ -76,7 +76,7 @@ class Application:
     """The service as ASGI.
 
     Attributes:
-        settings, source, table, engine, ledger, metrics, probes: its parts.
+        settings, source, table, engine, ledger, metrics, probes, verbs: its parts.
         operations: ASGI application of the operations endpoints alone.
         start_error: why the lifespan could not start; None while it could.
     """
@@ -118,7 +118,7 @@ class Application:
         hosts = HostEncoder()
         self.table.subscribe_rows(hosts.set_host)
         enabled = frozenset(verb for verb in VERBS if getattr(settings, f"enable_{verb}"))
-        self._verbs = SchedulingVerbs(
+        self.verbs = SchedulingVerbs(
             self.engine,
             source,
             hosts,
@@ -140,7 +140,7 @@ class Application:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""
         if scope["type"] == "http" and scope["path"] in PATHS:
-            await self._verbs(scope, receive, send)
+            await self.verbs(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
         elif self.settings.operations_port is None:

@@ -12,7 +12,7 @@ import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
-from typing import Any, Self, cast
+from typing import Self, cast
 
 import uvicorn
 import uvloop
@@ -21,53 +21,9 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from extender.app import Application
 from extender.errors import SettingsError
 from extender.operations import logs
+from extender.protocol.connection import connections_of
 
 _log = logs.get(__name__)
-
-
-class JoiningTransport:
-    """A transport that sends two writes of one turn of the event loop as one: the head of an answer and its body.
-
-    uvicorn writes them one by one, which is two system calls and two segments, and wakes the client twice.
-
-    Args:
-        transport: sends, and does everything else.
-        loop: sends the first write at the end of its turn if no second has come.
-    """
-
-    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
-        self._transport = transport
-        self._loop = loop
-        self._held = b""
-
-    def write(self, data: bytes) -> None:
-        """Hold the first write; send the second with it."""
-        if self._held:
-            joined, self._held = self._held + data, b""
-            self._transport.write(joined)
-        elif data:
-            self._held = data
-            self._loop.call_soon(self._send_held)
-
-    def close(self) -> None:
-        """Send what is held, then close."""
-        self._send_held()
-        self._transport.close()
-
-    def _send_held(self) -> None:
-        if self._held:
-            held, self._held = self._held, b""
-            self._transport.write(held)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._transport, name)
-
-
-class _Protocol(HttpToolsProtocol):
-    """uvicorn's, with answers sent in one piece."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast("asyncio.Transport", JoiningTransport(transport, self.loop)))
 
 
 class _Server(uvicorn.Server):
@@ -105,7 +61,8 @@ def _configured(app: Application, operations: bool) -> _Server:
     config = uvicorn.Config(
         app.operations if operations else app,
         loop="uvloop",
-        http=_Protocol,
+        # uvicorn calls whatever it is given with the parts of a connection, but says it takes a class
+        http=HttpToolsProtocol if operations else cast("type[asyncio.Protocol]", connections_of(app.verbs)),
         ws="none",
         lifespan="off" if operations else "on",
         log_config=None,

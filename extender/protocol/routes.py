@@ -1,7 +1,8 @@
-"""The four verbs over HTTP: read a bounded body, decode, ask, encode, answer with its length. Refuses to decide.
+"""The four verbs: decode, ask, encode; and as an ASGI application that reads a bounded body. Refuses to decide.
 
-Plain ASGI and not FastAPI routes, because kube-scheduler waits for every microsecond of this path and nothing here
-needs validation beyond `extender.protocol.wire`; `extender.operations.endpoints` are FastAPI.
+Not FastAPI routes, because kube-scheduler waits for every microsecond of this path and nothing here needs validation
+beyond `extender.protocol.wire`; `extender.operations.endpoints` are FastAPI. Ordinary requests do not even come by ASGI
+but from `extender.protocol.connection`.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from extender.cluster.source import Binding, ClusterSource
@@ -24,14 +26,22 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 Verb = Callable[[bytes, float], Awaitable[bytes]]
 
-JSON_TYPE: Final = (b"content-type", b"application/json")
 PATHS: Final = {f"/{verb}": verb for verb in VERBS}
 
 _log = logs.get(__name__)
 
 
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What goes back: HTTP status and JSON, and whether the connection must be closed after it."""
+
+    status: int
+    body: bytes
+    close: bool = False
+
+
 class SchedulingVerbs:
-    """ASGI application for `PATHS`.
+    """Answers the verbs; an ASGI application for `PATHS`.
 
     Args:
         engine: decides.
@@ -42,6 +52,10 @@ class SchedulingVerbs:
         max_body_bytes: larger bodies get 413.
         body_timeout_s: slower bodies get 408.
         timer: monotonic seconds, the engine's timer.
+
+    Attributes:
+        by_url: the verbs that are enabled, by the URL a request for them names.
+        max_body_bytes, body_timeout_s: as given.
     """
 
     def __init__(
@@ -60,9 +74,10 @@ class SchedulingVerbs:
         self._hosts = hosts
         self._metrics = metrics
         self._enabled = enabled
-        self._max_body_bytes = max_body_bytes
-        self._body_timeout_s = body_timeout_s
+        self.max_body_bytes = max_body_bytes
+        self.body_timeout_s = body_timeout_s
         self._timer = timer
+        self.by_url = {f"/{verb}".encode(): verb for verb in enabled}
         self._verbs: dict[str, Verb] = {
             "filter": self._filter,
             "prioritize": self._prioritize,
@@ -70,61 +85,93 @@ class SchedulingVerbs:
             "bind": self._bind,
         }
 
+    @property
+    def timer(self) -> Callable[[], float]:
+        """Monotonic seconds; `received` is by it."""
+        return self._timer
+
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request whose path is in `PATHS`."""
+        """Answer one request whose path is in `PATHS`, as an ASGI application."""
         received = self._timer()
         verb = PATHS[scope["path"]]
-        status = 200
-        headers: tuple[tuple[bytes, bytes], ...] = ()
         try:
-            answer = await self._answer(verb, scope, receive, received)
+            body = await self._body(verb, scope, receive)
         except WireError as error:
-            status, answer = error.status, wire.encode_error(str(error))
-            headers = ((b"connection", b"close"),) if status in (408, 413) else ()
+            answer = self.refused(error)
+        else:
+            answer = await self.answer(verb, body, received)
+        headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
+        if answer.close:
+            headers.append((b"connection", b"close"))
+        await send({"type": "http.response.start", "status": answer.status, "headers": headers})
+        await send({"type": "http.response.body", "body": answer.body})
+        asyncio.get_running_loop().call_soon(self.answered, verb, answer.status, received)
+
+    async def answer(self, verb: str, body: bytes, received: float) -> Answer:
+        """Answer the body of one request; never raises.
+
+        Args:
+            verb: one of those enabled.
+            body: the whole of it.
+            received: when the request arrived, by `timer`.
+        """
+        try:
+            return Answer(200, await self._verbs[verb](body, received))
+        except WireError as error:
+            return self.refused(error)
         except InvalidInputError as error:
-            status, answer = 400, wire.encode_error(str(error))
+            return Answer(400, wire.encode_error(str(error)))
         except Exception:
             _log.exception("request failed", verb=verb)
-            status, answer = 500, wire.encode_error("internal error; the log of the extender says more")
-        length = (b"content-length", b"%d" % len(answer))
-        await send({"type": "http.response.start", "status": status, "headers": (JSON_TYPE, length, *headers)})
-        await send({"type": "http.response.body", "body": answer})
-        # uvloop sends when this turn of the loop ends: what can wait until then is left to the next one
-        asyncio.get_running_loop().call_soon(self._metrics.answered, verb, status, self._timer() - received)
+            return Answer(500, wire.encode_error("internal error; the log of the extender says more"))
 
-    async def _answer(self, verb: str, scope: Scope, receive: Receive, received: float) -> bytes:
+    def refused(self, error: WireError) -> Answer:
+        """The answer to a request that cannot be read; what else comes over its connection cannot be told apart."""
+        return Answer(error.status, wire.encode_error(str(error)), close=error.status in (408, 413))
+
+    def answered(self, verb: str, status: int, received: float) -> None:
+        """Count a request; call it when the answer is on its way."""
+        self._metrics.answered(verb, status, self._timer() - received)
+
+    def too_slow(self) -> WireError:
+        """The body did not arrive in time."""
+        return WireError(f"the body did not arrive within {self.body_timeout_s:g} s", status=408)
+
+    async def _body(self, verb: str, scope: Scope, receive: Receive) -> bytes:
+        """The whole body.
+
+        Raises:
+            WireError: the verb is switched off (404), the method is not POST (405), or the body is too large (413), too
+                slow (408) or breaks off (400).
+        """
         if verb not in self._enabled:
             raise WireError(f"the verb {verb} is switched off; set enable_{verb} to true to answer it", status=404)
         if scope["method"] != "POST":
             raise WireError(f"/{verb} takes POST, not {scope['method']}", status=405)
-        return await self._verbs[verb](await self._body(scope, receive), received)
-
-    async def _body(self, scope: Scope, receive: Receive) -> bytes:
-        """The whole body; raises `WireError` where it is too large (413), too slow (408) or breaks off (400)."""
         for name, value in scope["headers"]:
-            if name == b"content-length" and value.isdigit() and int(value) > self._max_body_bytes:
+            if name == b"content-length" and value.isdigit() and int(value) > self.max_body_bytes:
                 raise self._too_large()
         parts: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(self._body_timeout_s):
+            async with asyncio.timeout(self.body_timeout_s):
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
                         raise WireError("the connection broke off before the whole body had arrived")
                     part = message.get("body", b"")
                     size += len(part)
-                    if size > self._max_body_bytes:
+                    if size > self.max_body_bytes:
                         raise self._too_large()
-                    if not message.get("more_body", False):
-                        return part if not parts else b"".join((*parts, part))
                     parts.append(part)
+                    if not message.get("more_body", False):
+                        return b"".join(parts)
         except TimeoutError as error:
-            raise WireError(f"the body did not arrive within {self._body_timeout_s:g} s", status=408) from error
+            raise self.too_slow() from error
 
     def _too_large(self) -> WireError:
         return WireError(
-            f"the body is larger than {self._max_body_bytes} bytes; set nodeCacheCapable, or raise max_body_bytes",
+            f"the body is larger than {self.max_body_bytes} bytes; set nodeCacheCapable, or raise max_body_bytes",
             status=413,
         )
 

@@ -1,0 +1,162 @@
+"""One connection of kube-scheduler: a request for a verb goes from the parser to the answer without ASGI in between.
+
+uvicorn's protocol stays in charge of the connection: parsing, TLS, keep-alive, pipelining, limits, graceful shutdown.
+It hands each request to a "cycle"; for the ordinary request of a verb, a POST whose length is known and within the
+limit, that is a `VerbExchange`, which answers in one write. Everything else (another path or method, a chunked or too
+large body, `Expect: 100-continue`, a request sent before the last answer was read, a server at its limit) goes the
+usual way to the ASGI application, where `SchedulingVerbs` answers the same verbs with the same words.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, Final, cast
+
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+
+from extender.protocol.routes import Answer, SchedulingVerbs
+
+_HEAD: Final = b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n"
+_CLOSE: Final = b"connection: close\r\n"
+
+
+class VerbExchange:
+    """One request for a verb and its answer; to uvicorn it looks like one of its own cycles.
+
+    Attributes:
+        response_complete, keep_alive, disconnected: as uvicorn's cycle has them; it sets the last two.
+        message_event: uvicorn calls its `set` when the connection is lost.
+    """
+
+    def __init__(self, connection: VerbConnection, verb: str, received: float) -> None:
+        self.response_complete = False
+        self.keep_alive = connection.parser.should_keep_alive()
+        self.disconnected = False
+        self.message_event = self
+        self._connection = connection
+        self._verbs = connection.verbs
+        self._verb = verb
+        self._received = received
+        self._parts: list[bytes] = []
+        self._timeout: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    def add(self, part: bytes) -> None:
+        """A part of the body has arrived."""
+        self._parts.append(part)
+
+    def complete(self) -> None:
+        """The whole body has arrived: decide, and answer."""
+        if self._timeout is not None:
+            self._timeout.cancel()
+        if not self.response_complete:
+            self._task = self._connection.loop.create_task(self._run())
+            self._connection.tasks.add(self._task)
+            self._task.add_done_callback(self._connection.tasks.discard)
+
+    def wait(self) -> None:
+        """The body has not arrived in full with what was read: it may take `body_timeout_s` from now."""
+        if self._task is None and self._timeout is None and not self.response_complete:
+            self._timeout = self._connection.loop.call_later(self._verbs.body_timeout_s, self._too_slow)
+
+    def set(self) -> None:
+        """The connection is lost, before the answer or after it."""
+        if self._timeout is not None:
+            self._timeout.cancel()
+        if self._task is None and not self.response_complete:
+            self.response_complete = True
+            self._verbs.answered(self._verb, 400, self._received)
+
+    def _too_slow(self) -> None:
+        self._send(self._verbs.refused(self._verbs.too_slow()))
+
+    async def _run(self) -> None:
+        parts = self._parts
+        body = parts[0] if len(parts) == 1 else b"".join(parts)
+        self._send(await self._verbs.answer(self._verb, body, self._received))
+
+    def _send(self, answer: Answer) -> None:
+        """Write head and body at once: two segments would wake the client twice."""
+        self.response_complete = True
+        connection = self._connection
+        closing = answer.close or not self.keep_alive
+        if not connection.transport.is_closing():
+            head = _HEAD % (STATUS_LINE[answer.status], len(answer.body), _CLOSE if closing else b"")
+            connection.transport.write(head + answer.body)
+            if closing:
+                connection.transport.close()
+            connection.on_response_complete()
+        # the answer leaves when this turn of the loop ends: what can wait until then is left to the next one
+        connection.loop.call_soon(self._verbs.answered, self._verb, answer.status, self._received)
+
+
+class VerbConnection(HttpToolsProtocol):
+    """uvicorn's protocol with a shortcut for the verbs.
+
+    Args:
+        verbs: answers.
+        parts: what uvicorn gives every protocol.
+    """
+
+    def __init__(self, verbs: SchedulingVerbs, **parts: Any) -> None:
+        super().__init__(**parts)
+        self.verbs = verbs
+        self._exchange: VerbExchange | None = None
+        """The cycle in progress, if it is one of ours."""
+
+    def data_received(self, data: bytes) -> None:
+        """Read on; a body that is not complete now has its time limit from now."""
+        super().data_received(data)
+        if self._exchange is not None:
+            self._exchange.wait()
+
+    def on_headers_complete(self) -> None:
+        """Take the shortcut where the request is an ordinary one of a verb."""
+        verb = self.verbs.by_url.get(self.url)
+        if verb is not None and self._ordinary():
+            self._exchange = VerbExchange(self, verb, self.verbs.timer())
+            self.cycle = cast("RequestResponseCycle", self._exchange)
+        else:
+            self._exchange = None
+            super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Keep a part of the body, whose length is known to be within the limit."""
+        if self._exchange is not None:
+            self._exchange.add(body)
+        else:
+            super().on_body(body)
+
+    def on_message_complete(self) -> None:
+        """Answer."""
+        if self._exchange is not None:
+            self._exchange.complete()
+        else:
+            super().on_message_complete()
+
+    def _ordinary(self) -> bool:
+        """A POST over HTTP/1.1, of a length within the limit, all before it answered and read, and room for it."""
+        before = cast("RequestResponseCycle | None", self.cycle)
+        if (
+            self.parser.get_method() != b"POST"
+            or self.parser.get_http_version() != "1.1"
+            or self.parser.should_upgrade()
+            or self.expect_100_continue
+            or self.flow.write_paused
+            or not (before is None or before.response_complete)
+        ):
+            return False
+        if self.limit_concurrency is not None and max(len(self.connections), len(self.tasks)) >= self.limit_concurrency:
+            return False
+        lengths = [value for name, value in self.headers if name == b"content-length"]
+        return len(lengths) == 1 and lengths[0].isdigit() and int(lengths[0]) <= self.verbs.max_body_bytes
+
+
+def connections_of(verbs: SchedulingVerbs) -> Callable[..., VerbConnection]:
+    """What uvicorn calls for each connection."""
+
+    def connection(**parts: Any) -> VerbConnection:
+        return VerbConnection(verbs, **parts)
+
+    return connection

@@ -1,0 +1,210 @@
+"""However a request comes over its connection, it gets its own answer, whole, in one write, and in its turn."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import Callable
+from http.client import HTTPResponse
+from typing import Any, cast
+
+import pytest
+from uvicorn import Config
+from uvicorn.server import ServerState
+
+from extender.protocol.connection import connections_of
+from tests.extender.service import Service, by_names, pod
+
+
+def request(body: bytes, path: str = "/prioritize", version: str = "1.1", **headers: str) -> bytes:
+    """A POST as bytes; underscores of header names become dashes."""
+    lines = [f"POST {path} HTTP/{version}", "Host: x", f"Content-Length: {len(body)}"]
+    lines += [f"{name.replace('_', '-')}: {value}" for name, value in headers.items()]
+    return "\r\n".join([*lines, "", ""]).encode() + body
+
+
+def connected(service: Service) -> socket.socket:
+    return socket.create_connection(("127.0.0.1", service.background.port), timeout=10.0)
+
+
+class Answers:
+    """Reads one answer after the other from a socket."""
+
+    def __init__(self, connection: socket.socket) -> None:
+        self._file = connection.makefile("rb")
+
+    def read(self) -> tuple[int, Any]:
+        """Status and JSON of the next answer."""
+        response = HTTPResponse(cast("socket.socket", self), method="POST")
+        response.begin()
+        return response.status, json.loads(response.read())
+
+    def makefile(self, _mode: str) -> Any:
+        """`HTTPResponse` asks for a file of its own; buffered bytes must not be lost between answers."""
+        return Unclosed(self._file)
+
+    @property
+    def ended(self) -> bool:
+        """Whether the other side has closed the connection."""
+        return self._file.read(1) == b""
+
+
+class Unclosed:
+    """A file that `HTTPResponse` may not close."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+
+    def close(self) -> None:
+        pass
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+def rated(answer: tuple[int, Any]) -> set[str]:
+    status, hosts = answer
+    assert status == 200
+    return {host["Host"] for host in hosts}
+
+
+def bodies(names: list[str]) -> list[bytes]:
+    """Three requests that can be told apart by their answers."""
+    return [json.dumps(by_names(names[: i + 2], pod(f"web-{i}"))).encode() for i in range(3)]
+
+
+def test_a_body_may_come_in_many_pieces(run_service: Callable[..., Service]) -> None:
+    service = run_service()
+    names = service.add_nodes(300)
+    whole = request(json.dumps(by_names(names)).encode())
+    with connected(service) as connection:
+        answers = Answers(connection)
+        for step in (1000, 37, 5000):
+            for start in range(0, len(whole), step):
+                connection.sendall(whole[start : start + step])
+                time.sleep(0.001)
+            assert rated(answers.read()) == set(names)
+
+
+def test_requests_sent_ahead_are_answered_in_their_order(run_service: Callable[..., Service]) -> None:
+    service = run_service()
+    names = service.add_nodes(5)
+    first, second, third = bodies(names)
+    probe = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    with connected(service) as connection:
+        connection.sendall(request(first) + probe + request(second) + request(b"{") + request(third, path="/filter"))
+        answers = Answers(connection)
+        assert rated(answers.read()) == set(names[:2])
+        assert answers.read()[0] == 200
+        assert rated(answers.read()) == set(names[:3])
+        assert answers.read()[0] == 400
+        assert answers.read()[1]["NodeNames"] == names[:4]
+
+
+@pytest.mark.parametrize(
+    ("version", "headers"), [("1.1", {"Connection": "close"}), ("1.0", {})], ids=["asked to close", "HTTP/1.0"]
+)
+def test_a_connection_that_shall_not_be_kept_is_closed_after_the_answer(
+    run_service: Callable[..., Service], version: str, headers: dict[str, str]
+) -> None:
+    service = run_service()
+    names = service.add_nodes(2)
+    with connected(service) as connection:
+        connection.sendall(request(bodies(names)[0], version=version, **headers))
+        answers = Answers(connection)
+        assert rated(answers.read()) == set(names)
+        assert answers.ended
+
+
+@pytest.mark.parametrize("how", ["chunked", "expecting 100-continue", "with a query"])
+def test_an_unusual_request_gets_the_usual_answer(run_service: Callable[..., Service], how: str) -> None:
+    service = run_service()
+    names = service.add_nodes(2)
+    body = bodies(names)[0]
+    with connected(service) as connection:
+        if how == "chunked":
+            head = b"POST /prioritize HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n"
+            connection.sendall(head + b"%x\r\n%b\r\n0\r\n\r\n" % (len(body), body))
+        elif how == "with a query":
+            connection.sendall(request(body, path="/prioritize?timeout=5s"))
+        else:
+            whole = request(body, Expect="100-continue")
+            connection.sendall(whole[: -len(body)])
+            assert connection.recv(1024) == b"HTTP/1.1 100 Continue\r\n\r\n"
+            connection.sendall(body)
+        assert rated(Answers(connection).read()) == set(names)
+
+
+def test_a_body_that_breaks_off_is_counted_and_forgotten(run_service: Callable[..., Service]) -> None:
+    service = run_service()
+    names = service.add_nodes(2)
+    with connected(service) as connection:
+        connection.sendall(request(bodies(names)[0])[:-5])
+    deadline = time.monotonic() + 10.0
+    while not service.metric("maddpg_requests_total", verb="prioritize", code="400"):
+        assert time.monotonic() < deadline
+    assert set(service.prioritize(names)) == set(names)
+
+
+def test_a_request_whose_body_is_still_coming_is_answered_before_the_service_ends(
+    run_service: Callable[..., Service],
+) -> None:
+    service = run_service(shutdown_grace_s=10.0)
+    names = service.add_nodes(2)
+    whole = request(bodies(names)[0])
+    with connected(service) as connection:
+        connection.sendall(whole[:-5])
+        service.background.stop()
+        wait_until_nothing_is_accepted(service)
+        connection.sendall(whole[-5:])
+        answers = Answers(connection)
+        assert rated(answers.read()) == set(names)
+        assert answers.ended
+
+
+def wait_until_nothing_is_accepted(service: Service) -> None:
+    try:
+        while True:
+            connected(service).close()
+    except ConnectionError:
+        return
+
+
+class Recorder(asyncio.Transport):
+    """A transport that records what it is asked to send."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.sent: list[bytes] = []
+
+    def write(self, data: Any) -> None:
+        self.sent.append(bytes(data))
+
+    def is_closing(self) -> bool:
+        return False
+
+
+@pytest.mark.parametrize("body", [json.dumps(by_names(["a", "b"])).encode(), b"{"], ids=["an answer", "a refusal"])
+def test_an_answer_leaves_in_one_write(run_service: Callable[..., Service], body: bytes) -> None:
+    app = run_service().background.app
+    recorder = Recorder()
+
+    async def exchange() -> None:
+        made = connections_of(app.verbs)
+        connection = made(config=Config(app), server_state=ServerState(), app_state={}, _loop=None)
+        connection.connection_made(recorder)
+        connection.data_received(request(body))
+        deadline = time.monotonic() + 10.0
+        while not recorder.sent:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        connection.connection_lost(ConnectionError())
+
+    app.table._owner = None  # the service's own loop sleeps meanwhile
+    asyncio.run(exchange())
+    assert len(recorder.sent) == 1
+    head, _, content = recorder.sent[0].partition(b"\r\n\r\n")
+    assert f"content-length: {len(content)}".encode() in head
