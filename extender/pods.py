@@ -22,6 +22,8 @@ from policy.errors import InvalidQuantityError
 
 GIB: Final = 1 << 30
 URGENCY_ANNOTATION: Final = "maddpg-scheduler.io/urgency"
+EXPECTED_ANNOTATION: Final = "maddpg-scheduler.io/expected-seconds"
+"""How long the pod's owner expects it to run on an idle reference core; with the urgency it says what is late."""
 RESTARTABLE: Final = "Always"
 """restartPolicy of an init container that keeps running beside the containers: a sidecar."""
 
@@ -47,7 +49,7 @@ class Container(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Annotations(msgspec.Struct, frozen=True):
-    """The one annotation that is read."""
+    """The annotation that is read for a decision."""
 
     urgency: str | None = msgspec.field(default=None, name=URGENCY_ANNOTATION)
 

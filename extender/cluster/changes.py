@@ -9,13 +9,13 @@ import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import partial
 from typing import Final
 
 import structlog
 
 from extender.cluster.decoding import Node, WatchedPod
+from extender.cluster.status import ENDED, ending, is_unplaced, report_of, seconds
 from extender.cluster.table import ClusterTable
 from extender.pods import GIB, pod_requests
 from extender.quantities import NANO, nano_units
@@ -23,8 +23,6 @@ from policy.cluster import REFERENCE_SPEED
 from policy.errors import InvalidQuantityError
 
 INSTANCE_TYPE_LABEL: Final = "node.kubernetes.io/instance-type"
-ENDED: Final = ("Succeeded", "Failed")
-"""Phases in which a pod holds nothing any more."""
 
 Put = Callable[[Callable[[], object]], object]
 """Hands one change over to the event loop: `Handover.put`."""
@@ -79,11 +77,8 @@ def bound_since(pod: WatchedPod) -> float | None:
         if condition.type == "PodScheduled" and condition.status == "True"
     ]
     for text in (*texts, pod.metadata.creation_timestamp):
-        if text:
-            try:
-                return datetime.fromisoformat(text).timestamp()
-            except ValueError:
-                continue
+        if (at := seconds(text)) is not None:
+            return at
     return None
 
 
@@ -150,9 +145,11 @@ class PodChanges:
         """The pod exists. It counts once it is bound, until it has ended."""
         uid, node = received.metadata.uid, received.spec.node_name
         if received.status.phase in ENDED:
-            self._put(partial(self._table.pod_removed, uid, _ending(received)))
+            self.absent(received)
             return
         if not node:
+            if is_unplaced(received.status.conditions):
+                self._put(partial(self._table.pod_reported, uid, partial(report_of, received)))
             return
         try:
             cpu, memory = pod_requests(received)
@@ -163,11 +160,13 @@ class PodChanges:
             )
             return
         # One text for the thousands of pods that name the same node.
-        self._put(partial(self._table.pod_bound, uid, sys.intern(node), cpu, memory, bound_since(received)))
+        report = partial(report_of, received)
+        self._put(partial(self._table.pod_bound, uid, sys.intern(node), cpu, memory, bound_since(received), report))
 
     def absent(self, received: WatchedPod) -> None:
-        """The pod was deleted, or has ended and so left what is watched."""
-        self._put(partial(self._table.pod_removed, received.metadata.uid, _ending(received)))
+        """The pod was deleted, or has ended."""
+        report = partial(report_of, received)
+        self._put(partial(self._table.pod_removed, received.metadata.uid, ending(received), report))
 
     def complete(self, keys: set[str]) -> None:
         """These are all."""
@@ -176,10 +175,3 @@ class PodChanges:
     def _settle(self, keys: set[str]) -> None:
         self._table.keep_only_pods(keys)
         self.synced = True
-
-
-def _ending(pod: WatchedPod) -> str:
-    """One word for how the pod ended."""
-    if pod.status.phase in ENDED:
-        return "evicted" if pod.status.reason == "Evicted" else pod.status.phase.lower()
-    return "deleted"

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from extender.errors import SourceError
-from extender.pods import Condition, Metadata, Pod, Requests
+from extender.pods import EXPECTED_ANNOTATION, Annotations, Condition, Metadata, Pod, Requests, Status
 
 T = TypeVar("T")
 
@@ -61,17 +61,62 @@ class Bookmark(msgspec.Struct, frozen=True):
     metadata: Version
 
 
-class PodMetadata(Metadata, frozen=True):
-    """`extender.pods.Metadata` and what only a watch needs: the version, and since when the pod exists."""
+class PodAnnotations(Annotations, frozen=True):
+    """`extender.pods.Annotations` and what matters once the pod has run."""
 
+    expected_seconds: str | None = msgspec.field(default=None, name=EXPECTED_ANNOTATION)
+
+
+class PodMetadata(Metadata, frozen=True):
+    """`extender.pods.Metadata` and what only a watch needs: the version, and when the pod came and is to go."""
+
+    annotations: PodAnnotations | None = None
     resource_version: str = msgspec.field(default="", name="resourceVersion")
     creation_timestamp: str | None = msgspec.field(default=None, name="creationTimestamp")
+    deletion_timestamp: str | None = msgspec.field(default=None, name="deletionTimestamp")
+
+
+class PodCondition(Condition, frozen=True, rename="camel"):
+    """A condition of a pod, and why."""
+
+    reason: str | None = None
+    message: str | None = None
+
+
+class Terminated(msgspec.Struct, frozen=True, rename="camel"):
+    """How a container ended."""
+
+    reason: str | None = None
+    finished_at: str | None = None
+
+
+class ContainerState(msgspec.Struct, frozen=True):
+    """What a container is or was; one that waits or runs says nothing here."""
+
+    terminated: Terminated | None = None
+
+
+class ContainerStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """What became of a container."""
+
+    restart_count: int = 0
+    state: ContainerState | None = None
+    last_state: ContainerState | None = None
+
+
+class PodStatus(Status, frozen=True, rename="camel"):
+    """`extender.pods.Status` and what became of the pod."""
+
+    conditions: list[PodCondition] | None = None  # type: ignore[assignment]  # a list of more than the base's
+    start_time: str | None = None
+    container_statuses: list[ContainerStatus] | None = None
 
 
 class WatchedPod(Pod, frozen=True):
     """A pod as lists and watches show it."""
 
     metadata: PodMetadata
+    status: PodStatus = PodStatus()
 
 
 class NodeMetadata(msgspec.Struct, frozen=True, rename="camel"):

@@ -27,7 +27,6 @@ from extender.settings import Settings
 NODES: Final[Resource[Node]] = Resource(
     name="nodes",
     path="/api/v1/nodes",
-    selector="",
     decode=decode_node,
     key=lambda node: node.metadata.name,
     version=lambda node: node.metadata.resource_version,
@@ -35,8 +34,9 @@ NODES: Final[Resource[Node]] = Resource(
 PODS: Final[Resource[WatchedPod]] = Resource(
     name="pods",
     path="/api/v1/pods",
-    # As kube-scheduler does: pods that have ended hold nothing, and leaving this selection is shown as a deletion.
-    selector="status.phase!=Succeeded,status.phase!=Failed",
+    # All of them. Pods that have ended hold nothing, and kube-scheduler leaves them out by a field selector; but a
+    # watch shows a pod that leaves its selection as it was before, so how it ended (succeeded, failed, out of memory,
+    # evicted) would never be seen. The cost has a bound: kube-controller-manager's --terminated-pod-gc-threshold.
     decode=decode_pod,
     key=lambda pod: pod.metadata.uid,
     version=lambda pod: pod.metadata.resource_version,

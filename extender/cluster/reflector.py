@@ -55,7 +55,6 @@ class Resource(Generic[T]):
     Attributes:
         name: plural, for messages.
         path: of its list.
-        selector: field selector, or "".
         decode: raw object to typed one; raises `UndecodableError`.
         key: what tells one object from all others.
         version: its resourceVersion.
@@ -63,7 +62,6 @@ class Resource(Generic[T]):
 
     name: str
     path: str
-    selector: str
     decode: Callable[[msgspec.Raw], T]
     key: Callable[[T], str]
     version: Callable[[T], str]
@@ -252,8 +250,6 @@ class Reflector(Generic[T]):
     def _list(self) -> None:
         resource, asked_at = self._resource, self._clock()
         query = {"limit": str(self._timing.page)}
-        if resource.selector:
-            query["fieldSelector"] = resource.selector
         keys: set[str] = set()
         while True:
             try:
@@ -288,8 +284,6 @@ class Reflector(Generic[T]):
             "resourceVersion": self._version or "",
             "timeoutSeconds": str(lasting),
         }
-        if resource.selector:
-            query["fieldSelector"] = resource.selector
         with self._api.lines(resource.path, query, lasting + self._timing.grace) as lines:
             self._lines = lines
             try:

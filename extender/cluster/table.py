@@ -29,6 +29,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extender.cluster.assumed import AssumedPlacements, Assumption
+from extender.cluster.status import ReadReport
 from extender.errors import OwnershipError
 from policy.cluster import REFERENCE_SPEED, ClusterState
 from policy.criteria import EXPECTED_USE_RATIO
@@ -53,7 +54,15 @@ class PodListener(Protocol):
         ...
 
     def pod_removed(self, uid: str, reason: str, at: float) -> None:
-        """The pod is gone, or ended; `reason` is one word such as "deleted", "succeeded", "failed", "evicted"."""
+        """The pod is gone, or ended; `reason` is one of `extender.cluster.status.ENDINGS`."""
+        ...
+
+    def pod_reported(self, uid: str, read: ReadReport, at: float) -> None:
+        """The watch shows the pod, bound or not; `read` tells what its status says."""
+        ...
+
+    def assumption_expired(self, uid: str, node: str, at: float) -> None:
+        """The pod was believed to go to this node, and the watch never showed it anywhere."""
         ...
 
 
@@ -272,7 +281,15 @@ class ClusterTable:
 
     # ---- pods ----------------------------------------------------------------------------------------------------
 
-    def pod_bound(self, uid: str, node: str, cpu: float, memory: float, since: float | None = None) -> None:
+    def pod_bound(
+        self,
+        uid: str,
+        node: str,
+        cpu: float,
+        memory: float,
+        since: float | None = None,
+        read: ReadReport | None = None,
+    ) -> None:
         """The watch shows this pod on this node; call it again whenever anything of it changed.
 
         Ends the assumption about it. The node may be unknown still: the pod counts once it appears.
@@ -284,6 +301,7 @@ class ClusterTable:
             memory: memory request, GiB.
             since: when it was bound (condition PodScheduled), seconds since the epoch; default: now. Its use counts as
                 expected until a measurement whose interval starts later.
+            read: tells what its status says; listeners get it.
         """
         self._check_owner()
         now = self._clock()
@@ -297,14 +315,25 @@ class ClusterTable:
         if first:
             for listener in self._listeners:
                 listener.pod_bound(uid, node, now)
+        if read is not None:
+            self.pod_reported(uid, read)
 
-    def pod_removed(self, uid: str, reason: str = "deleted") -> bool:
+    def pod_reported(self, uid: str, read: ReadReport) -> None:
+        """The watch shows this pod, bound or not, and `read` tells what its status says: for the listeners alone."""
+        self._check_owner()
+        now = self._clock()
+        for listener in self._listeners:
+            listener.pod_reported(uid, read, now)
+
+    def pod_removed(self, uid: str, reason: str = "deleted", read: ReadReport | None = None) -> bool:
         """The pod is deleted or has ended, bound or not. Returns whether anything was known of it."""
         self._check_owner()
         self._assumed.end(uid)
         pod = self._pods.get(uid)
         if pod is not None:
             self._take_off(uid, pod)
+        if read is not None:
+            self.pod_reported(uid, read)
         now = self._clock()
         for listener in self._listeners:
             listener.pod_removed(uid, reason, now)
@@ -344,9 +373,12 @@ class ClusterTable:
     def expire_assumed(self) -> int:
         """End the assumptions older than their time limit; returns how many."""
         self._check_owner()
-        expired = self._assumed.expired(self._clock())
+        now = self._clock()
+        expired = self._assumed.expired(now)
         for assumption in expired:
             self._take_off(assumption.uid, self._pods[assumption.uid])
+            for listener in self._listeners:
+                listener.assumption_expired(assumption.uid, assumption.node, now)
         return len(expired)
 
     # ---- usage ---------------------------------------------------------------------------------------------------

@@ -35,6 +35,9 @@ def summary(decision: Decision) -> dict[str, Any]:
         "top": [asdict(rated) for rated in decision.top],
         "latency_ms": decision.latency_s * 1000.0,
         "attempt": decision.attempt,
+        "first_at": decision.first_at,
+        "former_failure": decision.former_failure,
+        "state": "waiting" if decision.outcome is None else decision.outcome.state,
         "outcome": None if decision.outcome is None else asdict(decision.outcome),
     }
 

@@ -53,16 +53,8 @@ def operations_app(
                 break
             if namespace in (None, decision.namespace) and name in (None, decision.name):
                 found.append(summary(decision))
-        counts = ledger.counts
         return {
-            "counts": {
-                "decisions": counts.decisions,
-                "fallbacks": counts.fallbacks,
-                "bound": counts.bound,
-                "bound_rated": counts.bound_rated,
-                "bound_among_best": counts.bound_among_best,
-                "not_asked": counts.not_asked,
-            },
+            "counts": ledger.counts.document(),
             "decisions": found,
         }
 

@@ -107,6 +107,30 @@ class Metrics:
             ["kind"],
             registry=registry,
         )
+        self.failures = Gauge(
+            "maddpg_decision_failures",
+            "Decisions since the start that did not lead to a bound pod, by reason",
+            ["reason"],
+            registry=registry,
+        )
+        self.ended = Gauge(
+            "maddpg_pods_ended",
+            "Pods decided upon and bound that ended since the start, by how",
+            ["how"],
+            registry=registry,
+        )
+        self.late = Gauge(
+            "maddpg_pods_late",
+            "Of the pods that ended, those that were late, those that were not, and those of which nobody can know",
+            ["late"],
+            registry=registry,
+        )
+        self.restarts = Gauge(
+            "maddpg_pod_restarts", "Restarts of containers of pods decided upon, since the start", registry=registry
+        )
+        self.oom_killed = Gauge(
+            "maddpg_pods_oom_killed", "Pods decided upon with a container killed for its memory", registry=registry
+        )
         self.policy = Gauge(
             "maddpg_policy_info",
             "1 for the scorer in use",
@@ -195,6 +219,15 @@ class Metrics:
         self.outcomes.labels("rated_lower").set(counts.bound_rated - counts.bound_among_best)
         self.outcomes.labels("rating_unknown").set(counts.bound - counts.bound_rated)
         self.outcomes.labels("not_asked").set(counts.not_asked)
+        for reason, count in list(counts.failures.items()):
+            self.failures.labels(reason).set(count)
+        for how, count in list(counts.ended.items()):
+            self.ended.labels(how).set(count)
+        self.late.labels("true").set(counts.late)
+        self.late.labels("false").set(counts.on_time)
+        self.late.labels("unknown").set(counts.lateness_unknown)
+        self.restarts.set(counts.restarts)
+        self.oom_killed.set(counts.oom_killed)
 
     def describe(self) -> list[tuple[str, str, str, str]]:
         """Name, type, labels and meaning of every metric, as the documentation must show them."""

@@ -207,6 +207,7 @@ class SchedulingVerbs:
         except BindError as error:
             self._metrics.bind_failures.inc()
             self._engine.table.withdraw(binding.uid)
+            self._engine.ledger.bind_failed(binding.uid, str(error))
             _log.warning("bind failed", pod=f"{binding.namespace}/{binding.name}", node=binding.node, error=str(error))
             return wire.encode_error(str(error))
         self._assume(binding)

@@ -231,6 +231,13 @@ def test_an_outcome_is_joined_to_its_decision(run_service: Run) -> None:
         "bound_rated": 1,
         "bound_among_best": 0,
         "not_asked": 1,
+        "failures": {},
+        "ended": {"evicted": 1},
+        "restarts": 0,
+        "oom_killed": 0,
+        "late": 0,
+        "on_time": 0,
+        "lateness_unknown": 1,
     }
     assert service.metric("maddpg_outcomes", kind="rated_lower") == 1
 

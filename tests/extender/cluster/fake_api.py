@@ -113,22 +113,15 @@ class FakeApi:
         return path
 
     def put(self, path: str, key: str, content: Json) -> None:
-        """Create or change an object; pods that end leave what is watched, as with the real field selector."""
+        """Create or change an object; pods that end stay, as at the real one until somebody deletes them."""
         with self._changed:
             self.version += 1
             content["metadata"]["resourceVersion"] = str(self.version)
             body = json.dumps(content).encode()
             collection = self.collections[path]
-            known = key in collection.objects
-            ended = content.get("status", {}).get("phase") in ENDED
-            if ended:
-                collection.objects.pop(key, None)
-                kind = "DELETED"
-            else:
-                collection.objects[key] = body
-                kind = "MODIFIED" if known else "ADDED"
-            if known or not ended:
-                collection.events.append(Event(self.version, kind, body))
+            kind = "MODIFIED" if key in collection.objects else "ADDED"
+            collection.objects[key] = body
+            collection.events.append(Event(self.version, kind, body))
             self._changed.notify_all()
 
     def delete(self, path: str, key: str, watched: bool = True) -> None:

@@ -10,6 +10,7 @@ import pytest
 from extender.cluster.changes import SpeedRules
 from extender.cluster.decoding import WatchedPod
 from extender.cluster.reflector import Timing
+from extender.cluster.status import ReadReport
 from policy.errors import InvalidInputError
 from tests.extender.cluster.fake_api import NODES, PODS, Answer, FakeApi, status
 from tests.extender.cluster.following import Following, eventually, node, pod
@@ -57,11 +58,11 @@ def test_ready_only_when_both_nodes_and_pods_are_listed(api: FakeApi, follow: Fo
     assert following.source.waiting_for() == ()
 
 
-def test_asks_for_bookmarks_and_only_for_pods_that_hold_something(api: FakeApi, follow: Follow) -> None:
+def test_asks_for_bookmarks_and_for_ended_pods_too(api: FakeApi, follow: Follow) -> None:
     synced(follow)
     eventually(lambda: api.requests[f"watch {PODS}"] and api.requests[f"watch {NODES}"], "watches")
     for path, query in list(api.queries):
-        assert ("fieldSelector" in query) == (path == PODS)
+        assert "fieldSelector" not in query, f"how a pod ended would never be seen: {path}"
         assert query.get("watch") != "true" or query["allowWatchBookmarks"] == "true"
 
 
@@ -103,6 +104,12 @@ def test_a_pod_that_ended_releases_its_requests(
 
         def pod_removed(self, uid: str, reason: str, at: float) -> None:
             heard.append((uid, reason))
+
+        def pod_reported(self, uid: str, read: ReadReport, at: float) -> None:
+            assert read().phase == phase
+
+        def assumption_expired(self, uid: str, node: str, at: float) -> None:
+            raise AssertionError("nothing was assumed")
 
     following.see(lambda table: table.subscribe(Listener()))
     api.put(PODS, "p0", pod("p0", on="n0", phase=phase, reason=reason))

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from tests.extender.cluster.fake_api import NODES, PODS, FakeApi
+from tests.extender.cluster.fake_api import ENDED, NODES, PODS, FakeApi
 from tests.extender.cluster.following import Following, eventually, node, pod
 
 Truth = tuple[set[str], dict[str, tuple[str, float]]]
@@ -18,7 +18,7 @@ def truth(api: FakeApi) -> Truth:
     pods = {}
     for body in list(api.collections[PODS].objects.values()):
         content = json.loads(body)
-        if on := content["spec"].get("nodeName"):
+        if (on := content["spec"].get("nodeName")) and content["status"]["phase"] not in ENDED:
             cpu = content["spec"]["containers"][0]["resources"]["requests"]["cpu"]
             pods[content["metadata"]["uid"]] = (on, float(cpu.removesuffix("m")) / 1000.0)
     return set(api.collections[NODES].objects), pods
