@@ -14,7 +14,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from fastapi import FastAPI
@@ -37,6 +37,9 @@ from policy.cluster import ClusterState, PodDemand
 from policy.features import SCHEMA_VERSION
 from policy.priorities import TEMPERATURE
 from policy.scorers import ActorScorer, Scorer
+
+if TYPE_CHECKING:
+    from extender.decisions.store import DecisionStore
 
 WARM_ROWS: Final = 512
 """Rows scored once before the first request, because a first inference allocates and is slow."""
@@ -76,7 +79,7 @@ class Application:
     """The service as ASGI.
 
     Attributes:
-        settings, source, table, engine, ledger, metrics, probes, verbs: its parts.
+        settings, source, table, engine, ledger, store, metrics, probes, verbs: its parts.
         operations: ASGI application of the operations endpoints alone.
         start_error: why the lifespan could not start; None while it could.
     """
@@ -93,7 +96,12 @@ class Application:
         self.source = source
         self.metrics = Metrics()
         self.table = ClusterTable(assumed_time_limit=settings.assumed_time_limit_s, clock=clock)
-        self.ledger = Ledger(settings.ledger_size, row_of=lambda name: int(self.table.rows_of([name])[0]))
+        self.store = _store(settings, clock)
+        self.ledger = Ledger(
+            settings.ledger_size,
+            row_of=lambda name: int(self.table.rows_of([name])[0]),
+            keep=None if self.store is None else self.store.put,
+        )
         self.table.subscribe(self.ledger)
         self.engine = Engine(
             table=self.table,
@@ -130,7 +138,13 @@ class Application:
         )
         self.metrics.loaded(loaded.scorer.name, loaded.model_sha256, SCHEMA_VERSION)
         self.operations: FastAPI = operations_app(
-            self.probes, self.metrics, self.ledger, self.table, loaded.scorer, metadata.version("maddpg-scheduler")
+            self.probes,
+            self.metrics,
+            self.ledger,
+            self.store,
+            self.table,
+            loaded.scorer,
+            metadata.version("maddpg-scheduler"),
         )
         self.start_error: Exception | None = None
         self._clock = clock
@@ -158,6 +172,9 @@ class Application:
         if self.engine.scorer is not None:
             idle = ClusterState.idle(np.ones(WARM_ROWS), np.ones(WARM_ROWS))
             self.engine.scorer.preferences(idle, PodDemand(0.1, 0.1, 0.5))
+        if self.store is not None:
+            self.ledger.restore(await asyncio.to_thread(self.store.latest, self.settings.ledger_size))
+            self.store.start()
         await self.source.start(self.table)
         self._housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
 
@@ -172,6 +189,8 @@ class Application:
         await self.source.stop()
         if not await asyncio.to_thread(self.engine.stop):
             _log.warning("the scorer is still working; the process ends without it")
+        if self.store is not None and not await asyncio.to_thread(self.store.stop):
+            _log.warning("decisions were not all written to the ledger's file", waiting=self.store.waiting)
 
     def keep_house(self) -> None:
         """Drop what is too old and refresh the gauges: once a second, off the path of any request."""
@@ -181,7 +200,7 @@ class Application:
         forgotten = self.table.forget_usage_before(self._clock() - self.settings.usage_time_limit_s)
         if forgotten:
             _log.warning("measured use is too old; expecting it from requests", nodes=forgotten)
-        self.metrics.refresh(self.table, self.source, self.ledger)
+        self.metrics.refresh(self.table, self.source, self.ledger, self.store)
         if self.source.synced and not self._frozen:
             # what a first list brought lives long: without this, every full collection walks it (30 ms for 50,000 pods)
             self._frozen = True
@@ -230,6 +249,15 @@ def create_app(
         BundleError: the policy bundle is refused.
     """
     return Application(settings, source, loaded or load_scorer(settings), clock, timer)
+
+
+def _store(settings: Settings, clock: Callable[[], float]) -> DecisionStore | None:
+    """The ledger's file, where there is to be one; its library is not even imported otherwise."""
+    if settings.ledger_path is None:
+        return None
+    from extender.decisions.store import DecisionStore
+
+    return DecisionStore(settings.ledger_path, settings.ledger_rows, settings.ledger_days * 86400.0, clock)
 
 
 async def _not_here(scope: Scope, send: Send) -> None:

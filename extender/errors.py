@@ -45,3 +45,7 @@ class OwnershipError(SchedulerError):
 
 class DemoError(SchedulerError):
     """The demo cannot go on: the service answered what kube-scheduler would not take."""
+
+
+class LedgerError(SchedulerError):
+    """The file of the durable ledger cannot be used or read; the message names it and what to do."""

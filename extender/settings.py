@@ -108,6 +108,14 @@ class Settings(BaseSettings):
         "0..1",
     )
     ledger_size: int = setting(10_000, "decisions remembered for `/v1/decisions`", "decisions", ge=1, le=1_000_000)
+    ledger_path: Path | None = setting(
+        None,
+        "file (SQLite) that keeps decisions and their outcomes over restarts, one service a file; empty: memory alone",
+    )
+    ledger_rows: int = setting(
+        100_000, "decisions kept in that file, about 2 KB each; the oldest go first", "decisions", ge=1, le=100_000_000
+    )
+    ledger_days: float = setting(30.0, "how long a decision is kept in that file", "days", gt=0.0, le=3650.0)
     random_seed: int | None = setting(None, "seed of the draw among nodes of equal preference; empty: from the system")
 
     # what it knows of the cluster

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
 
 from fastapi import FastAPI, HTTPException, Query, Response
 from fastapi.responses import JSONResponse
@@ -11,14 +12,24 @@ from prometheus_client import CONTENT_TYPE_LATEST
 
 from extender.cluster.table import ClusterTable
 from extender.decisions.explain import explanation, summary
-from extender.decisions.ledger import Ledger
+from extender.decisions.ledger import Decision, Ledger
+from extender.errors import LedgerError
 from extender.operations.metrics import Metrics
 from extender.operations.probes import Probes
 from policy.scorers import Scorer
 
+if TYPE_CHECKING:
+    from extender.decisions.store import DecisionStore  # for its type alone: it brings SQLAlchemy
+
 
 def operations_app(
-    probes: Probes, metrics: Metrics, ledger: Ledger, table: ClusterTable, scorer: Scorer | None, version: str
+    probes: Probes,
+    metrics: Metrics,
+    ledger: Ledger,
+    store: DecisionStore | None,
+    table: ClusterTable,
+    scorer: Scorer | None,
+    version: str,
 ) -> FastAPI:
     """`/healthz`, `/readyz`, `/metrics`, `/v1/decisions` and `/v1/decisions/{uid}`."""
     app = FastAPI(title="maddpg-scheduler", version=version, docs_url=None, redoc_url=None)
@@ -37,7 +48,7 @@ def operations_app(
     @app.get("/metrics", response_class=Response)
     async def exposition() -> Response:
         """Metrics for Prometheus, written in a thread so that no decision waits for them."""
-        metrics.refresh(table, probes.source, ledger)
+        metrics.refresh(table, probes.source, ledger, store)
         return Response(await asyncio.to_thread(metrics.exposition), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/v1/decisions")
@@ -53,6 +64,9 @@ def operations_app(
                 break
             if namespace in (None, decision.namespace) and name in (None, decision.name):
                 found.append(summary(decision))
+        if not found and store is not None and namespace is not None and name is not None:
+            past = await _stored(store.find, namespace, name)
+            found.extend([] if past is None else [summary(past)])
         return {
             "counts": ledger.counts.document(),
             "decisions": found,
@@ -62,8 +76,18 @@ def operations_app(
     async def decision(uid: str) -> dict[str, Any]:
         """Why the pod of this UID was rated as it was."""
         found = ledger.get(uid)
+        if found is None and store is not None:
+            found = await _stored(store.get, uid)
         if found is None:
             raise HTTPException(404, f"no decision is remembered for pod {uid}; it may be older than the ledger holds")
         return explanation(found, scorer)
 
     return app
+
+
+async def _stored(read: Callable[..., Decision | None], *of: str) -> Decision | None:
+    """A decision from the ledger's file, read in a thread; 503 where the file cannot be read."""
+    try:
+        return await asyncio.to_thread(read, *of)
+    except LedgerError as error:
+        raise HTTPException(503, str(error)) from error

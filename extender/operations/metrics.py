@@ -8,7 +8,7 @@ outside the range of training, which are counted for many requests at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -21,6 +21,9 @@ from extender.decisions.ledger import Decision, Ledger
 from policy.cluster import COLUMNS, ClusterState, DemandBatch, PodDemand
 from policy.features import FEATURE_NAMES, HIGH, LOW
 from policy.observation import observe_unclipped
+
+if TYPE_CHECKING:
+    from extender.decisions.store import DecisionStore  # for its type alone: it brings SQLAlchemy
 
 LATENCY_BUCKETS: Final = (
     0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
@@ -100,6 +103,16 @@ class Metrics:
             "maddpg_assumed_expired", "Assumed placements that the watch never showed", registry=registry
         )
         self.ledger_size = Gauge("maddpg_ledger_decisions", "Decisions remembered", registry=registry)
+        self.ledger_writes = Gauge(
+            "maddpg_ledger_writes",
+            "Decisions since the start that the ledger's file took (written), that found no room (dropped) or do not "
+            "decode (unreadable), and attempts to write that failed (failures)",
+            ["result"],
+            registry=registry,
+        )
+        self.ledger_waiting = Gauge(
+            "maddpg_ledger_waiting", "Decisions that wait to be written to the ledger's file", registry=registry
+        )
         self.outcomes = Gauge(
             "maddpg_outcomes",
             "Pods seen bound since the start: on a node rated best, on another, on one whose rating is unknown, "
@@ -199,7 +212,7 @@ class Metrics:
         self.policy.clear()
         self.policy.labels(scorer, model_sha256, str(schema_version)).set(1)
 
-    def refresh(self, table: ClusterTable, source: ClusterSource, ledger: Ledger) -> None:
+    def refresh(self, table: ClusterTable, source: ClusterSource, ledger: Ledger, store: DecisionStore | None) -> None:
         """Bring every gauge up to date, and count what `scored` left for later."""
         self._count_scored()
         ages: Mapping[str, float | None] = source.staleness()
@@ -214,6 +227,10 @@ class Metrics:
         self.pods.set(table.pod_count)
         self.assumed.set(table.assumed_count)
         self.ledger_size.set(len(ledger))
+        if store is not None:
+            for result in ("written", "dropped", "failures", "unreadable"):
+                self.ledger_writes.labels(result).set(getattr(store.counts, result))
+            self.ledger_waiting.set(store.waiting)
         counts = ledger.counts
         self.outcomes.labels("rated_best").set(counts.bound_among_best)
         self.outcomes.labels("rated_lower").set(counts.bound_rated - counts.bound_among_best)
