@@ -68,10 +68,17 @@ class Binaries:
 class ControlPlane:
     """The processes, in the order they start; they stop in the opposite one, the API server before etcd."""
 
-    def __init__(self, directory: Path, binaries: Binaries) -> None:
-        """Write certificates, tokens and kubeconfigs into `directory`; `running` starts the processes there."""
+    def __init__(self, directory: Path, binaries: Binaries, lease_s: int = 40) -> None:
+        """Write certificates, tokens and kubeconfigs into `directory`; `running` starts the processes there.
+
+        Args:
+            directory: what the processes keep and log.
+            binaries: what is run.
+            lease_s: validity of a node's lease, which KWOK renews four times as often.
+        """
         self.directory = directory
         self.binaries = binaries
+        self._lease_s = lease_s
         directory.mkdir(parents=True, exist_ok=True)
         self._authority = Authority(directory, "ca")
         self._front_proxy = Authority(directory, "front-proxy-ca")
@@ -238,6 +245,7 @@ class ControlPlane:
             "root-ca-file": self._authority.certificate,
             "use-service-account-credentials": "true",
             "leader-elect": "false",
+            "node-monitor-grace-period": f"{self._lease_s + 10}s",
             # a thousand nodes lose their not-ready taint one request each
             "kube-api-qps": 300,
             "kube-api-burst": 600,
@@ -253,7 +261,7 @@ class ControlPlane:
             "config": f"{self.binaries.kwok / 'stages.yaml'},{KUBELET_METRICS}",
             "manage-all-nodes": "false",
             "manage-nodes-with-annotation-selector": f"{annotation}={value}",
-            "node-lease-duration-seconds": 40,
+            "node-lease-duration-seconds": self._lease_s,
             "cidr": "10.0.0.1/8",
             # what nodes say of their kubelet: KWOK's own server, where metrics-server finds their metrics
             "node-ip": "127.0.0.1",

@@ -137,6 +137,16 @@ def create_nodes(api: client.ApiClient, nodes: Iterable[Manifest], timeout_s: fl
         time.sleep(0.2 if missing else 0)
 
 
+def remove_pods(api: client.ApiClient, timeout_s: float = 300.0) -> None:
+    """Delete all pods of the namespace default and wait until they are gone.
+
+    Raises:
+        TimeoutError: some stay.
+    """
+    send(api, "DELETE", f"{_PODS}?gracePeriodSeconds=0")
+    _wait_until_empty(api, (_PODS,), timeout_s)
+
+
 def wipe(api: client.ApiClient, timeout_s: float = 60.0) -> None:
     """Delete all pods of the namespace default, all nodes, and the priority classes that tests made.
 
@@ -148,10 +158,14 @@ def wipe(api: client.ApiClient, timeout_s: float = 60.0) -> None:
     for item in request(api, "GET", _PRIORITY_CLASSES)["items"]:
         if not item["metadata"]["name"].startswith("system-"):
             send(api, "DELETE", f"{_PRIORITY_CLASSES}/{item['metadata']['name']}")
+    _wait_until_empty(api, (_PODS, _NODES), timeout_s)
+
+
+def _wait_until_empty(api: client.ApiClient, collections: Iterable[str], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
-    while any(request(api, "GET", f"{collection}?limit=1")["items"] for collection in (_PODS, _NODES)):
+    while any(request(api, "GET", f"{collection}?limit=1")["items"] for collection in collections):
         if time.monotonic() > deadline:
-            raise TimeoutError(f"pods or nodes stay after {timeout_s:.0f} s")
+            raise TimeoutError(f"objects stay in {', '.join(collections)} after {timeout_s:.0f} s")
         time.sleep(0.1)
 
 

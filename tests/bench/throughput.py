@@ -1,0 +1,166 @@
+"""Pods bound per second by a real kube-scheduler through ours, through a do-nothing extender in Go, and without any.
+
+All pods are created first, then the scheduler is started: creation would be the limit otherwise. Ways are run in turns,
+each with a fresh scheduler and a fresh extender, so that none works while another is measured, and the order changes
+from round to round; figures are medians over the rounds. KWOK plays the nodes and marks the pods running; the API
+server, etcd and the controller manager run on the same machine. metrics-server does not: in a cluster it has a machine
+of its own, and here its questions to thousands of nodes would be measured.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from tests.bench.latency import running
+from tests.bench.report import Result
+from tests.control_plane.access import Manifest
+from tests.control_plane.binaries import DONOTHING, build
+from tests.control_plane.cluster import Binaries, ControlPlane
+from tests.control_plane.extender_process import running_extender
+from tests.control_plane.scheduler import (
+    PROFILE,
+    Configuration,
+    kube_scheduler,
+    plain_configuration,
+    shipped_configuration,
+)
+from tests.control_plane.workload import Binds, create, create_nodes, node, pod, remove_pods, wipe
+
+LEASE_S: Final = 600
+"""Validity of a node's lease: with the usual 40 s, 5,000 nodes would renew 500 of them a second."""
+
+TIMEOUT_S: Final = 900.0
+
+OURS, DONOTHING_WAY, NONE = "ours", "do-nothing in Go", "no extender"
+DIFFERING: Final = ", pods all of another demand"
+
+
+@dataclass(frozen=True, slots=True)
+class Rate:
+    """What one run showed: pods bound per second, and CPU time that the extender took per pod."""
+
+    pods_per_s: float
+    extender_us: float
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """An extender that runs: where, and how to tell its CPU time."""
+
+    url: str
+    pid: int
+
+    def cpu_s(self) -> float:
+        """CPU time so far, user and system."""
+        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def same(number: int) -> Manifest:
+    """A pod like all others."""
+    return pod(f"web-{number}", scheduler=PROFILE)
+
+
+def differing(number: int) -> Manifest:
+    """A pod whose demand no other has: nothing kept can answer for it."""
+    return pod(f"web-{number}", cpu=f"{100 + number}m", scheduler=PROFILE)
+
+
+@contextmanager
+def _asking(way: str, plane: ControlPlane) -> Iterator[Asked | None]:
+    """The extender of a way, ready, until the block ends."""
+    if way == OURS:
+        with running_extender(plane, usage_source="none", log_level="warning") as extender:
+            yield Asked(extender.url, extender.process.pid)
+    elif way == DONOTHING_WAY:
+        with running(str(build(DONOTHING) / "donothing")) as server:
+            yield Asked(f"http://127.0.0.1:{server.port}", server.process.pid)
+    else:
+        yield None
+
+
+def bound_per_second(plane: ControlPlane, way: str, pods: list[Manifest]) -> Rate:
+    """Create the pods, start the scheduler, wait until all are bound, remove them."""
+    create(plane.api, pods)
+    with _asking(way, plane) as asked, Binds(plane.api) as binds:
+        configuration: Configuration = (
+            plain_configuration(PROFILE) if asked is None else shipped_configuration(asked.url, httpTimeout="5s")
+        )
+        before = 0.0 if asked is None else asked.cpu_s()
+        with kube_scheduler(plane, configuration):
+            bound = binds.wait([each["metadata"]["name"] for each in pods], TIMEOUT_S)
+        spent = 0.0 if asked is None else asked.cpu_s() - before
+    remove_pods(plane.api)
+    times = sorted(each.at for each in bound.values())
+    return Rate((len(times) - 1) / (times[-1] - times[0]), 1e6 * spent / len(times))
+
+
+def in_turns(
+    plane: ControlPlane, ways: Sequence[str], make: Callable[[int], Manifest], pods: int, rounds: int, title: str
+) -> dict[str, list[Rate]]:
+    """Run the ways `rounds` times, each round in the opposite order of the one before."""
+    rates: dict[str, list[Rate]] = {way: [] for way in ways}
+    for turn in range(rounds):
+        for way in ways if turn % 2 == 0 else reversed(ways):
+            started = time.monotonic()
+            rate = bound_per_second(plane, way, [make(number) for number in range(pods)])
+            rates[way].append(rate)
+            spent = f", extender {rate.extender_us:.0f} us a pod" if rate.extender_us else ""
+            print(
+                f"{title}, {way}, round {turn + 1}: {rate.pods_per_s:.0f} pods/s{spent}"
+                f" ({time.monotonic() - started:.0f} s)",
+                file=sys.stderr,
+                flush=True,
+            )
+    return rates
+
+
+def _results(title: str, rates: dict[str, list[Rate]], at_least: float | None) -> list[Result]:
+    """Medians, and ours over the do-nothing extender's."""
+    medians = {way: statistics.median(rate.pods_per_s for rate in of) for way, of in rates.items() if of}
+    results = [Result(f"{title}, bound through {way}", rate, "pods/s") for way, rate in medians.items()]
+    for way in (OURS, DONOTHING_WAY):
+        if rates.get(way):
+            spent = statistics.median(rate.extender_us for rate in rates[way])
+            results.append(Result(f"{title}, CPU time of {way}", spent, "us/pod"))
+    if {OURS, DONOTHING_WAY} <= medians.keys():
+        ratio = medians[OURS] / medians[DONOTHING_WAY]
+        results.append(Result(f"{title}, ours over do-nothing", ratio, "x", at_least=at_least))
+    return results
+
+
+def measure(arguments: Sequence[str]) -> list[Result]:
+    """Every size of cluster; the control plane is taken down at the end."""
+    parser = argparse.ArgumentParser(prog="python -m tests.bench.serving throughput", description=__doc__)
+    parser.add_argument("--nodes", type=int, nargs="+", default=[1000, 5000])
+    parser.add_argument("--pods", type=int, default=5000, help="pods of one run")
+    parser.add_argument("--runs", type=int, default=5, help="rounds of ours and the do-nothing extender's")
+    parser.add_argument("--plain-runs", type=int, default=2, help="runs without an extender")
+    parser.add_argument("--differing-runs", type=int, default=1, help="rounds with pods that all differ in demand")
+    chosen = parser.parse_args(arguments)
+    results: list[Result] = []
+    both = (OURS, DONOTHING_WAY)
+    with tempfile.TemporaryDirectory(prefix="throughput-") as directory:
+        plane = ControlPlane(Path(directory), Binaries.build(), lease_s=LEASE_S)
+        with plane.running():
+            plane.metrics_server.stop()
+            for count in chosen.nodes:
+                create_nodes(plane.api, (node(f"node-{number}") for number in range(count)), TIMEOUT_S)
+                title = f"{count} nodes, {chosen.pods} pods"
+                rates = in_turns(plane, both, same, chosen.pods, chosen.runs, title)
+                rates |= in_turns(plane, (NONE,), same, chosen.pods, chosen.plain_runs, title)
+                results += _results(title, rates, at_least=0.95)
+                apart = in_turns(plane, both, differing, chosen.pods, chosen.differing_runs, title + DIFFERING)
+                results += _results(title + DIFFERING, apart, at_least=0.8)
+                wipe(plane.api, TIMEOUT_S)
+    return results
