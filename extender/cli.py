@@ -77,12 +77,15 @@ def demo(
 
 @app.command("check-config", context_settings=FLAGS, epilog=FLAGS_HELP)
 def check_config(context: typer.Context, config: ConfigFile = None) -> None:
-    """Validate settings and the policy bundle, print the settings in effect, and exit; 2 if anything is refused."""
+    """Validate settings, bundle and certificates, print the settings in effect, and exit; 2 if any is refused."""
     from extender.app import load_scorer
+    from extender.operations.tls import Certificates
 
     settings = _settings(config, context.args)
     try:
         loaded = load_scorer(settings)
+        if settings.tls_cert_file is not None:
+            Certificates(settings)
     except SchedulerError as error:
         _refuse(error)
     typer.echo(settings.model_dump_json(indent=2))

@@ -7,6 +7,10 @@ class SettingsError(InvalidInputError):
     """Settings are refused; the message names each field, what is wrong with it and where it came from."""
 
 
+class CertificateError(SettingsError):
+    """Certificates or keys cannot serve; the message names the setting, the file and what to do."""
+
+
 class WireError(InvalidInputError):
     """A request body is not what kube-scheduler sends; the message names the JSON path.
 

@@ -1,4 +1,4 @@
-"""Runs an application on sockets: uvicorn with httptools and uvloop, one process, one event loop.
+"""Runs an application on sockets: uvicorn with httptools and uvloop, one process, one event loop, TLS where configured.
 
 A signal to stop makes readiness false first; after the configured delay no connection is accepted any more, answers in
 progress are finished, and the source is stopped. A second signal ends at once.
@@ -10,29 +10,58 @@ import asyncio
 import contextlib
 import signal
 import socket
+import ssl
 import threading
 from collections.abc import Callable, Iterator
-from typing import Self, cast
+from functools import partial
+from operator import attrgetter
+from typing import Final, Self
 
 import uvicorn
 import uvloop
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
 from extender.app import Application
 from extender.errors import SettingsError
 from extender.operations import logs
-from extender.protocol.connection import connections_of
+from extender.operations.tls import Certificates, Identity, watch
+from extender.protocol.connection import VerbConnection
+from extender.protocol.limits import ConnectionLimits, LimitedConnection
+
+BACKLOG: Final = 2048
+TLS_GOODBYE_S: Final = 5.0
+"""How long a caller may take to say goodbye in TLS before its connection is cut."""
 
 _log = logs.get(__name__)
 
 
 class _Server(uvicorn.Server):
-    """uvicorn with an event once it serves or cannot, and without its signal handlers: two servers share a process."""
+    """uvicorn with an event once it serves or cannot, and without its signal handlers: two servers share a process.
 
-    def __init__(self, config: uvicorn.Config, listener: socket.socket) -> None:
+    Args:
+        config: uvicorn's.
+        listener: the socket.
+        connect: makes the protocol of each connection of uvicorn's parts.
+        handshake_timeout_s: time for TLS.
+        context_of: chooses this port's TLS from an identity; None: plain HTTP.
+        identity: the first.
+    """
+
+    def __init__(
+        self,
+        config: uvicorn.Config,
+        listener: socket.socket,
+        connect: Callable[..., LimitedConnection],
+        handshake_timeout_s: float,
+        context_of: Callable[[Identity], ssl.SSLContext] | None = None,
+        identity: Identity | None = None,
+    ) -> None:
         super().__init__(config)
         self.listener = listener
         self.serving = asyncio.Event()
+        self._connect = connect
+        self._handshake_timeout_s = handshake_timeout_s
+        self._context_of = context_of
+        self._context = None if context_of is None or identity is None else context_of(identity)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -40,13 +69,43 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
-            await super().startup(sockets)
+            await super().startup([])  # the lifespan alone: `_listen` opens the socket
         except SystemExit:
             # uvicorn ends the process where the lifespan fails; `serve` raises what it failed of instead
             if not self.lifespan.should_exit:
                 raise
             self.should_exit = True
+        else:
+            await self._listen()
         self.serving.set()
+
+    async def renew(self, identity: Identity) -> None:
+        """Show this identity to new connections; those that stand go on with the one they began with."""
+        if self._context_of is not None and not self.should_exit:
+            self._context = self._context_of(identity)
+            await self._listen()
+
+    async def _listen(self) -> None:
+        """Take new connections with the TLS of now.
+
+        The socket is duplicated: both have one queue of callers, so none is lost while one takes over from the other.
+        """
+        loop = asyncio.get_running_loop()
+        parts = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
+        opened = await loop.create_server(
+            partial(self._connect, _loop=loop, **parts),
+            sock=self.listener.dup(),
+            backlog=BACKLOG,
+            ssl=self._context,
+            ssl_handshake_timeout=self._handshake_timeout_s if self._context else None,
+            ssl_shutdown_timeout=TLS_GOODBYE_S if self._context else None,
+        )
+        if self.should_exit:  # meanwhile; uvicorn closes those it knows
+            opened.close()
+            return
+        before, self.servers = self.servers, [opened]
+        for server in before:
+            server.close()
 
     @property
     def port(self) -> int:
@@ -55,14 +114,12 @@ class _Server(uvicorn.Server):
         return port
 
 
-def _configured(app: Application, operations: bool) -> _Server:
+def _configured(app: Application, identity: Identity | None, *, operations: bool) -> _Server:
     settings = app.settings
     port = (settings.operations_port or 0) if operations else settings.port
     config = uvicorn.Config(
         app.operations if operations else app,
         loop="uvloop",
-        # uvicorn calls whatever it is given with the parts of a connection, but says it takes a class
-        http=HttpToolsProtocol if operations else cast("type[asyncio.Protocol]", connections_of(app.verbs)),
         ws="none",
         lifespan="off" if operations else "on",
         log_config=None,
@@ -73,14 +130,33 @@ def _configured(app: Application, operations: bool) -> _Server:
         timeout_keep_alive=int(settings.keep_alive_s),
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
     )
-    return _Server(config, _listener(settings.host, port))
+    limits = ConnectionLimits(
+        settings.header_timeout_s,
+        settings.max_header_bytes,
+        settings.body_timeout_s,
+        settings.max_connections,
+        settings.max_requests_in_flight,
+        frozenset() if operations else frozenset(settings.tls_client_names),
+    )
+    refused = app.metrics.refused
+    secured = settings.operations_tls if operations else identity is not None
+    return _Server(
+        config,
+        _listener(settings.host, port),
+        partial(LimitedConnection, limits, refused)
+        if operations
+        else partial(VerbConnection, app.verbs, limits, refused),
+        settings.header_timeout_s,
+        attrgetter("operations" if operations else "verbs") if secured else None,
+        identity,
+    )
 
 
 def _listener(host: str, port: int) -> socket.socket:
     """A listening socket; raises `SettingsError` where the address cannot be had."""
     try:
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=2048)
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
         raise SettingsError(
             f"cannot listen on {host} port {port} ({error.strerror or error}); set host and port"
@@ -100,13 +176,15 @@ async def serve(
         until: stop when it is set; the process's signal handlers are then left alone.
 
     Raises:
-        SettingsError: a port cannot be had.
+        SettingsError: a port cannot be had, or the certificates cannot serve.
         SchedulerError: what kept the application from starting, such as `SourceError`.
     """
     settings = app.settings
-    servers = [_configured(app, operations=False)]
+    certificates = None if settings.tls_cert_file is None else Certificates(settings)
+    identity = None if certificates is None else certificates.identity
+    servers = [_configured(app, identity, operations=False)]
     if settings.operations_port is not None:
-        servers.append(_configured(app, operations=True))
+        servers.append(_configured(app, identity, operations=True))
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -126,6 +204,12 @@ async def serve(
     waiting = None if until is None else asyncio.create_task(until.wait())
     if waiting is not None:
         waiting.add_done_callback(lambda task: None if task.cancelled() else stop())
+
+    async def renew(identity: Identity) -> None:
+        for server in servers:
+            await server.renew(identity)
+
+    watching = None
     running = asyncio.gather(*(server.serve([server.listener]) for server in servers))
     serving = asyncio.gather(*(server.serving.wait() for server in servers))
     try:
@@ -133,14 +217,18 @@ async def serve(
         if app.start_error is not None:
             raise app.start_error
         if serving.done():
+            if certificates is not None:
+                interval = settings.tls_reload_interval_s
+                watching = asyncio.create_task(watch(certificates, interval, renew, app.metrics), name="certificates")
             _log.info("serving", host=settings.host, port=servers[0].port, operations_port=servers[-1].port)
             if announce is not None:
                 announce(servers[0].port, servers[-1].port)
         await running
     finally:
         serving.cancel()
-        if waiting is not None:
-            waiting.cancel()
+        for task in (waiting, watching):
+            if task is not None:
+                task.cancel()
         _end(servers)
         await asyncio.gather(running, serving, return_exceptions=True)
         for number in signals:
@@ -152,6 +240,10 @@ async def serve(
 def _end(servers: list[_Server]) -> None:
     for server in servers:
         server.should_exit = True
+
+
+def _url(secured: bool, host: str, port: int) -> str:
+    return f"{'https' if secured else 'http'}://{host}:{port}"
 
 
 class BackgroundService:
@@ -177,12 +269,16 @@ class BackgroundService:
     @property
     def url(self) -> str:
         """Where the verbs are."""
-        return f"http://{self.app.settings.host}:{self.port}"
+        return _url(self.app.settings.tls_cert_file is not None, self.app.settings.host, self.port)
 
     @property
     def operations_url(self) -> str:
         """Where the operations endpoints are."""
-        return f"http://{self.app.settings.host}:{self.operations_port}"
+        settings = self.app.settings
+        secured = (
+            settings.operations_tls if settings.operations_port is not None else settings.tls_cert_file is not None
+        )
+        return _url(secured, settings.host, self.operations_port)
 
     def __enter__(self) -> Self:
         """Start, and wait until requests are answered; raises what kept it from starting."""

@@ -1,8 +1,8 @@
 """Every setting of the service, with meaning, unit and default; the only reader of the environment and of flags.
 
 A value comes from, strongest first: a flag (``--deadline-ms 20``), the environment (``MADDPG_DEADLINE_MS``), the
-settings file (YAML or TOML), the default. Tables (``urgency_by_qos``) are JSON in flags and environment. Settings are
-validated once, frozen, and passed explicitly; an unknown name is refused wherever it stands.
+settings file (YAML or TOML), the default. Tables and lists (``urgency_by_qos``) are JSON in flags and environment.
+Settings are validated once, frozen, and passed explicitly; an unknown name is refused wherever it stands.
 """
 
 from __future__ import annotations
@@ -68,6 +68,47 @@ class Settings(BaseSettings):
     max_body_bytes: int = setting(64 * 1024 * 1024, "larger request bodies are refused with 413", "bytes", ge=1024)
     body_timeout_s: float = setting(
         10.0, "a request body that takes longer to arrive is refused with 408", "s", gt=0.0, le=600.0
+    )
+
+    header_timeout_s: float = setting(
+        10.0,
+        "a TLS handshake, or the head of a request, that takes longer is refused with 408 and its connection closed",
+        "s",
+        gt=0.0,
+        le=600.0,
+    )
+    max_header_bytes: int = setting(32 * 1024, "longer heads of requests are refused with 431", "bytes", ge=1024)
+    max_connections: int = setting(
+        1000, "on connections beyond this many, at each port, requests are refused with 503 and Retry-After", ge=1
+    )
+    max_requests_in_flight: int = setting(
+        256, "requests beyond this many at once, at each port, are refused with 503 and Retry-After", ge=1
+    )
+
+    # who may call
+    tls_cert_file: Path | None = setting(
+        None,
+        "certificate (PEM, then its issuers') with which the verbs are served over TLS; read again when it changes; "
+        "empty: plain HTTP",
+    )
+    tls_key_file: Path | None = setting(None, "its private key (PEM, not encrypted)")
+    tls_client_ca_file: Path | None = setting(
+        None,
+        "authorities (PEM) of client certificates: callers without a certificate of theirs are refused at the "
+        "handshake; empty: any caller is let in",
+    )
+    tls_client_names: tuple[str, ...] = setting(
+        (),
+        "common names or alternative names that a client certificate must have one of, else 403; empty: any name",
+    )
+    tls_minimum_version: Literal["1.2", "1.3"] = setting("1.2", "least version of TLS that is spoken")
+    tls_reload_interval_s: float = setting(
+        2.0, "how often the three files are looked at for a change", "s", gt=0.0, le=3600.0
+    )
+    operations_tls: bool = setting(
+        False,
+        "serve `operations_port` over TLS too, with the same certificate; client certificates are not asked for there, "
+        "since a kubelet's probe has none",
     )
 
     # which verbs it answers
@@ -195,6 +236,28 @@ class Settings(BaseSettings):
             raise ValueError(f"give exactly the classes {', '.join(QOS_CLASSES)}; found {', '.join(sorted(value))}")
         return value
 
+    @field_validator("tls_minimum_version", mode="before")
+    @classmethod
+    def _version_as_text(cls, value: object) -> object:
+        return str(value) if isinstance(value, float) else value  # YAML reads 1.2 as a number
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Settings:
+        if (self.tls_cert_file is None) != (self.tls_key_file is None):
+            raise ValueError("tls_cert_file and tls_key_file belong together: set both, or neither for plain HTTP")
+        for name in ("tls_client_ca_file", "operations_tls"):
+            if getattr(self, name) and self.tls_cert_file is None:
+                raise ValueError(f"{name} needs tls_cert_file and tls_key_file: without them nothing is encrypted")
+        if self.tls_client_names and self.tls_client_ca_file is None:
+            raise ValueError(
+                "tls_client_names needs tls_client_ca_file: a name counts only if an authority vouches for it"
+            )
+        if self.operations_tls and self.operations_port is None:
+            raise ValueError(
+                "operations_tls needs operations_port; on one port, the settings of the verbs hold for all"
+            )
+        return self
+
     @model_validator(mode="after")
     def _prometheus_has_a_url(self) -> Settings:
         if self.usage_source == "prometheus" and self.prometheus_url is None:
@@ -260,7 +323,7 @@ def _unit(field: FieldInfo) -> str:
 def _shown(default: object) -> str:
     if default is None:
         return "empty"
-    return json.dumps(default) if isinstance(default, dict | bool) else str(default)
+    return json.dumps(default) if isinstance(default, dict | bool | tuple) else str(default)
 
 
 def _from_file(file: Path) -> dict[str, Any]:
@@ -301,17 +364,18 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
 
 
 def _parsed(name: str, text: str, where: str) -> Any:
-    """Text to what the field takes: tables are JSON, an empty text is None where None is allowed."""
+    """Text to what the field takes: tables and lists are JSON, an empty text is None where None is allowed."""
     field = Settings.model_fields.get(name)
     if field is None:
         raise SettingsError(f"{where} is no setting; known: {_known()}")
     if text == "" and type(None) in get_args(field.annotation):
         return None
-    if isinstance(field.default, dict):
+    if isinstance(field.default, dict | tuple):
+        wanted = 'table such as {"name": 0.5}' if isinstance(field.default, dict) else 'list such as ["name"]'
         try:
             return json.loads(text)
         except ValueError as error:
-            raise SettingsError(f'{where}: give a JSON table such as {{"name": 0.5}} ({error})') from error
+            raise SettingsError(f"{where}: give a JSON {wanted} ({error})") from error
     return text
 
 

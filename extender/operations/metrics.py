@@ -32,6 +32,9 @@ LATENCY_BUCKETS: Final = (
 
 VERBS: Final = ("filter", "prioritize", "preempt", "bind")
 
+REFUSALS: Final = ("connections", "requests", "header_timeout", "header_size", "client_name")
+"""What a request can be refused for before anything looks at it; see `extender.connections`."""
+
 MOST_UNCOUNTED_ROWS: Final = 4096
 MOST_UNCOUNTED_PARTS: Final = 256
 """Scored rows, and calls of `Metrics.scored`, after which they are counted at once, in about 0.2 ms."""
@@ -150,6 +153,24 @@ class Metrics:
             ["scorer", "model_sha256", "schema_version"],
             registry=registry,
         )
+        self.refusals = Counter(
+            "maddpg_refusals",
+            "Requests and connections refused before they were looked at, by limit",
+            ["reason"],
+            registry=registry,
+        )
+        self.certificate_expiry = Gauge(
+            "maddpg_tls_expiry_timestamp_seconds", "When the file's certificate ends", ["file"], registry=registry
+        )
+        self.certificate_issue = Gauge(
+            "maddpg_tls_issue_timestamp_seconds", "When the file's certificate began", ["file"], registry=registry
+        )
+        self.certificate_loads = Counter(
+            "maddpg_tls_loads", "Times that changed certificates were read, by result", ["result"], registry=registry
+        )
+        self.handshake_failures = Counter(
+            "maddpg_tls_handshake_failures", "TLS handshakes that failed, by reason", ["reason"], registry=registry
+        )
         self._labels = {
             next(iter(metric.describe())).name: metric._labelnames  # noqa: SLF001 - the library tells it nowhere else
             for metric in vars(self).values()
@@ -158,6 +179,7 @@ class Metrics:
         self._verbs = {verb: self.latency.labels(verb) for verb in VERBS}
         self._answered = {verb: self.requests.labels(verb, "200") for verb in VERBS}
         self._reasons = {reason: self.fallbacks.labels(reason) for reason in FALLBACK_REASONS}
+        self._refusals = {reason: self.refusals.labels(reason) for reason in REFUSALS}
         self._features = [self.clipped.labels(feature) for feature in FEATURE_NAMES]
         self._scorers: dict[str, Counter] = {}
         self._uncounted: list[tuple[ClusterState, PodDemand]] = []
@@ -168,6 +190,10 @@ class Metrics:
         self._verbs[verb].observe(seconds)
         counter = self._answered[verb] if code == 200 else self.requests.labels(verb, str(code))
         counter.inc()
+
+    def refused(self, reason: str) -> None:
+        """A request or a connection was refused for one of `REFUSALS`."""
+        self._refusals[reason].inc()
 
     def decided(self, decision: Decision) -> None:
         """One decision was made."""
@@ -211,6 +237,15 @@ class Metrics:
         """This scorer is in use from now on."""
         self.policy.clear()
         self.policy.labels(scorer, model_sha256, str(schema_version)).set(1)
+
+    def certificates_loaded(self, validity: Mapping[str, tuple[float, float]]) -> None:
+        """These certificates are in use from now on: file to begin and end, in seconds since the epoch."""
+        self.certificate_loads.labels("loaded").inc()
+        self.certificate_expiry.clear()
+        self.certificate_issue.clear()
+        for name, (begin, end) in validity.items():
+            self.certificate_issue.labels(name).set(begin)
+            self.certificate_expiry.labels(name).set(end)
 
     def refresh(self, table: ClusterTable, source: ClusterSource, ledger: Ledger, store: DecisionStore | None) -> None:
         """Bring every gauge up to date, and count what `scored` left for later."""

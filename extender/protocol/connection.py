@@ -3,7 +3,7 @@
 uvicorn's protocol stays in charge of the connection: parsing, TLS, keep-alive, pipelining, limits, graceful shutdown.
 It hands each request to a "cycle"; for the ordinary request of a verb, a POST whose length is known and within the
 limit, that is a `VerbExchange`, which answers in one write. Everything else (another path or method, a chunked or too
-large body, `Expect: 100-continue`, a request sent before the last answer was read, a server at its limit) goes the
+large body, `Expect: 100-continue`, a request sent before the last answer was read, a caller not let in) goes the
 usual way to the ASGI application, where `SchedulingVerbs` answers the same verbs with the same words.
 """
 
@@ -13,8 +13,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any, Final, cast
 
-from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol, RequestResponseCycle
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from extender.protocol.limits import NO_ROOM, RETRY_AFTER_S, ConnectionLimits, LimitedConnection, error_body
 from extender.protocol.routes import Answer, SchedulingVerbs
 
 _HEAD: Final = b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n"
@@ -50,10 +51,15 @@ class VerbExchange:
         """The whole body has arrived: decide, and answer."""
         if self._timeout is not None:
             self._timeout.cancel()
-        if not self.response_complete:
+        if self.response_complete:
+            return
+        if self._connection.has_room():
             self._task = self._connection.loop.create_task(self._run())
             self._connection.tasks.add(self._task)
             self._task.add_done_callback(self._connection.tasks.discard)
+        else:
+            self._connection.refused("requests")
+            self._send(Answer(503, error_body(NO_ROOM), retry_after_s=RETRY_AFTER_S))
 
     def wait(self) -> None:
         """The body has not arrived in full with what was read: it may take `body_timeout_s` from now."""
@@ -82,7 +88,10 @@ class VerbExchange:
         connection = self._connection
         closing = answer.close or not self.keep_alive
         if not connection.transport.is_closing():
-            head = _HEAD % (STATUS_LINE[answer.status], len(answer.body), _CLOSE if closing else b"")
+            more = _CLOSE if closing else b""
+            if answer.retry_after_s:
+                more += b"retry-after: %d\r\n" % answer.retry_after_s
+            head = _HEAD % (STATUS_LINE[answer.status], len(answer.body), more)
             connection.transport.write(head + answer.body)
             if closing:
                 connection.transport.close()
@@ -91,16 +100,18 @@ class VerbExchange:
         connection.loop.call_soon(self._verbs.answered, self._verb, answer.status, self._received)
 
 
-class VerbConnection(HttpToolsProtocol):
+class VerbConnection(LimitedConnection):
     """uvicorn's protocol with a shortcut for the verbs.
 
     Args:
         verbs: answers.
-        parts: what uvicorn gives every protocol.
+        limits, refused, parts: as `LimitedConnection` takes them.
     """
 
-    def __init__(self, verbs: SchedulingVerbs, **parts: Any) -> None:
-        super().__init__(**parts)
+    def __init__(
+        self, verbs: SchedulingVerbs, limits: ConnectionLimits, refused: Callable[[str], None], **parts: Any
+    ) -> None:
+        super().__init__(limits, refused, **parts)
         self.verbs = verbs
         self._exchange: VerbExchange | None = None
         """The cycle in progress, if it is one of ours."""
@@ -115,6 +126,7 @@ class VerbConnection(HttpToolsProtocol):
         """Take the shortcut where the request is an ordinary one of a verb."""
         verb = self.verbs.by_url.get(self.url)
         if verb is not None and self._ordinary():
+            self.head_arrived()
             self._exchange = VerbExchange(self, verb, self.verbs.timer())
             self.cycle = cast("RequestResponseCycle", self._exchange)
         else:
@@ -136,7 +148,7 @@ class VerbConnection(HttpToolsProtocol):
             super().on_message_complete()
 
     def _ordinary(self) -> bool:
-        """A POST over HTTP/1.1, of a length within the limit, all before it answered and read, and room for it."""
+        """A POST over HTTP/1.1, of a length within the limit, all before it answered and read, of a caller let in."""
         before = cast("RequestResponseCycle | None", self.cycle)
         if (
             self.parser.get_method() != b"POST"
@@ -147,16 +159,7 @@ class VerbConnection(HttpToolsProtocol):
             or not (before is None or before.response_complete)
         ):
             return False
-        if self.limit_concurrency is not None and max(len(self.connections), len(self.tasks)) >= self.limit_concurrency:
+        if not self.let_in:
             return False
         lengths = [value for name, value in self.headers if name == b"content-length"]
         return len(lengths) == 1 and lengths[0].isdigit() and int(lengths[0]) <= self.verbs.max_body_bytes
-
-
-def connections_of(verbs: SchedulingVerbs) -> Callable[..., VerbConnection]:
-    """What uvicorn calls for each connection."""
-
-    def connection(**parts: Any) -> VerbConnection:
-        return VerbConnection(verbs, **parts)
-
-    return connection

@@ -33,11 +33,12 @@ _log = logs.get(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes back: HTTP status and JSON, and whether the connection must be closed after it."""
+    """What goes back: HTTP status and JSON, whether the connection must be closed after it, and when to ask again."""
 
     status: int
     body: bytes
     close: bool = False
+    retry_after_s: int = 0
 
 
 class SchedulingVerbs:

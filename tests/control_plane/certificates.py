@@ -5,6 +5,7 @@ P-256 throughout: a key is made in microseconds. Files are written where the con
 
 import datetime as dt
 import ipaddress
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 LIFETIME = dt.timedelta(days=2)
+BEGINS = dt.timedelta(hours=-1)
+"""An hour back: a machine whose clock is set during the session must not find a certificate "not yet valid"."""
+BOTH_USES = (ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH)
 
 
 @dataclass(frozen=True)
@@ -27,12 +31,12 @@ class KeyPair:
 class Authority:
     """A certificate authority of its own, which writes what it issues into one folder."""
 
-    def __init__(self, directory: Path, name: str) -> None:
+    def __init__(self, directory: Path, name: str, ends: dt.timedelta = LIFETIME) -> None:
         self._directory = directory
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = _subject(name)
         certificate = (
-            _builder(self._name, self._name, self._key.public_key())
+            _builder(self._name, self._name, self._key.public_key(), min(BEGINS, ends - LIFETIME), ends)
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .add_extension(_key_usage(signs_certificates=True), critical=True)
             .add_extension(x509.SubjectKeyIdentifier.from_public_key(self._key.public_key()), critical=False)
@@ -41,19 +45,32 @@ class Authority:
         self.certificate = directory / f"{name}.crt"
         self.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str, *hosts: str, organization: str | None = None) -> KeyPair:
+    def issue(
+        self,
+        name: str,
+        *hosts: str,
+        organization: str | None = None,
+        file_name: str | None = None,
+        begins: dt.timedelta = BEGINS,
+        ends: dt.timedelta = LIFETIME,
+        uses: Sequence[x509.ObjectIdentifier] = BOTH_USES,
+    ) -> KeyPair:
         """A certificate for server and client use.
 
         Args:
-            name: the common name, and the files' name.
+            name: the common name.
             hosts: DNS names and IP addresses that it is valid for.
             organization: to Kubernetes, the group of a client.
+            file_name: of the files; default: the common name.
+            begins: of its validity, from now.
+            ends: of its validity, from now.
+            uses: what it may be used for.
         """
         key = ec.generate_private_key(ec.SECP256R1())
-        usage = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
+        usage = x509.ExtendedKeyUsage(uses)
         issuer = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         builder = (
-            _builder(_subject(name, organization), self._name, key.public_key())
+            _builder(_subject(name, organization), self._name, key.public_key(), begins, ends)
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(_key_usage(signs_certificates=False), critical=True)
             .add_extension(usage, critical=False)
@@ -62,7 +79,8 @@ class Authority:
         if hosts:
             names = x509.SubjectAlternativeName([_alternative_name(host) for host in hosts])
             builder = builder.add_extension(names, critical=False)
-        pair = KeyPair(self._directory / f"{name}.crt", self._directory / f"{name}.key")
+        file_name = file_name or name
+        pair = KeyPair(self._directory / f"{file_name}.crt", self._directory / f"{file_name}.key")
         certificate = builder.sign(self._key, hashes.SHA256())
         pair.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
         _write_key(pair.key, key)
@@ -91,7 +109,13 @@ def _write_key(path: Path, key: ec.EllipticCurvePrivateKey) -> None:
     )
 
 
-def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
+def _builder(
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePublicKey,
+    begins: dt.timedelta = BEGINS,
+    ends: dt.timedelta = LIFETIME,
+) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
         x509.CertificateBuilder()
@@ -99,9 +123,8 @@ def _builder(subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePublicK
         .issuer_name(issuer)
         .public_key(key)
         .serial_number(x509.random_serial_number())
-        # an hour back: a machine whose clock is set during the session must not find it "not yet valid"
-        .not_valid_before(now - dt.timedelta(hours=1))
-        .not_valid_after(now + LIFETIME)
+        .not_valid_before(now + begins)
+        .not_valid_after(now + ends)
     )
 
 

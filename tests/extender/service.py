@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -50,6 +51,13 @@ class Service:
         self.http.close()
         self.operations.close()
         self.background.__exit__()
+
+    def eventually(self, condition: Callable[[], bool], timeout_s: float = 20.0) -> None:
+        """Wait until it holds."""
+        deadline = time.monotonic() + timeout_s
+        while not condition():
+            assert time.monotonic() < deadline, f"not within {timeout_s:g} s"
+            time.sleep(0.01)
 
     def change(self, change: Callable[[ClusterTable], Any], *inputs: str) -> Any:
         """Change the table on its event loop and wait until it is done; returns what `change` returns."""

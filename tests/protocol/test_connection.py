@@ -14,7 +14,8 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from extender.protocol.connection import connections_of
+from extender.protocol.connection import VerbConnection
+from extender.protocol.limits import ConnectionLimits
 from tests.extender.service import Service, by_names, pod
 
 
@@ -192,8 +193,9 @@ def test_an_answer_leaves_in_one_write(run_service: Callable[..., Service], body
     recorder = Recorder()
 
     async def exchange() -> None:
-        made = connections_of(app.verbs)
-        connection = made(config=Config(app), server_state=ServerState(), app_state={}, _loop=None)
+        parts = {"config": Config(app), "server_state": ServerState(), "app_state": {}, "_loop": None}
+        limits = ConnectionLimits(10.0, 1024, 10.0, 1, 1)
+        connection = VerbConnection(app.verbs, limits, app.metrics.refused, **parts)
         connection.connection_made(recorder)
         connection.data_received(request(body))
         deadline = time.monotonic() + 10.0
