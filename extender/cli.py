@@ -1,4 +1,4 @@
-"""Command line: `maddpg-extender serve | demo | check-config | reference | explain`. Parses and prints; no logic."""
+"""Command line: `maddpg-extender serve | demo | check-config | reference | explain | report`. No logic of its own."""
 
 from __future__ import annotations
 
@@ -122,6 +122,21 @@ def explain(
         _show(found, Console())
 
 
+@app.command()
+def report(
+    url: Annotated[str, typer.Option(help="operations endpoints of the service")] = "http://127.0.0.1:8888",
+    as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
+) -> None:
+    """Say how well deciding has gone: who decided, how fast, and what became of the pods."""
+    from extender.decisions.report import as_text
+
+    found = _get(f"{url}/v1/report")
+    if found is None:
+        typer.echo(f"{url} has no /v1/report; is --url the operations port of this version?", err=True)
+        raise typer.Exit(FAILED)
+    typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
+
+
 def main() -> None:
     """Entry point of the console script."""
     app()
@@ -193,7 +208,9 @@ def _show(decision: dict[str, Any], console: Console) -> None:
     )
     outcome = decision["outcome"]
     if outcome and outcome["node"]:
-        console.print(f"bound to {outcome['node']}, priority {outcome['priority']}")
+        console.print(f"bound to {outcome['node']}, priority {outcome['priority']}; now {decision['state']}")
+    elif outcome:
+        console.print(f"{decision['state']}" + (f": {outcome['message']}" if outcome["message"] else ""))
     nodes = decision["nodes"]
     table = Table("", *(node["node"] for node in nodes))
     table.add_row("priority", *(str(node["priority"]) for node in nodes))
@@ -208,6 +225,18 @@ def _show(decision: dict[str, Any], console: Console) -> None:
     usual = [node["kube_default"] for node in nodes]
     table.add_row("kube-default (rank)", *(f"{score['preference']:.2f} ({score['rank']})" for score in usual))
     console.print(table)
+    if decision["kube_default_choice"]:
+        console.print(f"kube-default would have preferred {' or '.join(decision['kube_default_choice'])} of these")
+    other = decision["counterfactual"]
+    if other is None:
+        if decision["unexplained"]:
+            console.print(f"what would have to change is not known: {decision['unexplained']}")
+        return
+    console.print(f"{other['node']} was {other['behind_by']:.4f} behind; alone, each of these would have made it win:")
+    for change in other["changes"]:
+        console.print(f"  {change['feature']} {change['after']:.4g} instead of {change['before']:.4g}")
+    if not other["changes"]:
+        console.print("  none of its features")
 
 
 if __name__ == "__main__":

@@ -10,8 +10,11 @@ from typing import Any
 
 import numpy as np
 
+from extender.decisions.counterfactual import smallest_changes
 from extender.decisions.ledger import Decision
 from policy import criteria, heuristics
+from policy.cluster import ClusterState
+from policy.errors import ScoringError
 from policy.features import FEATURE_NAMES
 from policy.observation import observe
 from policy.scorers import ActorScorer, Scorer
@@ -43,27 +46,34 @@ def summary(decision: Decision) -> dict[str, Any]:
 
 
 def explanation(decision: Decision, scorer: Scorer | None) -> dict[str, Any]:
-    """The decision with the reasons for each of its best nodes.
+    """The decision with the reasons for each of its best nodes. Asks the scorer some thousand rows: use a thread.
 
     Args:
         decision: what was decided.
-        scorer: what decides now; its bids are shown if it is the one that decided then, by name.
+        scorer: what decides now; None while nothing does.
 
     Returns:
         `summary` and ``nodes``: for each of the best, best first, its features, criteria, and, where actors decided,
         bids and contributions (bid x criterion; they add up to the preference); and ``kube_default``: the preference
         that kube-scheduler's default score gives the same node, and its rank among these nodes (1 is best).
+        ``kube_default_choice``: the nodes among them that it would have preferred. ``counterfactual``: what would have
+        made the second best win, as `smallest_changes` says, with ``node``; None where there is no second, or where
+        what decided cannot be asked any more; then ``unexplained`` says why, and there are no bids.
     """
     result = summary(decision)
     if decision.rows is None:
-        return {**result, "nodes": []}
+        return {
+            **result,
+            "nodes": [],
+            "kube_default_choice": [],
+            "counterfactual": None,
+            "unexplained": "no node known",
+        }
     features = observe(decision.rows, decision.demand)
     measures = criteria.evaluate(decision.rows, decision.demand)
     usual = heuristics.kube_default(decision.rows, decision.demand)
-    decided_by_actors = isinstance(scorer, ActorScorer) and scorer.name == decision.scorer
-    bids = (
-        scorer.bids(decision.rows, decision.demand) if decided_by_actors and isinstance(scorer, ActorScorer) else None
-    )
+    decider, unexplained = _decider(decision, decision.rows, scorer)
+    bids = decider.bids(decision.rows, decision.demand) if isinstance(decider, ActorScorer) else None
     nodes = []
     for i, rated in enumerate(decision.top):
         reasons: dict[str, Any] = {
@@ -75,7 +85,36 @@ def explanation(decision: Decision, scorer: Scorer | None) -> dict[str, Any]:
             "kube_default": {"preference": float(usual[i]), "rank": 1 + int(np.count_nonzero(usual > usual[i]))},
         }
         nodes.append(reasons)
-    return {**result, "nodes": nodes}
+    counterfactual = None
+    if decider is not None and len(nodes) > 1:
+        changes = smallest_changes(decider, decision.rows, decision.demand, winner=0, other=1)
+        counterfactual = {"node": decision.names[1], **changes}
+    return {
+        **result,
+        "nodes": nodes,
+        "kube_default_choice": [decision.names[i] for i in np.flatnonzero(usual == usual.max()).tolist()],
+        "counterfactual": counterfactual,
+        "unexplained": unexplained,
+    }
+
+
+def _decider(decision: Decision, rows: ClusterState, scorer: Scorer | None) -> tuple[Scorer | None, str | None]:
+    """What decided, if it can still be asked and says the same of the same rows; else None and why not.
+
+    A policy of the same name may have been replaced since, and a decision kept on disk may be older than the process.
+    """
+    candidate = scorer if scorer is not None and scorer.name == decision.scorer else None
+    if candidate is None:
+        candidate = heuristics.DETERMINISTIC.get(decision.scorer)
+    if candidate is None:
+        return None, f"{decision.scorer} cannot be asked for its reasons now"
+    try:
+        again = candidate.preferences(rows, decision.demand)
+    except ScoringError as error:
+        return None, f"{decision.scorer} fails: {error}"
+    if not np.allclose(again, decision.preferences, rtol=1e-4, atol=1e-5):
+        return None, f"{decision.scorer} has been replaced since, and would rate these nodes otherwise"
+    return candidate, None
 
 
 def _named(names: tuple[str, ...], values: np.ndarray[Any, Any]) -> dict[str, float]:

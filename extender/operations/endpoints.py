@@ -13,6 +13,7 @@ from prometheus_client import CONTENT_TYPE_LATEST
 from extender.cluster.table import ClusterTable
 from extender.decisions.explain import explanation, summary
 from extender.decisions.ledger import Decision, Ledger
+from extender.decisions.report import performance
 from extender.errors import LedgerError
 from extender.operations.metrics import Metrics
 from extender.operations.probes import Probes
@@ -31,7 +32,7 @@ def operations_app(
     scorer: Scorer | None,
     version: str,
 ) -> FastAPI:
-    """`/healthz`, `/readyz`, `/metrics`, `/v1/decisions` and `/v1/decisions/{uid}`."""
+    """`/healthz`, `/readyz`, `/metrics`, `/v1/decisions`, `/v1/decisions/{uid}` and `/v1/report`."""
     app = FastAPI(title="maddpg-scheduler", version=version, docs_url=None, redoc_url=None)
 
     @app.get("/healthz", response_class=Response)
@@ -72,6 +73,11 @@ def operations_app(
             "decisions": found,
         }
 
+    @app.get("/v1/report")
+    async def report() -> dict[str, Any]:
+        """How well deciding has gone, over the decisions remembered; put together in a thread."""
+        return await asyncio.to_thread(performance, ledger.latest(), ledger.counts)
+
     @app.get("/v1/decisions/{uid}")
     async def decision(uid: str) -> dict[str, Any]:
         """Why the pod of this UID was rated as it was."""
@@ -80,7 +86,7 @@ def operations_app(
             found = await _stored(store.get, uid)
         if found is None:
             raise HTTPException(404, f"no decision is remembered for pod {uid}; it may be older than the ledger holds")
-        return explanation(found, scorer)
+        return await asyncio.to_thread(explanation, found, scorer)
 
     return app
 
