@@ -10,7 +10,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Whoever runs one test: make test PYTEST_ARGS="tests/policy -k bundle"
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test lint bench bench-serving control-plane test-chart chart-docs train evaluate pins clean
+.PHONY: help setup demo test lint bench bench-serving control-plane test-chart chart-docs train evaluate evaluation-tables \
+  pins clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -67,8 +68,16 @@ chart-docs: $(VENV)/.everything ## Write the chart's schema and table of values 
 train: $(VENV)/.everything ## Train the policy that ships, as its model card says; writes runs/default
 	@$(BIN)/maddpg-train run --config training/configs/default.yaml --out runs/default
 
-evaluate: $(VENV)/.everything ## Play the frozen suite with the shipped policy and every rule; writes build/evaluation
-	@$(BIN)/maddpg-train report policy/models/default --out build/evaluation
+# What is committed: make evaluate EVALUATION=policy/models/default TRACE=FILE, with the openb file, which does not ship.
+EVALUATION ?= build/evaluation
+TRACE      ?=
+
+evaluate: $(VENV)/.everything ## Play the frozen suite with the policies here and every rule; writes build/evaluation
+	@$(BIN)/maddpg-train report policy/models/default $(addprefix --also ,$(wildcard training/models)) \
+	  $(addprefix --trace ,$(TRACE)) --out $(EVALUATION)
+
+evaluation-tables: $(VENV)/.everything ## Put the committed report's headline into README and model card
+	@$(BIN)/python -m training.evaluation.summary policy/models/default README.md policy/models/default/MODEL_CARD.md
 
 pins: $(VENV)/.everything ## Resolve requirements/*.txt again from pyproject.toml
 	@export UV_CUSTOM_COMPILE_COMMAND="make pins"; \

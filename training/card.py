@@ -81,6 +81,13 @@ Against the best rule of each column, paired by episode:
 
 {_verdict(config.name, results)}
 
+## The full study
+
+`maddpg-train report` plays every scenario, load and size; its report lies beside this card as `evaluation.md`.
+
+<!-- evaluation -->
+<!-- /evaluation -->
+
 ## Limits
 
 - One training seed. A claim about the algorithm needs several; `maddpg-train evaluate` gives intervals for this bundle.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shlex
 import sys
 from pathlib import Path
@@ -108,24 +109,53 @@ def evaluate(
 
 @app.command()
 def report(
-    bundles: Annotated[list[Path], typer.Argument(help="Policy bundles; the goals are about the first.")],
-    out: Annotated[Path, typer.Option(help="Folder of evaluation.json, evaluation.md and figures.")],
+    bundle: Annotated[Path, typer.Argument(help="The policy bundle that the goals are about.")],
+    out: Annotated[Path, typer.Option(help="Folder of evaluation.json, evaluation.md and figures/.")],
+    also: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A further bundle, or a folder of bundles; may be repeated. Folders named seed-* are training seeds, "
+            "the others points of the trade-off."
+        ),
+    ] = None,
+    trace: Annotated[
+        Path | None, typer.Option(help="A trace in the openb format, played besides the sample that ships.")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="Processes; default: one for each CPU. Results do not depend on it.")
+    ] = None,
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="A minute instead of half an hour; wide intervals.")] = False,
+    quick: Annotated[
+        bool, typer.Option("--quick", help="Two minutes instead of half an hour; wide intervals.")
+    ] = False,
 ) -> None:
     """Play the frozen suite (scenarios, loads, sizes, the oracle) and write the report with every goal."""
-    from policy.bundle import load_bundle
-    from policy.scorers import ActorScorer
+    from training.evaluation.contestants import SEED_PREFIX, contestant, gather
+    from training.evaluation.document import Provenance
+    from training.evaluation.goals import judge
+    from training.evaluation.plan import QUICK, Plan
     from training.evaluation.report import write_report
-    from training.evaluation.study import QUICK, Plan, judge, run_study
+    from training.evaluation.study import run_study
 
-    loaded = [load_bundle(bundle) for bundle in bundles]
-    policies = [ActorScorer(bundle.actors, bundle.manifest.name) for bundle in loaded]
-    console = Console(stderr=True)
-    study = run_study(policies, QUICK if quick else Plan(), lambda label: console.print(f"playing {label}"))
-    for path in write_report(study, out):
+    subject, further = contestant(bundle), gather(also or [])
+    if subject.name in {each.name for each in further}:
+        raise InvalidInputError(f"--also holds a bundle called {subject.name!r}, as BUNDLE is; rename its folder")
+    with _share_bar() as bar:
+        task = bar.add_task("playing", total=2.0, note="")
+        study = run_study(
+            subject,
+            QUICK if quick else Plan(),
+            seeds=[each for each in further if each.name.startswith(SEED_PREFIX)],
+            others=[each for each in further if not each.name.startswith(SEED_PREFIX)],
+            trace=trace,
+            jobs=jobs or os.cpu_count() or 1,
+            watch=lambda label, share: bar.update(task, advance=share, note=label),
+        )
+    command = _report_command(bundle, also or [], trace, quick=quick)
+    provenance = Provenance(command, {each.name: each for each in (subject, *further)}, trace)
+    for path in write_report(study, out, provenance):
         typer.echo(f"wrote {path}")
-    goals = judge(study)
+    goals = judge(study, provenance.curves())
     typer.echo(f"{sum(goal.reached for goal in goals)} of {len(goals)} goals reached; {out}/evaluation.md lists them")
 
 
@@ -139,8 +169,10 @@ def export(
     import torch
 
     from training import card
+    from training.evaluation.curves import write_curve
     from training.export import export_bundle
     from training.learning.loop import load_actor
+    from training.learning.records import METRICS_FILE
     from training.learning.selection import ActorModuleScorer
     from training.results import to_document
 
@@ -151,7 +183,32 @@ def export(
     results = card.held_out(ActorModuleScorer(actor, config.name), card.CARD_SUITES)
     training = {**known, "held_out": to_document(results, card.CARD_SUITES)}
     manifest = export_bundle(actor, config, out, training=training, card=card.render_card(config, training, results))
+    recorded = checkpoint.parent / METRICS_FILE
+    if recorded.is_file():
+        typer.echo(f"wrote {write_curve(recorded, out)}, how the training went")
     typer.echo(f"{out}: {manifest.name}, {manifest.parameters} parameters, model sha256 {manifest.model_sha256}")
+
+
+def _share_bar() -> Progress:
+    """A bar of shares of the work, on stderr."""
+    return Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        TextColumn("{task.percentage:>3.0f} %"),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    )
+
+
+def _report_command(bundle: Path, also: list[Path], trace: Path | None, *, quick: bool) -> str:
+    """The command that repeats a report; a trace by its file name, since it may lie anywhere."""
+    words = ["maddpg-train", "report", str(bundle)]
+    for folder in also:
+        words += ["--also", str(folder)]
+    if trace is not None:
+        words += ["--trace", trace.name]
+    return shlex.join([*words, *(["--quick"] if quick else []), "--out", "OUT"])
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:

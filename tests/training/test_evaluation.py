@@ -1,10 +1,8 @@
-"""How scorers are compared: the statistics, the protocol, the oracle, and the study with its report."""
+"""How scorers are compared: the statistics, the protocol, the oracle and the table."""
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,9 +11,7 @@ from policy import heuristics
 from policy.errors import InvalidInputError, NonFinitePreferenceError
 from tests.training.plain_scenarios import first_fit, plain
 from training.evaluation.oracle import Oracle, play_oracle
-from training.evaluation.plots import draw_learning_curves
 from training.evaluation.protocol import choose, evaluate, play, play_with
-from training.evaluation.report import JSON_FILE, MARKDOWN_FILE, write_report
 from training.evaluation.statistics import (
     estimate,
     gap_closed,
@@ -24,7 +20,6 @@ from training.evaluation.statistics import (
     paired_difference,
     relative_change,
 )
-from training.evaluation.study import Evaluation, Plan, Study, as_document, judge, run_study
 from training.evaluation.table import main
 from training.simulator.draws import SELECTION_SEEDS, TEST_SEEDS, episode_seeds
 from training.simulator.engine import Simulator
@@ -222,87 +217,7 @@ def test_the_oracle_waits_where_a_pod_fits_nowhere() -> None:
     assert Oracle(seeds, horizon=2)(simulator, 0).tolist() == [-1]
 
 
-# ---- study and report
-
-TINY = Plan(
-    episodes=3,
-    scenarios=("reference",),
-    loads=(0.3,),
-    sizes={12: 1},
-    large_loads=(),
-    large_episodes=1,
-    oracle_episodes=1,
-)
-
-
-@pytest.fixture(scope="module")
-def study() -> Study:
-    return run_study([heuristics.Heuristic("policy", SPEED.rule)], TINY)
-
-
-@pytest.mark.slow
-def test_a_study_writes_what_it_played(study: Study, tmp_path: Path) -> None:
-    paths = write_report(study, tmp_path)
-    assert all(path.stat().st_size > 500 for path in paths)
-    document = json.loads((tmp_path / JSON_FILE).read_text(encoding="utf-8"))
-    assert set(document["scenarios"]) == {"reference@0.4", "reference@0.3", "reference-12@0.4"}
-    for scorers in document["scenarios"].values():
-        assert {"policy", "kube-default"} <= set(scorers)
-        for metrics in scorers.values():
-            for entry in metrics.values():
-                assert entry["low"] <= entry["mean"] <= entry["high"]
-                assert entry["seeds"] > 0
-    assert document["goals"]
-    assert {"name", "value", "goal", "pass"} == set(document["goals"][0])
-    text = (tmp_path / MARKDOWN_FILE).read_text(encoding="utf-8")
-    for path in paths[2:]:
-        assert path.name in text
-
-
-@pytest.mark.slow
-def test_a_policy_that_is_a_rule_in_disguise_only_ties_with_it(study: Study) -> None:
-    for evaluation in study.evaluations.values():
-        if "expected-speed" in evaluation.values:
-            ours, rule = (evaluation.values[name]["sla_violation_rate"] for name in ("policy", "expected-speed"))
-            np.testing.assert_array_equal(ours, rule)
-
-
-def made_up(**rates: float) -> Study:
-    """A study of one condition whose SLA violation rates and other metrics are given."""
-    values = {
-        name.replace("_", "-"): {
-            "sla_violation_rate": np.full(4, rate),
-            "reward": np.full(4, 1.0 - 2.0 * rate),
-            "completion_rate": np.full(4, 1.0 - rate / 10),
-            "cpu_allocated": np.full(4, 0.9),
-        }
-        for name, rate in rates.items()
-    }
-    found = Study("policy", [name for name in values if name != "policy"])
-    found.evaluations["reference@0.4"] = Evaluation(SMALL, 0.4, TEST_SEEDS[:4], values)
-    return found
-
-
-def test_goals_are_judged_by_the_numbers() -> None:
-    good = judge(made_up(policy=0.01, kube_default=0.15, random=0.2, expected_speed=0.05))
-    assert all(goal.reached for goal in good)
-    bad = {goal.name: goal for goal in judge(made_up(policy=0.06, kube_default=0.15, random=0.2, expected_speed=0.05))}
-    assert not bad["reference@0.4: SLA violations"].reached
-    assert bad["reference@0.4: SLA violations against kube-default"].value == pytest.approx(-0.6)
-    assert not bad["reference@0.4: SLA violations against kube-default"].reached
-    assert not bad["reference@0.4: SLA violations below the best rule (expected-speed)"].reached
-    assert bad["reference@0.4: completion"].reached
-
-
-def test_a_goal_without_a_number_is_null_rather_than_nan() -> None:
-    document = as_document(made_up(policy=0.0, kube_default=0.0, random=0.0))
-    text = json.dumps(document, allow_nan=False)
-    assert '"value": null' in text
-
-
-def test_learning_curves_are_drawn(tmp_path: Path) -> None:
-    path = draw_learning_curves({"seed 0": [(0.0, 0.2), (100.0, 0.1)]}, tmp_path / "curves.png", "SLA violations")
-    assert path.read_bytes().startswith(b"\x89PNG")
+# ---- table
 
 
 def test_the_table_names_its_condition_and_sorts_by_sla_violations(capsys: pytest.CaptureFixture[str]) -> None:

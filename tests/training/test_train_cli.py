@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +18,13 @@ from tests.training.tiny_runs import document, one_thread, quick_parity, tiny_co
 from training import card
 from training.cli import DEFAULT_CONFIG, app, main
 from training.config import load_config, parse_config
-from training.evaluation import study
-from training.evaluation.study import Plan
+from training.evaluation import plan as plans
+from training.evaluation.plan import Plan
 from training.export import export_bundle
 from training.learning.checkpoint import CheckpointError
 from training.learning.networks import Actor
 from training.results import Suite
+from training.simulator.scenarios import load_scenario
 
 pytestmark = pytest.mark.usefixtures("quick_parity")
 
@@ -183,19 +186,36 @@ def test_every_committed_configuration_is_valid_and_frozen(path: Path) -> None:
         config.seed = 5  # type: ignore[misc]
 
 
-@pytest.mark.slow
 def test_report_writes_the_study_and_counts_its_goals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = Plan(
-        episodes=2,
-        scenarios=("reference",),
-        loads=(),
-        sizes={},
-        large_loads=(),
-        large_episodes=1,
-        oracle_episodes=0,
+    tiny = Plan(episodes=2, scenarios=(), loads=(), sizes={}, large_loads=(), large_episodes=1, oracle_episodes=0)
+    monkeypatch.setattr(plans, "QUICK", tiny)
+    small = replace(load_scenario("reference").resized(3), warmup_arrivals=20, episode_arrivals=80)
+    monkeypatch.setattr(plans, "load_scenario", lambda _name: small)
+    shutil.copytree(shipped_bundle_path(), tmp_path / "models" / "seed-7")
+    output = invoke(
+        "report",
+        shipped_bundle_path(),
+        "--out",
+        tmp_path / "out",
+        "--also",
+        tmp_path / "models",
+        "--quick",
+        "--jobs",
+        "1",
     )
-    monkeypatch.setattr(study, "QUICK", tiny)
-    output = invoke("report", shipped_bundle_path(), "--out", tmp_path / "out", "--quick")
-    goals = json.loads((tmp_path / "out" / "evaluation.json").read_text())["goals"]
+    document = json.loads((tmp_path / "out" / "evaluation.json").read_text())
+    goals = document["goals"]
     assert f"{sum(goal['pass'] for goal in goals)} of {len(goals)} goals reached" in output
+    assert document["model_sha256"] == document["bundles"]["seed-7"]["model_sha256"]
+    assert document["bundles"]["seed-7"]["role"] == "training seed"
+    assert "--also" in document["command"]
+    rates = document["seeds"]["reference@0.4"]["sla_violation_rate"]
+    assert rates["seed-7"] == document["scenarios"]["reference@0.4"]["maddpg-default"]["sla_violation_rate"]["mean"]
     assert "maddpg-default" in (tmp_path / "out" / "evaluation.md").read_text()
+
+
+def test_report_refuses_two_policies_of_one_name(tmp_path: Path) -> None:
+    twin = tmp_path / "maddpg-default"
+    shutil.copytree(shipped_bundle_path(), twin)
+    with pytest.raises(InvalidInputError, match="maddpg-default"):
+        invoke("report", shipped_bundle_path(), "--out", tmp_path / "out", "--also", twin)

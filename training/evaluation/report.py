@@ -2,89 +2,193 @@
 
 from __future__ import annotations
 
-import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from training.evaluation.document import METRICS, Provenance, as_document, to_text
+from training.evaluation.plan import GREEDY, LARGE
 from training.evaluation.plots import draw_all
-from training.evaluation.statistics import improvement_probability, paired_difference
-from training.evaluation.study import SLA, Study, as_document
-from training.simulator.metrics import METRICS
+from training.evaluation.study import SLA, Study
+from training.simulator.metrics import METRICS as MEANINGS
 
 JSON_FILE: Final = "evaluation.json"
 MARKDOWN_FILE: Final = "evaluation.md"
 FIGURES_FOLDER: Final = "figures"
-SHOWN: Final = ("reward", SLA, "completion_rate", "lateness", "cpu_used", "cpu_allocated", "load_variance")
 
 
-def write_report(study: Study, folder: Path) -> list[Path]:
-    """Write JSON, Markdown and figures into the folder, which is made if absent; their paths."""
+def write_report(study: Study, folder: Path, provenance: Provenance | None = None) -> list[Path]:
+    """Write JSON, Markdown and figures into the folder, which is made if absent; their paths.
+
+    Figures of an earlier report that this one does not draw are removed.
+    """
+    provenance = provenance or Provenance()
     folder.mkdir(parents=True, exist_ok=True)
-    document = as_document(study)
+    document = as_document(study, provenance)
     json_path, markdown_path = folder / JSON_FILE, folder / MARKDOWN_FILE
-    json_path.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    figures = draw_all(study, folder / FIGURES_FOLDER)
-    markdown_path.write_text(_markdown(study, document, figures), encoding="utf-8")
+    json_path.write_text(to_text(document), encoding="utf-8")
+    figures = draw_all(study, provenance.curves(), folder / FIGURES_FOLDER)
+    for old in set((folder / FIGURES_FOLDER).glob("*.png")) - set(figures):
+        old.unlink()
+    markdown_path.write_text(to_markdown(document, [path.name for path in figures]), encoding="utf-8")
     return [json_path, markdown_path, *figures]
 
 
-def _markdown(study: Study, document: dict[str, Any], figures: list[Path]) -> str:
-    lines = [f"# Evaluation of {study.policy}", ""]
-    lines += [
-        "Means over test episodes with 95 % bootstrap intervals; every scorer met the same episodes.",
-        "`greedy` is kube-default.",
+def to_markdown(document: dict[str, Any], figures: Iterable[str]) -> str:
+    """The document for people; every number in it is the document's."""
+    lines = [
+        f"# Evaluation of {document['policy']}",
         "",
-        "## Goals",
-        "",
-        "| measure | value | goal | reached |",
-        "|---|---|---|---|",
+        f"Means over held-out test episodes (seeds from {document['about']['first_seed']}) with 95 % bootstrap "
+        "intervals; every scorer met the same episodes.",
+        f"`greedy` is {GREEDY}. Labels read scenario-nodes@load; load is offered work over speed-weighted capacity.",
     ]
-    for goal in document["goals"]:
-        value = "-" if goal["value"] is None else f"{goal['value']:.4g}"
-        lines.append(f"| {goal['name']} | {value} | {goal['goal']} | {'yes' if goal['pass'] else '**no**'} |")
+    if document["command"]:
+        lines += ["", f"    {document['command']}"]
+    lines += ["", "## Goals", "", *_goals(document), "", "## At which loads each goal holds", "", *_by_load(document)]
     if "oracle" in document:
-        closed = document["oracle"]["gap_closed"]
+        closed, rate = document["oracle"]["gap_closed"], document["oracle"][SLA]
         lines += [
             "",
-            f"The oracle has {document['oracle']['mean_sla_violation_rate']:.2%} SLA violations over "
-            f"{document['oracle']['episodes']} episodes; the policy closes {_share(closed['mean'])} "
-            f"[{_share(closed['low'])}, {_share(closed['high'])}] of the gap between the best rule and it.",
+            "## Oracle",
+            "",
+            f"A clairvoyant one-step rollout has {_percent(rate)} SLA violations over {rate['seeds']} episodes of "
+            f"{document['oracle']['condition']}; the policy closes {_percent(closed)} of the gap between the best rule "
+            "and it.",
         ]
-    lines += ["", "## Wins, ties and losses", "", *_verdicts(study), "", "## Metrics", ""]
-    lines += [f"- `{name}`: {METRICS[name]}" for name in SHOWN]
-    for label, scorers in document["scenarios"].items():
-        lines += ["", f"## {label}", "", "| scorer | " + " | ".join(SHOWN) + " |", "|---" * (len(SHOWN) + 1) + "|"]
-        for scorer, metrics in sorted(scorers.items(), key=lambda item: item[1][SLA]["mean"]):
-            cells = " | ".join(_cell(metrics[name]) if name in metrics else "-" for name in SHOWN)
-            lines.append(f"| {scorer} | {cells} |")
-        seeds = next(iter(scorers.values()))[SLA]["seeds"]
-        lines.append(f"\n{seeds} episodes.")
+    lines += ["", "## Wins, ties and losses", "", *_verdicts(document)]
+    if "seeds" in document:
+        lines += ["", "## Training seeds", "", *_seeds(document)]
+    lines += ["", "## SLA violations against load variance", "", *_trade_off(document)]
+    if "highest_load" in document:
+        lines += ["", f"## Highest load on {LARGE} nodes", "", *_highest_loads(document)]
     lines += ["", "## Figures", ""]
-    lines += [f"![{path.stem}]({FIGURES_FOLDER}/{path.name})" for path in figures]
+    lines += [f"![{name.removesuffix('.png')}]({FIGURES_FOLDER}/{name})" for name in figures]
+    lines += ["", "## Every condition", "", *(f"- `{name}`: {MEANINGS[name]}" for name in METRICS)]
+    if "trace" in document:
+        trace = document["trace"]
+        lines.append(
+            f"- `openb` plays {trace['file']} ({trace['pods']} pods, {trace['skipped']} skipped), which does not ship; "
+            "`trace` plays a sample of our own making in its shape, which does."
+        )
+    elif "trace" in document["scenario_versions"]:
+        lines.append("- `trace` plays a sample of our own making in the shape of openb, not the data of any cluster.")
+    for label, scorers in document["scenarios"].items():
+        lines += ["", f"### {label}", "", "| scorer | " + " | ".join(METRICS) + " |", "|---" * (len(METRICS) + 1) + "|"]
+        for scorer, metrics in sorted(scorers.items(), key=lambda item: item[1][SLA]["mean"]):
+            cells = " | ".join(_cell(metrics[name]) if name in metrics else "-" for name in METRICS)
+            lines.append(f"| {scorer} | {cells} |")
+        lines += ["", f"{next(iter(scorers.values()))[SLA]['seeds']} episodes."]
     return "\n".join(lines) + "\n"
 
 
-def _share(value: float | None) -> str:
-    return "an unknown share" if value is None else f"{value:.0%}"
+def _goals(document: dict[str, Any]) -> list[str]:
+    lines = ["| measure | value | goal | reached |", "|---|---|---|---|"]
+    for goal in document["goals"]:
+        value = "-" if goal["value"] is None else f"{goal['value']:.4g}"
+        lines.append(f"| {goal['name']} | {value} | {goal['goal']} | {'yes' if goal['pass'] else '**no**'} |")
+    return lines
+
+
+def _by_load(document: dict[str, Any]) -> list[str]:
+    lines_of = document["by_load"]
+    labels = list(next(iter(lines_of.values())))
+    lines = ["| measure | " + " | ".join(labels) + " |", "|---" * (len(labels) + 1) + "|"]
+    for name, goals in lines_of.items():
+        cells = [f"{_number(goal['value'])} {'yes' if goal['pass'] else '**no**'}" for goal in goals.values()]
+        lines.append(f"| {name} | {' | '.join(cells)} |")
+    used = [document["scenarios"][label][document["policy"]].get("cpu_used") for label in labels]
+    cells = [_number(entry["mean"]) if entry else "-" for entry in used]
+    return [*lines, f"| CPU used | {' | '.join(cells)} |"]
+
+
+def _verdicts(document: dict[str, Any]) -> list[str]:
+    """One line for each condition: the policy against the best rule there, episode by episode."""
+    lines = [
+        "| condition | best rule | difference in SLA violations | probability of improvement | episodes | verdict |",
+        "|---|---|---|---|---|---|",
+    ]
+    for label, found in document["verdicts"].items():
+        difference, better = found["difference"], found["probability_of_improvement"]
+        lines.append(
+            f"| {label} | {found['best_rule']} "
+            f"| {difference['mean']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}] "
+            f"| {better['mean']:.2f} [{better['low']:.2f}, {better['high']:.2f}] | {difference['seeds']} "
+            f"| {found['verdict']} |"
+        )
+    return lines
+
+
+def _seeds(document: dict[str, Any]) -> list[str]:
+    conditions = document["seeds"]
+    names = list(next(iter(conditions.values()))["sla_violation_rate"])
+    lines = [
+        "SLA violation rates in percent. The interquartile mean is over seeds and episodes, with a bootstrap within "
+        "each seed.",
+        "",
+        f"| condition | {' | '.join(names)} | interquartile mean | spread | best rule | all below it |",
+        "|---" * (len(names) + 5) + "|",
+    ]
+    for label, found in conditions.items():
+        rates = " | ".join(f"{100 * found['sla_violation_rate'][name]:.2f}" for name in names)
+        lines.append(
+            f"| {label} | {rates} | {_percent(found['interquartile_mean'])} | {100 * found['spread']:.2f} "
+            f"| {100 * found['best_rule_rate']:.2f} ({found['best_rule']}) "
+            f"| {'yes' if found['all_below_best_rule'] else '**no**'} |"
+        )
+    for name, bundle in document["bundles"].items():
+        if bundle["role"] == "training seed":
+            known = {None: "its curve is not known", True: "**diverged**", False: "did not diverge"}[bundle["diverged"]]
+            lines += ["", f"{name} (seed {bundle['training_seed']}): {known}."]
+    return lines
+
+
+def _trade_off(document: dict[str, Any]) -> list[str]:
+    found = document["trade_off"]
+    winners = found["better_than_kube_default_on_both"]
+    said = f"Better than {GREEDY} on both, by intervals: {', '.join(winners)}." if winners else "No policy is better."
+    lines = [f"On {found['condition']}. {said}", "", "| scorer | load variance | SLA violations |", "|---|---|---|"]
+    for name, point in sorted(found["points"].items(), key=lambda item: float(item[1]["load_variance"])):
+        lines.append(f"| {name} | {point['load_variance']:.4f} | {point[SLA]:.4f} |")
+    return lines
+
+
+def _highest_loads(document: dict[str, Any]) -> list[str]:
+    found = document["highest_load"]
+    loads = found["loads"]
+    ratio = found["policy_over_best_rule"]
+    lines = [
+        f"Where SLA violations reach 5 %, linear between loads of {loads[0]:g} to {loads[-1]:g}; {ratio['seeds']} "
+        "episodes a load.",
+        "",
+        "| scorer | highest load |",
+        "|---|---|",
+    ]
+    for name, entry in sorted(found["scorers"].items(), key=lambda item: -(item[1]["mean"] or 0.0)):
+        lines.append(f"| {name} | {_load(entry, loads)} |")
+    if ratio["mean"] is not None:
+        interval = f"[{ratio['low']:.2f}, {ratio['high']:.2f}]"
+        lines += ["", f"The policy's over the best rule's ({found['best_rule']}): {ratio['mean']:.3f} {interval}."]
+    return lines
+
+
+def _load(entry: dict[str, Any], loads: list[float]) -> str:
+    if entry["mean"] is None:
+        return f"below {loads[0]:g}"
+    low = f"below {loads[0]:g}" if entry["low"] is None else f"{entry['low']:.3f}"
+    beyond = "at least " if entry["mean"] >= loads[-1] else ""
+    return f"{beyond}{entry['mean']:.3f} [{low}, {_number(entry['high'])}]"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.3f}"
+
+
+def _percent(entry: dict[str, Any]) -> str:
+    if entry["mean"] is None:
+        return "an unknown share"
+    return f"{100 * entry['mean']:.2f} % [{100 * entry['low']:.2f}, {100 * entry['high']:.2f}]"
 
 
 def _cell(entry: dict[str, float]) -> str:
     return f"{entry['mean']:.4f} [{entry['low']:.4f}, {entry['high']:.4f}]"
-
-
-def _verdicts(study: Study) -> list[str]:
-    """One line for each condition: the policy against the best rule there, episode by episode."""
-    lines = [
-        "| condition | best rule | difference in SLA violations | probability of improvement | verdict |",
-        "|---|---|---|---|---|",
-    ]
-    for label, evaluation in study.evaluations.items():
-        best = study.best_rule(label)
-        ours, theirs = evaluation.values[study.policy][SLA], evaluation.values[best][SLA]
-        difference, better = paired_difference(ours, theirs), improvement_probability(ours, theirs)
-        verdict = "wins" if difference.high < 0.0 else "loses" if difference.low > 0.0 else "ties"
-        lines.append(
-            f"| {label} | {best} | {difference.value:+.4f} [{difference.low:+.4f}, {difference.high:+.4f}] "
-            f"| {better.value:.2f} [{better.low:.2f}, {better.high:.2f}] | {verdict} |"
-        )
-    return lines

@@ -1,0 +1,129 @@
+"""What a study plays: conditions, episodes and seeds. Nothing is played here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Final
+
+from training.simulator.draws import TEST_SEEDS
+from training.simulator.scenarios import Scenario, load_scenario
+
+STUDY_SEEDS: Final = TEST_SEEDS[10_000:]
+"""The episodes of a study. The first test seeds were looked at while the scenarios were calibrated and the rules tried,
+and model cards report on them; nobody has looked at these before the policy was chosen."""
+
+LARGE: Final = 100
+"""Nodes of the sweep for the highest load."""
+
+TRACE_FILE_SCENARIO: Final = "openb"
+"""How the trace scenario is called when it plays a file given by the caller instead of the sample that ships."""
+
+GREEDY: Final = "kube-default"
+RANDOM: Final = "random"
+REFERENCE: Final = "reference"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What a study plays; the defaults are the frozen suite.
+
+    Attributes:
+        episodes: episodes of each scenario and of each load of the sweep.
+        scenarios: names, each at its own load.
+        loads: offered loads of the sweep over the reference scenario, 10 nodes.
+        sizes: other numbers of nodes of the reference scenario -> episodes.
+        large_loads: offered loads of the sweep on `LARGE` nodes.
+        large_episodes: episodes of each of those.
+        best_rivals: how many of the best rules on ten nodes meet the policy on other sizes, besides `rivals`.
+        rivals: rules that meet the policy on every size.
+        arrivals_a_node: on more than 200 nodes, arrivals that count and warm up, for each node; less than the
+            scenario's, for time.
+        oracle_episodes: episodes the oracle plays; 0 leaves it out.
+    """
+
+    episodes: int = 96
+    scenarios: tuple[str, ...] = (REFERENCE, "steady", "peak", "burst", "services", "trace", "alike", "unseen")
+    loads: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    sizes: dict[int, int] = field(default_factory=lambda: {50: 16, 200: 4, 1000: 3})
+    large_loads: tuple[float, ...] = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75)
+    large_episodes: int = 8
+    best_rivals: int = 3
+    rivals: tuple[str, ...] = (GREEDY, RANDOM, "expected-speed", "sufficient-speed", "static-weights")
+    arrivals_a_node: tuple[int, int] = (20, 8)
+    oracle_episodes: int = 48
+
+
+QUICK: Final = Plan(
+    episodes=4,
+    scenarios=(REFERENCE, "unseen"),
+    loads=(0.3, 0.5),
+    sizes={20: 2},
+    large_loads=(0.4, 0.6),
+    large_episodes=1,
+    oracle_episodes=2,
+)
+"""The same study in about a minute, for a first look; its intervals are wide."""
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """One kind of episodes.
+
+    Attributes:
+        label: as ``reference@0.4`` or ``reference-50@0.4``.
+        scenario: with its number of nodes.
+        load: offered load.
+        episodes: how many of `STUDY_SEEDS`, from the first.
+    """
+
+    label: str
+    scenario: Scenario
+    load: float
+    episodes: int
+
+
+def label_of(scenario: str, load: float, nodes: int | None = None) -> str:
+    """How a study calls one condition."""
+    return f"{scenario}{'' if nodes is None else f'-{nodes}'}@{load:g}"
+
+
+def usual_label() -> str:
+    """The condition of every headline: the reference scenario at its own load."""
+    return label_of(REFERENCE, load_scenario(REFERENCE).load[0])
+
+
+def small_conditions(plan: Plan, trace: Path | None = None) -> list[Condition]:
+    """Every scenario and every load of the sweep, the usual one first; a trace of the caller's as `openb`."""
+    reference = load_scenario(REFERENCE)
+    found = [Condition(usual_label(), reference, reference.load[0], plan.episodes)]
+    scenarios = [load_scenario(name) for name in plan.scenarios]
+    if trace is not None:
+        sample = load_scenario("trace")
+        arrivals = replace(sample.arrivals, trace=str(trace))
+        scenarios.append(replace(sample, name=TRACE_FILE_SCENARIO, arrivals=arrivals))
+    for scenario in scenarios:
+        load = scenario.load[0]
+        found.append(Condition(label_of(scenario.name, load), scenario, load, plan.episodes))
+    found += [Condition(label_of(REFERENCE, load), reference, load, plan.episodes) for load in plan.loads]
+    return list({condition.label: condition for condition in found}.values())
+
+
+def large_conditions(plan: Plan) -> list[Condition]:
+    """The other sizes of the reference scenario, and the sweep on `LARGE` nodes."""
+    reference = load_scenario(REFERENCE)
+    found = []
+    for nodes, episodes in plan.sizes.items():
+        load = reference.load[0]
+        found.append(Condition(label_of(REFERENCE, load, nodes), _sized(reference, nodes, plan), load, episodes))
+    sized = reference.resized(LARGE)
+    return found + [
+        Condition(label_of(REFERENCE, load, LARGE), sized, load, plan.large_episodes) for load in plan.large_loads
+    ]
+
+
+def _sized(scenario: Scenario, nodes: int, plan: Plan) -> Scenario:
+    if nodes <= 200:
+        return scenario.resized(nodes)
+    counted, warmup = plan.arrivals_a_node
+    return replace(scenario.resized(nodes), episode_arrivals=(counted + warmup) * nodes, warmup_arrivals=warmup * nodes)
