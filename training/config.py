@@ -128,7 +128,7 @@ class ObjectiveConfig(_Section):
         discount: gamma per arrival in a cluster of `reference_nodes`. Arrivals are N / reference_nodes times as
             frequent in a cluster of N nodes at equal load, so gamma ** (reference_nodes / N) discounts time alike in
             every size.
-        reference_nodes: see `discount`; the size at which `discount`, `n_step` and `balance_weight` are quoted.
+        reference_nodes: see `discount`; the size at which `discount`, `n_step` and the two weights below are quoted.
         n_step: steps of reward summed before the critic bootstraps, in a cluster of `reference_nodes`; N /
             reference_nodes times as many in a cluster of N nodes. A pod's lateness comes as long after its placement
             as the pod runs, and nothing observed in between tells whose it is, so few steps teach the critic nothing
@@ -137,6 +137,8 @@ class ObjectiveConfig(_Section):
         average_update: the same for the averaged actor, which is what is selected and exported; 1 keeps no average.
         per_node: each node's Q follows its own reward (set critic); otherwise their sum follows the team's.
         balance_weight: overrides the scenarios' price of squared CPU use, a convex shaper; None keeps theirs.
+        spread_weight: the same for the price of load variance; moves a policy along the trade-off between SLA
+            violations and equal use.
         entropy_bonus: on the entropy (nats) of the placement softmax; keeps the policy from growing sure of itself.
         squash_penalty: on the mean squared actor output before tanh; keeps tanh out of saturation.
     """
@@ -148,6 +150,7 @@ class ObjectiveConfig(_Section):
     average_update: Annotated[float, Field(gt=0.0, le=1.0)] = 0.005
     per_node: bool = True
     balance_weight: Annotated[float, Field(ge=0.0)] | None = None
+    spread_weight: Annotated[float, Field(ge=0.0)] | None = None
     entropy_bonus: Annotated[float, Field(ge=0.0)] = 0.01
     squash_penalty: Annotated[float, Field(ge=0.0)] = 1e-3
 

@@ -80,12 +80,13 @@ def test_an_arena_of_more_nodes_covers_the_same_time(tmp_path: Path) -> None:
     assert weights[0] == pytest.approx(2 * weights[1])
 
 
-def test_balance_weight_and_node_classes_override_the_scenario(tmp_path: Path) -> None:
-    settings = document(tmp_path, objective={"balance_weight": 0.3, "reference_nodes": NODES})
+def test_prices_of_use_and_node_classes_override_the_scenario(tmp_path: Path) -> None:
+    settings = document(tmp_path, objective={"balance_weight": 0.3, "spread_weight": 6.0, "reference_nodes": NODES})
     classes = [{"name": "only", "cores": 64, "memory": 256, "speed": 1.5}]
     settings["arenas"] = [{**settings["arenas"][0], "node_classes": classes}]
     arena = play(parse_config(settings))
     assert arena.scenario.reward.balance_weight == pytest.approx(0.3)
+    assert arena.scenario.reward.spread_weight == pytest.approx(6.0)
     assert (arena.replay.observation[:ARRIVALS, :, :, 5] == 0.5).all()
 
 

@@ -452,6 +452,14 @@ def test_imbalance_costs_more_than_the_same_use_spread_evenly() -> None:
     np.testing.assert_allclose(both[1], [-(0.25**2), -(0.25**2)], atol=1e-7)
 
 
+def test_price_of_load_variance_is_nothing_where_all_nodes_are_used_alike() -> None:
+    weights = Reward(lateness_weight=0.0, violation_weight=0.0, spread_weight=1.0)
+    pod = replace(POD, cpu=(2.0, 2.0), duration=1e5, slack=(0.0, 0.0))
+    simulator = Simulator(plain(2, pods=(pod,), reward=weights), 1, 0)
+    np.testing.assert_allclose(simulator.step(HERE).node_reward[0], [-(0.125**2), -(0.125**2)], atol=1e-7)
+    np.testing.assert_allclose(simulator.step(np.array([1])).node_reward[0], [0.0, 0.0], atol=1e-7)
+
+
 # ---- refusals
 
 

@@ -82,6 +82,7 @@ BAD = {
     "a scrape interval of nothing": ({"measurement": {"scrape_interval": [0, 10]}}, "scrape_interval"),
     "a list for a mapping": ({"reward": [1, 2]}, "reward"),
     "a negative reward weight": ({"reward": {"balance_weight": -1}}, "reward.balance_weight"),
+    "a negative price of load variance": ({"reward": {"spread_weight": -1}}, "reward.spread_weight"),
     "a process without time": ({"hidden": {"decay_time": 0}}, "hidden.decay_time"),
     "a share above one": ({"measurement": {"estimated_pressure_share": 1.5}}, "estimated_pressure_share"),
     "a burst that slows": ({"arrivals": {"process": "bursty", "burst_rate": 0}}, "arrivals.burst_rate"),

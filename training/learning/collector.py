@@ -26,9 +26,9 @@ def look_at(simulator: Simulator) -> Look:
 
 
 def arena_scenario(arena: ArenaConfig, objective: ObjectiveConfig) -> Scenario:
-    """The arena's scenario, with its nodes, their classes and the price of imbalance overridden where configured.
+    """The arena's scenario, with its nodes, their classes and the prices of use overridden where configured.
 
-    The price is charged at every arrival, so it is scaled to cost a node as much in the same time in every size.
+    The prices are charged at every arrival, so they are scaled to cost a node as much in the same time in every size.
     """
     scenario = load_scenario(arena.scenario)
     if arena.nodes is not None:
@@ -36,9 +36,15 @@ def arena_scenario(arena: ArenaConfig, objective: ObjectiveConfig) -> Scenario:
     if arena.node_classes:
         classes = tuple(NodeClass(**each.model_dump()) for each in arena.node_classes)
         scenario = replace(scenario, node_classes=classes)
-    quoted = scenario.reward.balance_weight if objective.balance_weight is None else objective.balance_weight
-    scaled = quoted * objective.reference_nodes / scenario.nodes
-    return replace(scenario, reward=replace(scenario.reward, balance_weight=scaled))
+    share = objective.reference_nodes / scenario.nodes
+    overridden = {
+        name: share * (getattr(scenario.reward, name) if given is None else given)
+        for name, given in (
+            ("balance_weight", objective.balance_weight),
+            ("spread_weight", objective.spread_weight),
+        )
+    }
+    return replace(scenario, reward=replace(scenario.reward, **overridden))
 
 
 @dataclass(frozen=True, slots=True)

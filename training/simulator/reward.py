@@ -18,12 +18,15 @@ LATE_PRICE: Final = 2.0
 def node_reward(weights: Reward, passage: Passage) -> NDArray[np.float32]:
     """What training maximises, float32 ``[clusters, n]``; the team's reward is its sum over nodes.
 
-    -(lateness accrued on the node) - (violations on the node) - balance x (use of the node)^2, weighted. The last
-    term is
-    convex, so equal use is cheapest; use counts at most 1. Lateness and violations of queued pods are spread evenly.
+    -(lateness accrued on the node) - (violations on the node) - (use of the node)^2 - (use of the node less the
+    cluster's mean)^2, each weighted. The third term is convex, so it prices use at all and rewards what spares it; the
+    last prices load variance alone. Use counts at most 1. Lateness and violations of queued pods are spread evenly.
     """
     reward = -(weights.lateness_weight * passage.late_on + weights.violation_weight * passage.violated_on)
-    reward -= weights.balance_weight * np.minimum(passage.use, 1.0) ** 2
+    use = np.minimum(passage.use, 1.0)
+    reward -= weights.balance_weight * use**2
+    if weights.spread_weight > 0.0:
+        reward -= weights.spread_weight * (use - use.mean(axis=1, keepdims=True)) ** 2
     return reward.astype(np.float32)
 
 

@@ -152,6 +152,7 @@ class Reward:
     lateness_weight: float = 1.0
     violation_weight: float = 1.0
     balance_weight: float = 0.0
+    spread_weight: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +236,7 @@ class Scenario:
                 "eviction_delay",
             ),
             "measurement": ("use_noise", "pressure_noise"),
-            "reward": ("lateness_weight", "violation_weight", "balance_weight"),
+            "reward": ("lateness_weight", "violation_weight", "balance_weight", "spread_weight"),
         }
         for section, names in positive.items():
             for name in names:
