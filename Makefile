@@ -10,8 +10,8 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Whoever runs one test: make test PYTEST_ARGS="tests/policy -k bundle"
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test lint bench bench-serving control-plane test-chart chart-docs train evaluate evaluation-tables \
-  pins clean
+.PHONY: help setup demo test lint bench bench-serving robustness fuzz control-plane test-chart \
+  chart-docs train evaluate evaluation-tables pins clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -55,6 +55,14 @@ bench: $(VENV)/.everything ## The short part of bench-serving: the actor and the
 
 bench-serving: $(VENV)/.everything ## What serving must show, against a do-nothing extender; writes build/bench-serving.json
 	@$(BIN)/python -m tests.bench.serving
+
+robustness: $(VENV)/.everything ## Ask every endpoint far more odd requests than make test does, other ones each time
+	@ROBUSTNESS_EXAMPLES=$${ROBUSTNESS_EXAMPLES:-1000} $(BIN)/python -m pytest --timeout=3600 \
+	  tests/extender/test_api_description.py tests/extender/test_odd_http.py $(PYTEST_ARGS)
+
+FUZZ_SECONDS ?= 300
+fuzz: $(VENV)/.everything ## Fuzz every decoder of bytes from outside for FUZZ_SECONDS (300); writes build/fuzz
+	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
 
 control-plane: $(VENV)/.everything ## Build (once) etcd, kube-apiserver, kube-scheduler, KWOK and the rest for the tests
 	@$(BIN)/python -m tests.control_plane.binaries

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 from fastapi import FastAPI, HTTPException, Query, Response
+from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
@@ -17,10 +18,31 @@ from extender.decisions.report import performance
 from extender.errors import LedgerError
 from extender.operations.metrics import Metrics
 from extender.operations.probes import Probes
+from extender.protocol.openapi import paths
 from policy.scorers import Scorer
 
 if TYPE_CHECKING:
     from extender.decisions.store import DecisionStore  # for its type alone: it brings SQLAlchemy
+
+Answers = dict[int | str, dict[str, Any]]
+
+
+def _described(schema: dict[str, Any], media_type: str = "application/json", why: str = "") -> dict[str, Any]:
+    """An answer in the API's description."""
+    return {"description": why, "content": {media_type: {"schema": schema}}}
+
+
+ALIVE: Final[Answers] = {200: _described({"type": "object", "properties": {"alive": {"type": "boolean"}}}, why="alive")}
+READINESS: Final = {
+    "type": "object",
+    "required": ["ready", "reasons"],
+    "properties": {"ready": {"type": "boolean"}, "reasons": {"type": "array", "items": {"type": "string"}}},
+}
+READY: Final[Answers] = {200: _described(READINESS, why="ready"), 503: _described(READINESS, why="not ready, and why")}
+EXPOSITION: Final[Answers] = {200: _described({"type": "string"}, "text/plain", "metrics")}
+REASON: Final = {"type": "object", "required": ["detail"], "properties": {"detail": {"type": "string"}}}
+UNREADABLE: Final[Answers] = {503: _described(REASON, why="the ledger's file cannot be read, and why")}
+NOT_FOUND: Final[Answers] = {404: _described(REASON, why="no such decision")}
 
 
 def operations_app(
@@ -32,27 +54,30 @@ def operations_app(
     scorer: Scorer | None,
     version: str,
 ) -> FastAPI:
-    """`/healthz`, `/readyz`, `/metrics`, `/v1/decisions`, `/v1/decisions/{uid}` and `/v1/report`."""
+    """`/healthz`, `/readyz`, `/metrics`, `/v1/decisions`, `/v1/decisions/{uid}` and `/v1/report`.
+
+    `/openapi.json` describes these and the scheduling verbs.
+    """
     app = FastAPI(title="maddpg-scheduler", version=version, docs_url=None, redoc_url=None)
 
-    @app.get("/healthz", response_class=Response)
+    @app.get("/healthz", response_class=Response, responses=ALIVE)
     async def healthz() -> Response:
         """200 while the event loop turns."""
         return JSONResponse({"alive": True})
 
-    @app.get("/readyz", response_class=Response)
+    @app.get("/readyz", response_class=Response, responses=READY)
     async def readyz() -> Response:
         """200 when a policy is loaded and the cluster has been listed; else 503 with the reasons."""
         reasons = probes.unready()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
 
-    @app.get("/metrics", response_class=Response)
+    @app.get("/metrics", response_class=Response, responses=EXPOSITION)
     async def exposition() -> Response:
         """Metrics for Prometheus, written in a thread so that no decision waits for them."""
         metrics.refresh(table, probes.source, ledger, store)
         return Response(await asyncio.to_thread(metrics.exposition), media_type=CONTENT_TYPE_LATEST)
 
-    @app.get("/v1/decisions")
+    @app.get("/v1/decisions", responses=UNREADABLE)
     async def decisions(
         limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
         namespace: str | None = None,
@@ -78,7 +103,7 @@ def operations_app(
         """How well deciding has gone, over the decisions remembered; put together in a thread."""
         return await asyncio.to_thread(performance, ledger.latest(), ledger.counts)
 
-    @app.get("/v1/decisions/{uid}")
+    @app.get("/v1/decisions/{uid}", responses=NOT_FOUND | UNREADABLE)
     async def decision(uid: str) -> dict[str, Any]:
         """Why the pod of this UID was rated as it was."""
         found = ledger.get(uid)
@@ -88,6 +113,14 @@ def operations_app(
             raise HTTPException(404, f"no decision is remembered for pod {uid}; it may be older than the ledger holds")
         return await asyncio.to_thread(explanation, found, scorer)
 
+    def described() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            schema["paths"] |= paths()
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way to extend the description
     return app
 
 

@@ -104,6 +104,8 @@ class SchedulingVerbs:
         headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(answer.body))]
         if answer.close:
             headers.append((b"connection", b"close"))
+        if answer.status == 405:
+            headers.append((b"allow", b"POST"))  # RFC 9110, 15.5.6
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
         asyncio.get_running_loop().call_soon(self.answered, verb, answer.status, received)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, TypeVar
+from typing import Annotated, Any, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -27,6 +27,8 @@ from policy.priorities import MAX_PRIORITY
 T = TypeVar("T")
 
 NULL: Final = b"null"
+LARGEST: Final = 2**63 - 1
+"""The largest int64: Go could not read a larger one from our answer."""
 
 
 class _NodeMetadata(msgspec.Struct, frozen=True):
@@ -53,7 +55,7 @@ _POD: Final = msgspec.json.Decoder(Pod)
 _NAMES: Final = msgspec.json.Decoder(list[str] | None)
 _NODES: Final = msgspec.json.Decoder(_NodeList | None)
 _TEXT: Final = msgspec.json.Decoder(str)
-_COUNT: Final = msgspec.json.Decoder(int | None)
+_COUNT: Final = msgspec.json.Decoder(Annotated[int, msgspec.Meta(ge=0, le=LARGEST)] | None)
 _BY_NODE: Final = msgspec.json.Decoder(dict[str, dict[str, msgspec.Raw] | None] | None)
 _PODS: Final = msgspec.json.Decoder(list[_PodIdentity] | None)
 _META_PODS: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]] | None)

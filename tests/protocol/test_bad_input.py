@@ -165,7 +165,16 @@ def test_a_verb_switched_off_is_not_found_and_says_which_setting(
 
 @pytest.mark.parametrize("verb", ["filter", "prioritize", "preempt"])
 def test_only_post_is_taken(run_service: Callable[..., Service], verb: str) -> None:
-    assert run_service().http.get(f"/{verb}").status_code == 405
+    answer = run_service().http.get(f"/{verb}")
+    assert (answer.status_code, answer.headers["allow"]) == (405, "POST")
+
+
+@pytest.mark.parametrize("count", [2**63, -1, 1e30, 1.5, "1"])
+@pytest.mark.parametrize("form", ["NodeNameToMetaVictims", "NodeNameToVictims"])
+def test_a_count_that_go_could_not_read_is_refused(run_service: Callable[..., Service], form: str, count: Any) -> None:
+    answer = run_service().post("preempt", {"Pod": pod(), form: {"a": {"Pods": [], "NumPDBViolations": count}}})
+    assert answer.status_code == 400
+    assert "NumPDBViolations" in answer.json()["Error"]
 
 
 @pytest.mark.parametrize("key", ["PodName", "PodNamespace", "PodUID", "Node"])
