@@ -12,17 +12,19 @@ import gc
 import random
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from importlib import metadata
-from typing import TYPE_CHECKING, Final
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
-import numpy as np
 from fastapi import FastAPI
 
 from extender.cluster.source import ClusterSource
 from extender.cluster.table import ClusterTable
 from extender.decisions.engine import Engine, Limits
 from extender.decisions.ledger import Ledger
+from extender.decisions.loaded import LoadedScorer, load_heuristic, load_policy, warm
+from extender.decisions.reload import BundleReloader
+from extender.decisions.scoring import Hooks, ScoringLimits
 from extender.operations import logs
 from extender.operations.endpoints import operations_app
 from extender.operations.metrics import VERBS, Metrics
@@ -32,34 +34,14 @@ from extender.protocol.routes import PATHS, Receive, SchedulingVerbs, Scope, Sen
 from extender.protocol.wire import HostEncoder
 from extender.settings import Settings
 from policy import heuristics
-from policy.bundle import load_bundle, shipped_bundle_path
-from policy.cluster import ClusterState, PodDemand
+from policy.bundle import shipped_bundle_path
+from policy.errors import BundleError
 from policy.features import SCHEMA_VERSION
-from policy.priorities import TEMPERATURE
-from policy.scorers import ActorScorer, Scorer
 
 if TYPE_CHECKING:
     from extender.decisions.store import DecisionStore
 
-WARM_ROWS: Final = 512
-"""Rows scored once before the first request, because a first inference allocates and is slow."""
-
 _log = logs.get(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class LoadedScorer:
-    """What decides.
-
-    Attributes:
-        scorer: preferences.
-        temperature: of its priorities.
-        model_sha256: of its model; empty for a heuristic.
-    """
-
-    scorer: Scorer
-    temperature: float
-    model_sha256: str
 
 
 def load_scorer(settings: Settings) -> LoadedScorer:
@@ -69,10 +51,13 @@ def load_scorer(settings: Settings) -> LoadedScorer:
         BundleError: the policy bundle is refused; the message names the field.
     """
     if settings.scorer != "policy":
-        return LoadedScorer(heuristics.by_name(settings.scorer), TEMPERATURE, "")
-    bundle = load_bundle(settings.bundle_path or shipped_bundle_path(), settings.inference_threads)
-    manifest = bundle.manifest
-    return LoadedScorer(ActorScorer(bundle.actors, manifest.name), manifest.temperature, manifest.model_sha256)
+        return load_heuristic(settings.scorer)
+    return load_policy(bundle_path(settings), settings.inference_threads)
+
+
+def bundle_path(settings: Settings) -> Path:
+    """Folder of the policy bundle that the settings name."""
+    return settings.bundle_path or shipped_bundle_path()
 
 
 class Application:
@@ -88,12 +73,13 @@ class Application:
         self,
         settings: Settings,
         source: ClusterSource,
-        loaded: LoadedScorer,
+        loaded: LoadedScorer | None,
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.settings = settings
         self.source = source
+        self._clock = clock
         self.metrics = Metrics()
         self.table = ClusterTable(assumed_time_limit=settings.assumed_time_limit_s, clock=clock)
         self.store = _store(settings, clock)
@@ -105,24 +91,31 @@ class Application:
         self.table.subscribe(self.ledger)
         self.engine = Engine(
             table=self.table,
-            scorer=loaded.scorer,
+            loaded=loaded,
             fallback=heuristics.by_name(settings.fallback),
-            temperature=loaded.temperature,
             limits=Limits(
                 deadline_s=settings.deadline_ms / 1000.0,
                 max_nodes=settings.max_nodes,
                 neutral_priority=settings.unknown_node_priority,
+            ),
+            scoring=ScoringLimits(
                 demand_classes=settings.demand_classes,
+                breaker_failures=settings.breaker_failures,
+                breaker_cooling_s=settings.breaker_cooling_s,
             ),
             urgency=UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos),
             ledger=self.ledger,
             generator=random.Random(settings.random_seed),  # noqa: S311 - a draw among equals, not a secret
             clock=clock,
             timer=timer,
-            on_scored=self.metrics.scored,
-            on_error=lambda error: _log.error("scorer failed", error=repr(error)),
+            hooks=Hooks(
+                scored=self.metrics.scored,
+                failed=lambda error: _log.error("scorer failed", error=repr(error)),
+                breaker=lambda state: _log.warning("circuit breaker of the scorer changed", state=state.value),
+            ),
         )
-        self.probes = Probes(source, policy_loaded=self.engine.scorer is not None)
+        self.probes = Probes(source)
+        self.reloader = self._reloader(loaded) if settings.scorer == "policy" else None
         hosts = HostEncoder()
         self.table.subscribe_rows(hosts.set_host)
         enabled = frozenset(verb for verb in VERBS if getattr(settings, f"enable_{verb}"))
@@ -136,20 +129,20 @@ class Application:
             settings.body_timeout_s,
             timer,
         )
-        self.metrics.loaded(loaded.scorer.name, loaded.model_sha256, SCHEMA_VERSION)
+        self._show(loaded)
         self.operations: FastAPI = operations_app(
             self.probes,
             self.metrics,
+            self.refresh_gauges,
             self.ledger,
             self.store,
-            self.table,
-            loaded.scorer,
+            self.engine.scorer_of,
+            self.policy_status,
             metadata.version("maddpg-scheduler"),
         )
         self.start_error: Exception | None = None
-        self._clock = clock
         self._frozen = False
-        self._housekeeping: asyncio.Task[None] | None = None
+        self._background: list[asyncio.Task[None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""
@@ -169,28 +162,82 @@ class Application:
             SourceError: the source can never work.
         """
         self.table.claim()
-        if self.engine.scorer is not None:
-            idle = ClusterState.idle(np.ones(WARM_ROWS), np.ones(WARM_ROWS))
-            self.engine.scorer.preferences(idle, PodDemand(0.1, 0.1, 0.5))
+        if self.engine.scoring is not None:
+            warm(self.engine.scoring.loaded.scorer)
         if self.store is not None:
             self.ledger.restore(await asyncio.to_thread(self.store.latest, self.settings.ledger_size))
             self.store.start()
         await self.source.start(self.table)
-        self._housekeeping = asyncio.create_task(self._keep_house(), name="housekeeping")
+        self._background.append(asyncio.create_task(self._keep_house(), name="housekeeping"))
+        if self.reloader is not None:
+            following = self.reloader.run(self.settings.bundle_reload_s)
+            self._background.append(asyncio.create_task(following, name="bundle"))
 
     async def stop(self) -> None:
         """Undo `start`."""
         self.probes.stopping = True
-        if self._housekeeping is not None:
-            self._housekeeping.cancel()
+        while self._background:
+            task = self._background.pop()
+            task.cancel()
             with contextlib.suppress(asyncio.CancelledError):
-                await self._housekeeping
-            self._housekeeping = None
+                await task
         await self.source.stop()
         if not await asyncio.to_thread(self.engine.stop):
             _log.warning("the scorer is still working; the process ends without it")
         if self.store is not None and not await asyncio.to_thread(self.store.stop):
             _log.warning("decisions were not all written to the ledger's file", waiting=self.store.waiting)
+
+    def refresh_gauges(self) -> None:
+        """Bring the metrics that nobody moves as things happen up to date."""
+        scoring = self.engine.scoring
+        self.metrics.refresh(self.table, self.source, self.ledger, self.store)
+        self.metrics.guarded(None if scoring is None else scoring.breaker)
+
+    def reload(self) -> None:
+        """Look for another policy bundle now, off the path of any request; what it finds shows in `policy_status`."""
+        if self.reloader is None:
+            _log.warning("nothing to reload: a heuristic decides", scorer=self.settings.scorer)
+        else:
+            self.reloader.request()
+
+    def policy_status(self) -> dict[str, Any]:
+        """What decides, and what became of the bundles seen since, as JSON."""
+        scoring = self.engine.scoring
+        status: dict[str, Any] = {
+            "fallback": self.engine.fallback.name,
+            "serving": None,
+            "breaker": None,
+            "bundle": None if self.reloader is None else self.reloader.status(),
+        }
+        if scoring is not None:
+            loaded, breaker = scoring.loaded, scoring.breaker
+            status["serving"] = {
+                "scorer": loaded.scorer.name,
+                "temperature": loaded.temperature,
+                "model_sha256": loaded.model_sha256,
+                "manifest_sha256": loaded.manifest_sha256,
+            }
+            status["breaker"] = {"state": breaker.state.value, "opened": breaker.opened}
+        return status
+
+    def _reloader(self, loaded: LoadedScorer | None) -> BundleReloader:
+        def install(fresh: LoadedScorer) -> None:
+            self.engine.serve(fresh)
+            self._show(fresh)
+            self.metrics.policy_swaps.inc()
+
+        return BundleReloader(
+            bundle_path(self.settings),
+            lambda path: load_policy(path, self.settings.inference_threads),
+            install,
+            loaded,
+            on_refusal=lambda refusal: self.metrics.policy_refusals.labels(refusal.reason).inc(),
+            clock=self._clock,
+        )
+
+    def _show(self, loaded: LoadedScorer | None) -> None:
+        if loaded is not None:
+            self.metrics.loaded(loaded.scorer.name, loaded.model_sha256, SCHEMA_VERSION)
 
     def keep_house(self) -> None:
         """Drop what is too old and refresh the gauges: once a second, off the path of any request."""
@@ -200,7 +247,7 @@ class Application:
         forgotten = self.table.forget_usage_before(self._clock() - self.settings.usage_time_limit_s)
         if forgotten:
             _log.warning("measured use is too old; expecting it from requests", nodes=forgotten)
-        self.metrics.refresh(self.table, self.source, self.ledger, self.store)
+        self.refresh_gauges()
         if self.source.synced and not self._frozen:
             # what a first list brought lives long: without this, every full collection walks it (30 ms for 50,000 pods)
             self._frozen = True
@@ -246,9 +293,16 @@ def create_app(
         timer: monotonic seconds, for deadlines and latencies.
 
     Raises:
-        BundleError: the policy bundle is refused.
+        BundleError: the policy bundle is refused, and one is required.
     """
-    return Application(settings, source, loaded or load_scorer(settings), clock, timer)
+    if loaded is None:
+        try:
+            loaded = load_scorer(settings)
+        except BundleError as error:
+            if settings.policy_required:
+                raise
+            _log.error("no policy is loaded; the fallback answers until one is", error=str(error))
+    return Application(settings, source, loaded, clock, timer)
 
 
 def _store(settings: Settings, clock: Callable[[], float]) -> DecisionStore | None:

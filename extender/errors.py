@@ -35,6 +35,14 @@ class ScorerBusyError(ScoringError):
     """The scorer still works on a request whose deadline has passed; it is not given another."""
 
 
+class NoScorerError(ScoringError):
+    """No scorer is loaded."""
+
+
+class BreakerOpenError(ScoringError):
+    """The scorer kept failing, and is left alone for a while."""
+
+
 class SourceError(SchedulerError):
     """The cluster cannot be watched: configuration, credentials or the API server."""
 

@@ -1,7 +1,7 @@
 """Runs an application on sockets: uvicorn with httptools and uvloop, one process, one event loop, TLS where configured.
 
 A signal to stop makes readiness false first; after the configured delay no connection is accepted any more, answers in
-progress are finished, and the source is stopped. A second signal ends at once.
+progress are finished, and the source is stopped. A second signal ends at once. SIGHUP looks for another policy bundle.
 """
 
 from __future__ import annotations
@@ -201,6 +201,8 @@ async def serve(
     signals = (signal.SIGTERM, signal.SIGINT) if until is None else ()
     for number in signals:
         loop.add_signal_handler(number, stop)
+    if signals:
+        loop.add_signal_handler(signal.SIGHUP, app.reload)
     waiting = None if until is None else asyncio.create_task(until.wait())
     if waiting is not None:
         waiting.add_done_callback(lambda task: None if task.cancelled() else stop())
@@ -231,7 +233,7 @@ async def serve(
                 task.cancel()
         _end(servers)
         await asyncio.gather(running, serving, return_exceptions=True)
-        for number in signals:
+        for number in (*signals, signal.SIGHUP) if signals else ():
             loop.remove_signal_handler(number)
         for server in servers:
             server.listener.close()

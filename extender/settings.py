@@ -120,6 +120,19 @@ class Settings(BaseSettings):
     # how it decides
     scorer: str = setting("policy", "what decides: `policy` (the bundle) or the name of a heuristic")
     bundle_path: Path | None = setting(None, "folder of the policy bundle; empty: the one that ships")
+    policy_required: bool = setting(
+        True,
+        "refuse to start without a valid bundle; false: start on the fallback (`missing`), and take up the policy once "
+        "the bundle is there",
+    )
+    bundle_reload_s: float = setting(
+        5.0,
+        "how often the bundle's folder is looked at for another policy, which then serves without a restart; 0: only "
+        "on SIGHUP",
+        "s",
+        ge=0.0,
+        le=3600.0,
+    )
     inference_threads: int = setting(1, "ONNX Runtime threads for one inference", "threads", ge=1, le=64)
     deadline_ms: float = setting(
         50.0,
@@ -130,6 +143,12 @@ class Settings(BaseSettings):
         le=60_000.0,
     )
     fallback: str = setting("kube-default", "heuristic that answers when the scorer is late, missing or failing")
+    breaker_failures: int = setting(
+        5, "failures or late answers in a row after which the scorer is left alone", "calls", ge=1, le=1000
+    )
+    breaker_cooling_s: float = setting(
+        10.0, "how long it is left alone, until one call tries it again", "s", gt=0.0, le=3600.0
+    )
     demand_classes: int = setting(256, "demands whose preferences are kept for reuse", "classes", ge=1, le=100_000)
     max_nodes: int = setting(
         20_000, "a request that names more nodes is not scored: each gets the neutral priority", "nodes", ge=1

@@ -74,11 +74,13 @@ class Bundle:
         path: folder it came from.
         manifest: what it says of itself.
         actors: its model, loaded and proven equal to its recorded vectors.
+        manifest_sha256: sha256 (hex) of manifest.json, which names the model by its own: together, this very bundle.
     """
 
     path: Path
     manifest: Manifest
     actors: Actors
+    manifest_sha256: str
 
 
 def shipped_bundle_path() -> Path:
@@ -96,7 +98,8 @@ def load_bundle(path: Path, threads: int = 1) -> Bundle:
     Raises:
         BundleError: anything is missing or disagrees; `field` names it.
     """
-    manifest = read_manifest(path)
+    raw = _read(path / MANIFEST_FILE, "manifest", MAX_MODEL_BYTES)
+    manifest = _manifest(raw)
     model = _read(path / MODEL_FILE, "model", MAX_MODEL_BYTES)
     digest = hashlib.sha256(model).hexdigest()
     if digest != manifest.model_sha256:
@@ -107,12 +110,15 @@ def load_bundle(path: Path, threads: int = 1) -> Bundle:
     actors = Actors(model, threads)
     _check_finite(actors)
     _check_parity(actors, manifest)
-    return Bundle(path, manifest, actors)
+    return Bundle(path, manifest, actors, hashlib.sha256(raw).hexdigest())
 
 
 def read_manifest(path: Path) -> Manifest:
     """Read and validate `manifest.json` alone; raises `BundleError` as `load_bundle`."""
-    raw = _read(path / MANIFEST_FILE, "manifest", MAX_MODEL_BYTES)
+    return _manifest(_read(path / MANIFEST_FILE, "manifest", MAX_MODEL_BYTES))
+
+
+def _manifest(raw: bytes) -> Manifest:
     try:
         document = json.loads(raw)
     except ValueError as error:

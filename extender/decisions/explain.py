@@ -28,6 +28,7 @@ def summary(decision: Decision) -> dict[str, Any]:
         "at": decision.at,
         "verb": decision.verb,
         "scorer": decision.scorer,
+        "model_sha256": decision.model_sha256,
         "fallback_reason": decision.fallback_reason,
         "warning": decision.warning,
         "demand": asdict(decision.demand),

@@ -62,6 +62,7 @@ class Decision:
         first_at: when it was the first time, seconds since the epoch; 0 until it is remembered.
         former_failure: why the attempt before this one failed, as far as is known; None the first time.
         outcome: what became of it; None until the watch says.
+        model_sha256: of the model that answered; empty where none did.
     """
 
     number: int
@@ -87,6 +88,7 @@ class Decision:
     first_at: float = 0.0
     former_failure: str | None = None
     outcome: Outcome | None = None
+    model_sha256: str = ""
 
     @property
     def top(self) -> tuple[RatedNode, ...]:

@@ -11,7 +11,6 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from extender.cluster.table import ClusterTable
 from extender.decisions.explain import explanation, summary
 from extender.decisions.ledger import Decision, Ledger
 from extender.decisions.report import performance
@@ -48,15 +47,26 @@ NOT_FOUND: Final[Answers] = {404: _described(REASON, why="no such decision")}
 def operations_app(
     probes: Probes,
     metrics: Metrics,
+    refresh: Callable[[], None],
     ledger: Ledger,
     store: DecisionStore | None,
-    table: ClusterTable,
-    scorer: Scorer | None,
+    scorer_of: Callable[[Decision], Scorer | None],
+    policy_status: Callable[[], dict[str, Any]],
     version: str,
 ) -> FastAPI:
-    """`/healthz`, `/readyz`, `/metrics`, `/v1/decisions`, `/v1/decisions/{uid}` and `/v1/report`.
+    """`/healthz`, `/readyz`, `/metrics`, `/v1/policy`, `/v1/decisions`, `/v1/decisions/{uid}` and `/v1/report`.
 
     `/openapi.json` describes these and the scheduling verbs.
+
+    Args:
+        probes: alive and ready.
+        metrics: written out.
+        refresh: brings the gauges among them up to date.
+        ledger: decisions.
+        store: the ledger's file; None where there is none.
+        scorer_of: the scorer that made a decision, if it is still in use.
+        policy_status: what `/v1/policy` answers.
+        version: of the service.
     """
     app = FastAPI(title="maddpg-scheduler", version=version, docs_url=None, redoc_url=None)
 
@@ -67,15 +77,20 @@ def operations_app(
 
     @app.get("/readyz", response_class=Response, responses=READY)
     async def readyz() -> Response:
-        """200 when a policy is loaded and the cluster has been listed; else 503 with the reasons."""
+        """200 when the cluster has been listed; else 503 with the reasons."""
         reasons = probes.unready()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
 
     @app.get("/metrics", response_class=Response, responses=EXPOSITION)
     async def exposition() -> Response:
         """Metrics for Prometheus, written in a thread so that no decision waits for them."""
-        metrics.refresh(table, probes.source, ledger, store)
+        refresh()
         return Response(await asyncio.to_thread(metrics.exposition), media_type=CONTENT_TYPE_LATEST)
+
+    @app.get("/v1/policy")
+    async def policy() -> dict[str, Any]:
+        """What decides, and what became of the bundles seen since."""
+        return policy_status()
 
     @app.get("/v1/decisions", responses=UNREADABLE)
     async def decisions(
@@ -111,7 +126,7 @@ def operations_app(
             found = await _stored(store.get, uid)
         if found is None:
             raise HTTPException(404, f"no decision is remembered for pod {uid}; it may be older than the ledger holds")
-        return await asyncio.to_thread(explanation, found, scorer)
+        return await asyncio.to_thread(explanation, found, scorer_of(found))
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:

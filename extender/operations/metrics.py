@@ -16,8 +16,10 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from extender.cluster.source import INPUTS, ClusterSource
 from extender.cluster.table import ClusterTable
-from extender.decisions.engine import FALLBACK_REASONS
+from extender.decisions.breaker import Breaker, BreakerState
 from extender.decisions.ledger import Decision, Ledger
+from extender.decisions.reasons import FALLBACK_REASONS
+from extender.decisions.reload import REFUSAL_REASONS
 from policy.cluster import COLUMNS, ClusterState, DemandBatch, PodDemand
 from policy.features import FEATURE_NAMES, HIGH, LOW
 from policy.observation import observe_unclipped
@@ -171,6 +173,24 @@ class Metrics:
         self.handshake_failures = Counter(
             "maddpg_tls_handshake_failures", "TLS handshakes that failed, by reason", ["reason"], registry=registry
         )
+        self.policy_swaps = Counter(
+            "maddpg_policy_swaps", "Policies put to use while serving, after the first one", registry=registry
+        )
+        self.policy_refusals = Counter(
+            "maddpg_policy_refusals",
+            "Policy bundles refused while serving, by the file or field of the manifest that disagrees",
+            ["reason"],
+            registry=registry,
+        )
+        self.breaker_state = Gauge(
+            "maddpg_breaker_state",
+            "1 for the state of the scorer's circuit breaker: closed, open or half_open",
+            ["state"],
+            registry=registry,
+        )
+        self.breaker_opened = Gauge(
+            "maddpg_breaker_opened", "How often the circuit breaker of the scorer in use opened", registry=registry
+        )
         self._labels = {
             next(iter(metric.describe())).name: metric._labelnames  # noqa: SLF001 - the library tells it nowhere else
             for metric in vars(self).values()
@@ -181,6 +201,8 @@ class Metrics:
         self._reasons = {reason: self.fallbacks.labels(reason) for reason in FALLBACK_REASONS}
         self._refusals = {reason: self.refusals.labels(reason) for reason in REFUSALS}
         self._features = [self.clipped.labels(feature) for feature in FEATURE_NAMES]
+        for reason in REFUSAL_REASONS:
+            self.policy_refusals.labels(reason)
         self._scorers: dict[str, Counter] = {}
         self._uncounted: list[tuple[ClusterState, PodDemand]] = []
         self._uncounted_rows = 0
@@ -237,6 +259,12 @@ class Metrics:
         """This scorer is in use from now on."""
         self.policy.clear()
         self.policy.labels(scorer, model_sha256, str(schema_version)).set(1)
+
+    def guarded(self, breaker: Breaker | None) -> None:
+        """This breaker stands before the scorer; None while there is no scorer."""
+        for state in BreakerState:
+            self.breaker_state.labels(state.value).set(breaker is not None and breaker.state is state)
+        self.breaker_opened.set(0 if breaker is None else breaker.opened)
 
     def certificates_loaded(self, validity: Mapping[str, tuple[float, float]]) -> None:
         """These certificates are in use from now on: file to begin and end, in seconds since the epoch."""

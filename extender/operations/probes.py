@@ -13,12 +13,10 @@ class Probes:
 
     Attributes:
         source: where knowledge of the cluster comes from.
-        policy_loaded: whether the configured scorer is there.
         stopping: whether the service was told to stop.
     """
 
     source: ClusterSource
-    policy_loaded: bool
     stopping: bool = False
 
     def unready(self) -> tuple[str, ...]:
@@ -26,8 +24,6 @@ class Probes:
         reasons = []
         if self.stopping:
             reasons.append("the service is stopping")
-        if not self.policy_loaded:
-            reasons.append("no policy is loaded")
         if not self.source.synced:
             reasons.extend(self.source.waiting_for() or ("the cluster has not been listed yet",))
         return tuple(reasons)

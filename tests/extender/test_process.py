@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -45,20 +46,21 @@ class Prefilled(EmbeddedSource):
             table.upsert_node(f"node-{i}", 8.0, 32.0)
 
 logs.configure("info", "json")
-settings = Settings(port=0, bundle_path=Path(sys.argv[1]), deadline_ms=5000.0, shutdown_delay_s=float(sys.argv[2]))
+settings = Settings(port=0, bundle_path=Path(sys.argv[1]), deadline_ms=5000.0, shutdown_delay_s=float(sys.argv[2]),
+    bundle_reload_s=3600.0)
 app = create_app(settings, Prefilled())
 asyncio.run(serve(app, lambda port, operations: print(port, flush=True)))
 """
 
 
 @pytest.fixture
-def start(bundle_path: Path) -> Iterator[Callable[[float], tuple[subprocess.Popen[str], str]]]:
+def start(bundle_path: Path) -> Iterator[Callable[..., tuple[subprocess.Popen[str], str]]]:
     """Start a service with 20 nodes as a process of its own, torch being absent; returns it and its URL."""
     running: list[subprocess.Popen[str]] = []
 
-    def run(delay: float = 0.0) -> tuple[subprocess.Popen[str], str]:
+    def run(delay: float = 0.0, bundle: Path = bundle_path) -> tuple[subprocess.Popen[str], str]:
         process = subprocess.Popen(
-            [sys.executable, "-c", BLOCKER + EMBEDDED, str(bundle_path), str(delay)],
+            [sys.executable, "-c", BLOCKER + EMBEDDED, str(bundle), str(delay)],
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -134,6 +136,24 @@ def test_a_second_signal_ends_at_once(start: Callable[[float], tuple[subprocess.
     assert process.stderr is not None
     while "stopping" not in process.stderr.readline():
         assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=20) == 0
+
+
+def test_a_signal_takes_up_another_bundle_at_once(
+    tmp_path: Path, start: Callable[..., tuple[subprocess.Popen[str], str]]
+) -> None:
+    place = write_bundle(tmp_path / "served", name="first")
+    process, url = start(bundle=place)
+    with httpx.Client(base_url=url) as client:
+        assert client.get("/v1/policy").json()["serving"]["scorer"] == "first"
+        place.rename(tmp_path / "former")
+        write_bundle(tmp_path / "fresh", seed=8, name="second").rename(place)
+        process.send_signal(signal.SIGHUP)
+        deadline = time.monotonic() + 20.0
+        while client.get("/v1/policy").json()["serving"]["scorer"] != "second":
+            assert time.monotonic() < deadline, "the signal was not heeded"
+            time.sleep(0.02)
     process.send_signal(signal.SIGTERM)
     assert process.wait(timeout=20) == 0
 

@@ -60,9 +60,9 @@ def actor_model(weights: np.ndarray[Any, Any], *, inputs: int = FEATURE_COUNT, o
     return bytes(model.SerializeToString())
 
 
-def write_bundle(folder: Path, model: bytes | None = None, **changes: Any) -> Path:
-    """A bundle in `folder` that is valid unless `changes` to its manifest say otherwise."""
-    generator = np.random.default_rng(7)
+def write_bundle(folder: Path, model: bytes | None = None, seed: int = 7, **changes: Any) -> Path:
+    """A bundle in `folder` with weights of that seed, valid unless `changes` to its manifest say otherwise."""
+    generator = np.random.default_rng(seed)
     weights = generator.normal(0.0, 0.5, (FEATURE_COUNT, CRITERIA_COUNT)).astype(np.float32)
     observations = generator.uniform(LOW, HIGH, (16, FEATURE_COUNT)).astype(np.float32)
     content = actor_model(weights) if model is None else model

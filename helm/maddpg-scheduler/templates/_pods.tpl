@@ -143,9 +143,6 @@ volumeMounts:
   - name: bundle
     mountPath: /etc/maddpg/bundle
     readOnly: true
-    {{- with $extender.bundle.subPath }}
-    subPath: {{ . }}
-    {{- end }}
   {{- end }}
   {{- with $extender.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}

@@ -8,7 +8,8 @@
     "operations_port" (int .Values.extender.operationsPort)
 -}}
 {{- if or .Values.extender.bundle.configMap .Values.extender.bundle.persistentVolumeClaim -}}
-{{- $_ := set $own "bundle_path" "/etc/maddpg/bundle" -}}
+{{- $_ := set $own "bundle_path" (trimSuffix "/" (printf "/etc/maddpg/bundle/%s" .Values.extender.bundle.subPath)) -}}
+{{- /* the whole volume is mounted: a subPath of the mount would go on showing the old folder once another took its place */ -}}
 {{- end -}}
 {{- toYaml (merge $own .Values.extender.settings) -}}
 {{- end -}}

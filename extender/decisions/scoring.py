@@ -1,0 +1,231 @@
+"""One scorer in use: preferences of rows by the time they are due, from what is kept of it or from asking it again.
+
+What it said of unchanged rows is kept (`policy.incremental`), so most requests are answered at once. Rows that changed
+are copied and scored in a worker thread, and the event loop waits no longer than the deadline; a few rows are scored on
+the spot, where its last run shows that this is quicker than waking a thread. A late answer is kept for the next
+request, so a slow scorer recovers by itself; one that keeps failing is left alone for a while (`Breaker`).
+
+Whatever belongs to one scorer lives here: the kept preferences, the thread, the breaker. Another scorer (a new bundle)
+is another `Scoring`, and a decision begun with the old one ends with it. Refuses to answer in a scorer's place.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extender.cluster.table import UNKNOWN, ClusterTable
+from extender.decisions.breaker import Breaker, BreakerState
+from extender.decisions.loaded import LoadedScorer
+from extender.decisions.worker import Worker
+from extender.errors import BreakerOpenError, DecisionLateError, ScorerBusyError
+from policy.cluster import ClusterState, PodDemand
+from policy.errors import NonFinitePreferenceError, ScoringError
+from policy.incremental import IncrementalPreferences
+from policy.scorers import Preferences, Scorer
+
+INLINE_BUDGET_S: Final = 0.0005
+"""Rows are scored on the event loop if that is expected to take less, seconds. Waking a thread costs a fifth of it."""
+
+Rows = NDArray[np.intp]
+
+NO_ROWS: Final[Rows] = np.empty(0, dtype=np.intp)
+
+
+@dataclass(frozen=True, slots=True)
+class ScoringLimits:
+    """What bounds the use of a scorer.
+
+    Attributes:
+        demand_classes: demands whose preferences are kept.
+        breaker_failures: failures in a row after which it is left alone.
+        breaker_cooling_s: for how long, seconds.
+    """
+
+    demand_classes: int
+    breaker_failures: int
+    breaker_cooling_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Hooks:
+    """Who is told what a scorer does; called on the event loop.
+
+    Attributes:
+        scored: after rows were scored, with those rows and the demand; for metrics.
+        failed: with every exception of the scorer; for the log.
+        breaker: with the breaker's new state.
+    """
+
+    scored: Callable[[ClusterState, PodDemand], None] = lambda _rows, _demand: None
+    failed: Callable[[BaseException], None] = lambda _error: None
+    breaker: Callable[[BreakerState], None] = lambda _state: None
+
+
+class Scoring:
+    """Asks one scorer. Owned by the event loop's thread.
+
+    Args:
+        loaded: the scorer.
+        table: whose rows are scored.
+        limits: see `ScoringLimits`.
+        timer: monotonic seconds; the clock of `due`.
+        hooks: see `Hooks`.
+
+    Attributes:
+        loaded: as given.
+        breaker: opens when the scorer keeps failing.
+        retired: whether `retire` was called.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedScorer,
+        table: ClusterTable,
+        limits: ScoringLimits,
+        timer: Callable[[], float],
+        hooks: Hooks | None = None,
+    ) -> None:
+        self.loaded = loaded
+        self.retired = False
+        self._table = table
+        self._kept = IncrementalPreferences(loaded.scorer, limits.demand_classes)
+        self._timer = timer
+        self._hooks = hooks or Hooks()
+        self.breaker = Breaker(limits.breaker_failures, limits.breaker_cooling_s, timer, self._hooks.breaker)
+        self._worker = Worker()
+        self._overdue: set[asyncio.Future[Any]] = set()
+        self._seconds_per_row = math.inf
+
+    def retire(self) -> None:
+        """Give no new work to the scorer; its thread ends once what it was given is done."""
+        self.retired = True
+        self._worker.stop(timeout=0.0)
+
+    def stop(self) -> bool:
+        """End the worker thread; returns whether it ended."""
+        self.retired = True
+        return self._worker.stop()
+
+    async def preferences(self, state: ClusterState, demand: PodDemand, rows: Rows, due: float) -> Preferences:
+        """Preferences ``[n]`` of the table's rows ``[n]``, in that order.
+
+        Args:
+            state: the table's columns, as they are now.
+            demand: what is asked for.
+            rows: distinct rows of nodes.
+            due: by when, seconds of the timer.
+
+        Raises:
+            ScoringError: there are none in time; `extender.decisions.reasons` names the kinds.
+        """
+        kept = self._kept
+        stale = kept.stale(state, demand, rows)
+        if len(stale) == 0:
+            return kept.store(state, demand, stale, None, rows)
+        values = np.zeros(len(state), dtype=np.float32)
+        if len(stale) < len(rows):
+            values[rows] = kept.store(state, demand, stale, None, rows)
+        values[stale] = await self._fresh(state.take(stale), demand, stale, due)
+        return values[rows]
+
+    def prepare(self, node: str, demand: PodDemand) -> None:
+        """Score one node's row ahead of the next request alike, if that is quick and the scorer does well."""
+        if (
+            self._seconds_per_row >= INLINE_BUDGET_S
+            or self._overdue
+            or self.retired
+            or self.breaker.state is not BreakerState.CLOSED
+        ):
+            return
+        row = np.array((self._table.row_of(node),), dtype=np.intp)
+        state = self._table.state
+        if row[0] == UNKNOWN or len(self._kept.stale(state, demand, row)) == 0:
+            return
+        with contextlib.suppress(ScoringError):  # logged and counted by `_failed`; the next request falls back
+            self._inline(state.take(row), demand, row)
+
+    async def _fresh(self, part: ClusterState, demand: PodDemand, stale: Rows, due: float) -> Preferences:
+        """Score the copied rows in the worker; whenever the answer comes, it is kept for later requests."""
+        if self._overdue:
+            raise ScorerBusyError("the scorer still works on a request that is overdue")
+        if not self.breaker.admits():
+            raise BreakerOpenError("the scorer kept failing; it is left alone for a while")
+        scorer = self._kept.scorer
+
+        def work() -> tuple[Preferences, float]:
+            started = self._timer()
+            return checked(scorer, part, demand), (self._timer() - started) / len(part)
+
+        def keep(done: asyncio.Future[tuple[Preferences, float]]) -> None:
+            in_time = done not in self._overdue
+            self._overdue.discard(done)
+            error = done.exception()
+            if error is None:
+                result, self._seconds_per_row = done.result()
+                self._keep(part, demand, stale, result, in_time)
+            else:
+                self._failed(error, in_time)
+
+        if self._seconds_per_row * len(stale) < INLINE_BUDGET_S:
+            return self._inline(part, demand, stale)
+        future = self._worker.submit(work)
+        future.add_done_callback(keep)
+        done, _ = await asyncio.wait((future,), timeout=max(due - self._timer(), 0.0))
+        if not done:
+            self._overdue.add(future)
+            self.breaker.failed()
+            raise DecisionLateError("the scorer did not answer within the deadline")
+        return future.result()[0]
+
+    def _inline(self, part: ClusterState, demand: PodDemand, stale: Rows) -> Preferences:
+        """Score a few copied rows on the event loop, and keep the answer."""
+        started = self._timer()
+        try:
+            result = checked(self._kept.scorer, part, demand)
+        except ScoringError as error:
+            self._failed(error, in_time=True)
+            raise
+        self._seconds_per_row = (self._timer() - started) / len(part)
+        self._keep(part, demand, stale, result, in_time=True)
+        return result
+
+    def _keep(self, part: ClusterState, demand: PodDemand, stale: Rows, result: Preferences, in_time: bool) -> None:
+        if in_time:
+            self.breaker.succeeded()
+        self._kept.store(self._table.state, demand, stale, result, NO_ROWS, versions=part.version)
+        asyncio.get_running_loop().call_soon(self._hooks.scored, part, demand)  # once the answer is on its way
+
+    def _failed(self, error: BaseException, in_time: bool) -> None:
+        """The next attempt goes to the worker again: what failed may also hang."""
+        self._seconds_per_row = math.inf
+        if in_time:  # else it was counted when it became late
+            self.breaker.failed()
+        self._hooks.failed(error)
+
+
+def checked(scorer: Scorer, rows: ClusterState, demand: PodDemand) -> Preferences:
+    """Preferences of `rows` by the scorer: one finite number for each, whatever the scorer does.
+
+    Raises:
+        ScoringError: it failed, or gave another shape.
+        NonFinitePreferenceError: it gave NaN or infinity.
+    """
+    try:
+        result = scorer.preferences(rows, demand)
+    except ScoringError:
+        raise
+    except Exception as error:
+        raise ScoringError(f"scorer {scorer.name} failed: {error!r}") from error
+    if result.shape != rows.shape:
+        raise ScoringError(f"scorer {scorer.name} gave shape {result.shape} for rows of shape {rows.shape}")
+    if not np.isfinite(result).all():
+        raise NonFinitePreferenceError(f"scorer {scorer.name} gave a preference that is not finite")
+    return result
