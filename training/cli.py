@@ -1,4 +1,4 @@
-"""Command line of everything offline: train, evaluate, export. Parses arguments and prints; the work is elsewhere."""
+"""Command line of everything offline. Parses arguments and prints; the work is elsewhere."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
 
-from policy.errors import InvalidInputError, SchedulerError
+from policy.errors import BundleError, InvalidInputError, SchedulerError
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Train, evaluate and export policies.")
 
@@ -91,10 +92,7 @@ def evaluate(
     from training.evaluation.baselines import baselines
     from training.results import Suite, measure, rich_table, to_document
 
-    try:
-        offered = [float(load) for load in loads.split(",")]
-    except ValueError:
-        raise InvalidInputError(f"--loads is {loads!r}; give numbers separated by commas, such as 0.3,0.4") from None
+    offered = _numbers(loads, "--loads")
     loaded = [load_bundle(bundle) for bundle in bundles]
     policies = [ActorScorer(bundle.actors, bundle.manifest.name) for bundle in loaded]
     suites = [Suite(scenario, load, nodes, seeds) for load in offered]
@@ -160,6 +158,70 @@ def report(
 
 
 @app.command()
+def compare(
+    first: Annotated[str, typer.Argument(metavar="A", help="Folder of a policy bundle, or the name of a rule.")],
+    second: Annotated[str, typer.Argument(metavar="B", help="The same.")],
+    scenario: Annotated[list[str] | None, typer.Option(help="Scenario; may be repeated.  [default: reference]")] = None,
+    loads: Annotated[str, typer.Option(help="Offered loads, separated by commas.")] = "0.3,0.4,0.55",
+    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes per cluster; default: the scenario's.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Test episodes for each condition.")] = 64,
+    metric: Annotated[str, typer.Option(help="What decides: sla_violation_rate, lateness, load_variance, ...")] = (
+        "sla_violation_rate"
+    ),
+    *,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Say whether two policies differ: both play the same held-out episodes, differences paired."""
+    from training.evaluation import compare as comparison
+    from training.results import Suite
+
+    offered = _numbers(loads, "--loads")
+    suites = [Suite(name, load, nodes, seeds) for name in scenario or ["reference"] for load in offered]
+    ours, theirs = comparison.pair(first, second)
+    console = Console(stderr=True)
+    found = comparison.compare(ours, theirs, suites, metric, lambda name: console.print(f"playing {name}"))
+    if as_json:
+        typer.echo(json.dumps(comparison.as_document(found), indent=1))
+    else:
+        _print_wide(comparison.rich_table(found))
+
+
+@app.command()
+def gate(
+    bundle: Annotated[Path, typer.Argument(help="Policy bundle that asks to pass.")],
+    against: Annotated[
+        Path | None, typer.Option(help="Bundle it must not be worse than; default: the shipped.")
+    ] = None,
+    *,
+    quick: Annotated[bool, typer.Option("--quick", help="Half a minute instead of five; it shows less.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
+) -> None:
+    """Refuse, with exit code 1, a bundle that is invalid, or worse than the shipped one or any rule anywhere."""
+    from policy.bundle import load_bundle, shipped_bundle_path
+    from training.evaluation import gate as judges
+
+    incumbent = load_bundle(against or shipped_bundle_path())
+    try:
+        candidate = load_bundle(bundle)
+    except BundleError as error:
+        typer.echo(f"refused: {error}", err=True)
+        raise typer.Exit(1) from error
+    console = Console(stderr=True)
+    suites = judges.QUICK if quick else judges.FROZEN
+    results = judges.judge(candidate.actors, incumbent.actors, suites, lambda name: console.print(f"playing {name}"))
+    failures = judges.failures(results)
+    if as_json:
+        typer.echo(json.dumps(judges.as_document(results), indent=1))
+    else:
+        _print_wide(judges.rich_table(candidate.manifest.name, results))
+    for line in failures:
+        typer.echo(f"refused: {line}", err=True)
+    if failures:
+        raise typer.Exit(1)
+    typer.echo(f"passed: {candidate.manifest.name} is nowhere worse than the incumbent or a rule", err=True)
+
+
+@app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="best.pt or latest.pt of a run.")],
     out: Annotated[Path, typer.Option(help="Folder of the policy bundle.")],
@@ -209,6 +271,19 @@ def _report_command(bundle: Path, also: list[Path], trace: Path | None, *, quick
     if trace is not None:
         words += ["--trace", trace.name]
     return shlex.join([*words, *(["--quick"] if quick else []), "--out", "OUT"])
+
+
+def _print_wide(table: Table) -> None:
+    """As wide as the terminal; where there is none (a log, a pipe), wide enough to read."""
+    console = Console()
+    Console(width=None if console.is_terminal else 140).print(table)
+
+
+def _numbers(text: str, option: str) -> list[float]:
+    try:
+        return [float(number) for number in text.split(",")]
+    except ValueError:
+        raise InvalidInputError(f"{option} is {text!r}; give numbers separated by commas, such as 0.3,0.4") from None
 
 
 def _write_json(path: Path, document: dict[str, Any]) -> None:

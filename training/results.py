@@ -65,15 +65,11 @@ def measure(scorers: Sequence[Scorer], suites: Sequence[Suite]) -> Results:
     """Play every suite's episodes with every scorer; the same episodes for each, so differences are paired.
 
     Raises:
-        InvalidInputError: a scenario is unknown, or a suite asks for no or too many episodes.
+        InvalidInputError: as `play_suite`.
     """
     results: Results = {}
     for suite in suites:
-        if not 1 <= suite.episodes <= len(TEST_SEEDS):
-            raise InvalidInputError(f"seeds is {suite.episodes}; give a number from 1 to {len(TEST_SEEDS)}")
-        played = evaluate(
-            scorers, load_scenario(suite.scenario), TEST_SEEDS[: suite.episodes], load=suite.load, nodes=suite.nodes
-        )
+        played = play_suite(scorers, suite)
         results[suite.name] = {scorer.name: _metrics(played, scorer.name) for scorer in scorers}
         first = played.values[scorers[0].name][HEADLINE]
         for scorer in scorers[1:]:
@@ -81,6 +77,19 @@ def measure(scorers: Sequence[Scorer], suites: Sequence[Suite]) -> Results:
             known = np.isfinite(first) & np.isfinite(rate)
             results[suite.name][scorer.name][VERSUS_FIRST] = paired_difference(rate[known], first[known])
     return results
+
+
+def play_suite(scorers: Sequence[Scorer], suite: Suite) -> Evaluation:
+    """Every scorer on the suite's test episodes.
+
+    Raises:
+        InvalidInputError: the scenario is unknown, or the suite asks for no or too many episodes.
+    """
+    if not 1 <= suite.episodes <= len(TEST_SEEDS):
+        raise InvalidInputError(f"seeds is {suite.episodes}; give a number from 1 to {len(TEST_SEEDS)}")
+    return evaluate(
+        scorers, load_scenario(suite.scenario), TEST_SEEDS[: suite.episodes], load=suite.load, nodes=suite.nodes
+    )
 
 
 def _metrics(played: Evaluation, scorer: str) -> dict[str, Estimate]:
