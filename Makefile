@@ -10,7 +10,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Whoever runs one test: make test PYTEST_ARGS="tests/policy -k bundle"
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test lint bench bench-serving robustness fuzz control-plane test-chart \
+.PHONY: help setup demo test lint audit bench bench-serving robustness fuzz control-plane test-chart \
   chart-docs train evaluate evaluation-tables pins clean
 
 help: ## Show this list
@@ -43,11 +43,23 @@ demo: $(VENV)/.serving ## Serve a simulated cluster with the shipped policy, liv
 test: lint ## Everything that proves the project, the real control plane included
 	@$(BIN)/python -m pytest --cov --cov-report=term --cov-report=xml:build/coverage.xml $(PYTEST_ARGS)
 
-lint: $(VENV)/.everything ## Format, lint, types and import contracts
+lint: $(VENV)/.everything ## Format, lint, types, import contracts and what bandit finds insecure
 	@$(BIN)/ruff format --check
 	@$(BIN)/ruff check
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/bandit --quiet --recursive --configfile pyproject.toml extender policy training helm deploy
+
+# Apart from lint: it asks a database on the network, and answers "nothing found" only if every package was looked up.
+audit: $(VENV)/.everything ## Look for known vulnerabilities of everything pinned; fails on findings, and without its database
+	@echo "asking the vulnerability database about requirements/test.txt"; report=$$(mktemp); trap 'rm -f $$report' EXIT; \
+	if $(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off -r requirements/test.txt \
+	  >$$report 2>&1; then cat $$report; \
+	elif grep -qE 'could not be audited|not found on PyPI|ConnectionError|ServiceError|ConnectTimeout' $$report; then \
+	  tail -n 3 $$report >&2; \
+	  echo "audit: the vulnerability database cannot be reached from here, so nothing is known; try again elsewhere" >&2; \
+	  exit 2; \
+	else cat $$report >&2; exit 1; fi
 
 bench: $(VENV)/.everything ## The short part of bench-serving: the actor and the verbs over HTTP, about a minute
 	@$(BIN)/python -m tests.bench.serving actor

@@ -12,7 +12,7 @@ import compileall
 import json
 import re
 import shutil
-import subprocess
+import subprocess  # nosec B404 # one call, below
 import sys
 import sysconfig
 from collections.abc import Iterable, Iterator
@@ -137,7 +137,7 @@ def _shared_libraries(files: Iterable[Path]) -> Iterator[Path]:
         RootError: something is not found on this machine.
     """
     elf = [str(each) for each in files if each.is_file() and each.open("rb").read(4) == b"\x7fELF"]
-    said = subprocess.run(["ldd", *elf], capture_output=True, text=True).stdout  # noqa: S603, S607 - files of the image
+    said = subprocess.run(["ldd", *elf], capture_output=True, text=True).stdout  # noqa: S603, S607 # nosec B603 B607 # ldd
     if missing := re.findall(r"^\s+(\S+) => not found$", said, re.MULTILINE):
         # a plug-in may name a library of its package, which the package loads first
         shipped = {Path(each).name for each in elf}

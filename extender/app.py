@@ -105,7 +105,7 @@ class Application:
             ),
             urgency=UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos),
             ledger=self.ledger,
-            generator=random.Random(settings.random_seed),  # noqa: S311 - a draw among equals, not a secret
+            generator=random.Random(settings.random_seed),  # noqa: S311 # nosec B311 # a draw, no secret
             clock=clock,
             timer=timer,
             hooks=Hooks(

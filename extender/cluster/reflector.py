@@ -153,7 +153,7 @@ class Reflector(Generic[T]):
         self._api = api
         self._timing = timing
         self._clock = clock
-        self._rng = rng if rng is not None else random.Random()  # noqa: S311 - jitter
+        self._rng = rng if rng is not None else random.Random()  # noqa: S311 # nosec B311 # jitter
         self._backoff = Backoff(self._rng)
         self._version: str | None = None
         self._listed_at = 0.0

@@ -27,11 +27,11 @@ ALL = 10_000
 class Extender:
     """A service that runs; `process` kills, pauses and restarts it."""
 
-    def __init__(self, process: Process, url: str) -> None:
-        """Wrap a process that listens at that URL."""
+    def __init__(self, process: Process, url: str, operations_url: str | None = None) -> None:
+        """Wrap a process that listens at that URL, and for operators at the other one or there too."""
         self.process = process
         self.url = url
-        self._http = httpx.Client(base_url=url, timeout=5.0, trust_env=False)
+        self._http = httpx.Client(base_url=operations_url or url, timeout=5.0, trust_env=False)
 
     def close(self) -> None:
         """Close idle connections."""
@@ -75,20 +75,23 @@ def running_extender(cluster: ControlPlane, **settings: object) -> Iterator[Exte
 
     Args:
         cluster: the cluster it watches.
-        settings: as flags, beside the kubeconfig and the port.
+        settings: as flags, beside the kubeconfig and the port; with certificates, operations have a port of their own.
 
     Raises:
         StartError: it ended, or never got ready.
     """
-    (port,) = free_ports(1)
-    url = f"http://127.0.0.1:{port}"
+    port, operations_port = free_ports(2)
     flags = {"kubeconfig": cluster.extender_kubeconfig(), "port": port, **settings}
+    url = operations_url = f"http://127.0.0.1:{port}"
+    if "tls_cert_file" in settings:
+        flags["operations_port"] = operations_port
+        url, operations_url = f"https://127.0.0.1:{port}", f"http://127.0.0.1:{operations_port}"
     command = [sys.executable, "-m", "extender", "serve"]
     for name, value in flags.items():
         command += [f"--{flag_name(name)}", str(value)]
     number = sum(process.name.startswith("extender") for process in cluster.others) + 1
-    process = Process(f"extender-{number}", command, cluster.directory, answers_ok(f"{url}/readyz"))
-    extender = Extender(process, url)
+    process = Process(f"extender-{number}", command, cluster.directory, answers_ok(f"{operations_url}/readyz"))
+    extender = Extender(process, url, operations_url)
     try:
         cluster.launch(process)
         yield extender

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
-import pickle
+import pickle  # nosec B403 # for the name of an error; checkpoints are read with weights_only
 import tempfile
 from pathlib import Path
 from typing import Any, Final
