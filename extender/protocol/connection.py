@@ -15,6 +15,7 @@ from typing import Any, Final, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
+from extender.protocol.eager import start
 from extender.protocol.limits import NO_ROOM, RETRY_AFTER_S, ConnectionLimits, LimitedConnection, error_body
 from extender.protocol.routes import Answer, SchedulingVerbs
 
@@ -41,7 +42,7 @@ class VerbExchange:
         self._received = received
         self._parts: list[bytes] = []
         self._timeout: asyncio.TimerHandle | None = None
-        self._task: asyncio.Task[None] | None = None
+        self._begun = False
 
     def add(self, part: bytes) -> None:
         """A part of the body has arrived."""
@@ -54,25 +55,27 @@ class VerbExchange:
         if self.response_complete:
             return
         if self._connection.has_room():
-            self._task = self._connection.loop.create_task(self._run())
-            self._connection.tasks.add(self._task)
-            self._task.add_done_callback(self._connection.tasks.discard)
+            self._begun = True
+            task = start(self._connection.loop, self._run())
+            if task is not None:
+                self._connection.tasks.add(task)
+                task.add_done_callback(self._connection.tasks.discard)
         else:
             self._connection.refused("requests")
             self._send(Answer(503, error_body(NO_ROOM), retry_after_s=RETRY_AFTER_S))
 
     def wait(self) -> None:
         """The body has not arrived in full with what was read: it may take `body_timeout_s` from now."""
-        if self._task is None and self._timeout is None and not self.response_complete:
+        if not self._begun and self._timeout is None and not self.response_complete:
             self._timeout = self._connection.loop.call_later(self._verbs.body_timeout_s, self._too_slow)
 
     def set(self) -> None:
         """The connection is lost, before the answer or after it."""
         if self._timeout is not None:
             self._timeout.cancel()
-        if self._task is None and not self.response_complete:
+        if not self._begun and not self.response_complete:
             self.response_complete = True
-            self._verbs.answered(self._verb, 400, self._received)
+            self._verbs.answered(self._verb, self._verbs.broken_off(), self._received)
 
     def _too_slow(self) -> None:
         self._send(self._verbs.refused(self._verbs.too_slow()))
@@ -83,7 +86,7 @@ class VerbExchange:
         self._send(await self._verbs.answer(self._verb, body, self._received))
 
     def _send(self, answer: Answer) -> None:
-        """Write head and body at once: two segments would wake the client twice."""
+        """Write head and body at once: two segments would wake the client twice. uvloop sends them right away."""
         self.response_complete = True
         connection = self._connection
         closing = answer.close or not self.keep_alive
@@ -96,8 +99,7 @@ class VerbExchange:
             if closing:
                 connection.transport.close()
             connection.on_response_complete()
-        # the answer leaves when this turn of the loop ends: what can wait until then is left to the next one
-        connection.loop.call_soon(self._verbs.answered, self._verb, answer.status, self._received)
+        self._verbs.answered(self._verb, answer, self._received)
 
 
 class VerbConnection(LimitedConnection):

@@ -11,6 +11,7 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from extender.cluster.source import Binding, ClusterSource
@@ -24,8 +25,8 @@ from policy.errors import InvalidInputError, SchedulerError
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
-Verb = Callable[[bytes, float], Awaitable[bytes]]
 
+BROKEN_OFF: Final = "the connection broke off before the whole body had arrived"
 PATHS: Final = {f"/{verb}": verb for verb in VERBS}
 
 _log = logs.get(__name__)
@@ -33,12 +34,24 @@ _log = logs.get(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes back: HTTP status and JSON, whether the connection must be closed after it, and when to ask again."""
+    """What goes back.
+
+    Attributes:
+        status: HTTP status.
+        body: JSON.
+        close: whether the connection must be closed after it.
+        retry_after_s: when to ask again, seconds; 0: not said.
+        after: what is left to do once the answer is on its way, before anything else happens.
+    """
 
     status: int
     body: bytes
     close: bool = False
     retry_after_s: int = 0
+    after: Callable[[], None] | None = None
+
+
+Verb = Callable[[bytes, float], Awaitable[Answer]]
 
 
 class SchedulingVerbs:
@@ -106,9 +119,9 @@ class SchedulingVerbs:
             headers.append((b"connection", b"close"))
         if answer.status == 405:
             headers.append((b"allow", b"POST"))  # RFC 9110, 15.5.6
+        self.answered(verb, answer, received)  # before others can change what it is about: sending may wait
         await send({"type": "http.response.start", "status": answer.status, "headers": headers})
         await send({"type": "http.response.body", "body": answer.body})
-        asyncio.get_running_loop().call_soon(self.answered, verb, answer.status, received)
 
     async def answer(self, verb: str, body: bytes, received: float) -> Answer:
         """Answer the body of one request; never raises.
@@ -119,7 +132,7 @@ class SchedulingVerbs:
             received: when the request arrived, by `timer`.
         """
         try:
-            return Answer(200, await self._verbs[verb](body, received))
+            return await self._verbs[verb](body, received)
         except WireError as error:
             return self.refused(error)
         except InvalidInputError as error:
@@ -132,9 +145,18 @@ class SchedulingVerbs:
         """The answer to a request that cannot be read; what else comes over its connection cannot be told apart."""
         return Answer(error.status, wire.encode_error(str(error)), close=error.status in (408, 413))
 
-    def answered(self, verb: str, status: int, received: float) -> None:
-        """Count a request; call it when the answer is on its way."""
-        self._metrics.answered(verb, status, self._timer() - received)
+    def answered(self, verb: str, answer: Answer, received: float) -> None:
+        """Count a request, and do what its answer left; call it once, when the answer is on its way."""
+        self._metrics.answered(verb, answer.status, self._timer() - received)
+        if answer.after is not None:
+            try:
+                answer.after()
+            except Exception:
+                _log.exception("what an answer left to do failed", verb=verb)
+
+    def broken_off(self) -> Answer:
+        """The answer that nobody is left to read."""
+        return self.refused(WireError(BROKEN_OFF))
 
     def too_slow(self) -> WireError:
         """The body did not arrive in time."""
@@ -161,7 +183,7 @@ class SchedulingVerbs:
                 while True:
                     message = await receive()
                     if message["type"] == "http.disconnect":
-                        raise WireError("the connection broke off before the whole body had arrived")
+                        raise WireError(BROKEN_OFF)
                     part = message.get("body", b"")
                     size += len(part)
                     if size > self.max_body_bytes:
@@ -178,7 +200,7 @@ class SchedulingVerbs:
             status=413,
         )
 
-    async def _filter(self, body: bytes, received: float) -> bytes:
+    async def _filter(self, body: bytes, received: float) -> Answer:
         """Every node passes. What else goes wrong with the pod is no reason to keep it from being placed."""
         request = wire.decode_scheduling(body)
         if len(request.names) == 1:
@@ -186,23 +208,23 @@ class SchedulingVerbs:
                 self._metrics.decided(self._engine.note_only_feasible(request.pod, request.names[0], received))
             except SchedulerError as error:
                 _log.warning("only feasible node not recorded", error=str(error), pod=request.pod.metadata.uid)
-        return wire.encode_filter(request)
+        return Answer(200, wire.encode_filter(request))
 
-    async def _prioritize(self, body: bytes, received: float) -> bytes:
-        request = wire.decode_scheduling(body)
-        verdict = await self._engine.decide(request.pod, request.names, received)
-        asyncio.get_running_loop().call_soon(self._finish, verdict)
+    async def _prioritize(self, body: bytes, received: float) -> Answer:
+        pod, names = wire.decode_prioritize(body)
+        verdict = await self._engine.decide(pod, names, received)
         neutral = self._engine.limits.neutral_priority
-        return self._hosts.encode(verdict.rows, verdict.priorities, verdict.unknown, neutral)
+        hosts = self._hosts.encode(verdict.rows, verdict.priorities, verdict.unknown, neutral)
+        return Answer(200, hosts, after=partial(self._finish, verdict))
 
     def _finish(self, verdict: Verdict) -> None:
         self._metrics.decided(verdict.decision)
         self._engine.finish(verdict)
 
-    async def _preempt(self, body: bytes, received: float) -> bytes:
-        return wire.encode_preemption(wire.decode_preemption(body))
+    async def _preempt(self, body: bytes, received: float) -> Answer:
+        return Answer(200, wire.encode_preemption(wire.decode_preemption(body)))
 
-    async def _bind(self, body: bytes, received: float) -> bytes:
+    async def _bind(self, body: bytes, received: float) -> Answer:
         """Bind, and believe it at once: the watch shows it some milliseconds later."""
         binding = wire.decode_binding(body)
         try:
@@ -212,9 +234,9 @@ class SchedulingVerbs:
             self._engine.table.withdraw(binding.uid)
             self._engine.ledger.bind_failed(binding.uid, str(error))
             _log.warning("bind failed", pod=f"{binding.namespace}/{binding.name}", node=binding.node, error=str(error))
-            return wire.encode_error(str(error))
+            return Answer(200, wire.encode_error(str(error)))
         self._assume(binding)
-        return wire.encode_error("")
+        return Answer(200, wire.encode_error(""))
 
     def _assume(self, binding: Binding) -> None:
         decision = self._engine.ledger.get(binding.uid)

@@ -50,6 +50,15 @@ class _PodIdentity(msgspec.Struct, frozen=True):
     metadata: Metadata
 
 
+class _OrdinaryArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """ExtenderArgs as kube-scheduler writes them when nodeCacheCapable; all else is left to `decode_scheduling`."""
+
+    pod: Pod = msgspec.field(name="Pod")
+    names: list[str] = msgspec.field(name="NodeNames")
+    nodes: None = msgspec.field(name="Nodes", default=None)
+
+
+_ORDINARY_ARGS: Final = msgspec.json.Decoder(_OrdinaryArgs)
 _TOP: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
 _POD: Final = msgspec.json.Decoder(Pod)
 _NAMES: Final = msgspec.json.Decoder(list[str] | None)
@@ -100,6 +109,20 @@ def decode_scheduling(body: bytes) -> SchedulingRequest:
         nodes = _decode(_NODES, nodes_json, "Nodes")
         names = [node.metadata.name for node in (nodes.items or ())] if nodes is not None else []
     return SchedulingRequest(pod, names, names_json, nodes_json)
+
+
+def decode_prioritize(body: bytes) -> tuple[Pod, list[str]]:
+    """Pod and names of a body of `/prioritize`: in one step where it is an ordinary one.
+
+    Raises:
+        WireError: it is not ExtenderArgs; the message names the JSON path.
+    """
+    try:
+        args = _ORDINARY_ARGS.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        request = decode_scheduling(body)  # it is of another kind, or says where it is wrong
+        return request.pod, request.names
+    return args.pod, args.names
 
 
 def decode_preemption(body: bytes) -> PreemptionRequest:
@@ -197,7 +220,7 @@ class HostEncoder:
         self, rows: NDArray[np.intp], priorities: NDArray[np.int64], unknown: Sequence[str] = (), neutral: int = 0
     ) -> bytes:
         """HostPriorityList of known rows with their priorities, then of unknown names with the neutral one."""
-        texts: list[bytes] = self._texts[rows * (MAX_PRIORITY + 1) + priorities].tolist()
+        texts: list[bytes] = self._texts.take(rows * (MAX_PRIORITY + 1) + priorities).tolist()
         texts.extend(_host_priority(name, neutral) for name in unknown)
         return b"[%b]" % b",".join(texts)
 

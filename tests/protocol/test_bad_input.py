@@ -213,6 +213,32 @@ KEYS = ("Pod", "Nodes", "NodeNames", "NodeNameToVictims", "NodeNameToMetaVictims
 def test_any_json_in_any_place_is_decoded_or_refused(body: dict[str, Any], patch: str) -> None:
     if patch == "pod":
         body["Pod"] = pod()
+    assert one_step(json.dumps(body).encode()) == two_steps(json.dumps(body).encode())
     for decode in (wire.decode_scheduling, wire.decode_preemption, wire.decode_binding):
         with contextlib.suppress(WireError):
             decode(json.dumps(body).encode())
+
+
+def one_step(body: bytes) -> object:
+    """What `/prioritize` reads, or why it refuses."""
+    try:
+        return wire.decode_prioritize(body)
+    except WireError as error:
+        return str(error)
+
+
+def two_steps(body: bytes) -> object:
+    """What `/filter` reads, or why it refuses."""
+    try:
+        request = wire.decode_scheduling(body)
+    except WireError as error:
+        return str(error)
+    return request.pod, request.names
+
+
+@pytest.mark.parametrize("case", MALFORMED)
+def test_both_verbs_read_and_refuse_alike(case: str) -> None:
+    body = MALFORMED[case][0]
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    assert one_step(body) == two_steps(body)
+    assert isinstance(one_step(body), str)
