@@ -73,7 +73,13 @@ class AssumedPlacements:
         return self._by_uid.pop(uid, None)
 
     def expired(self, now: float) -> list[Assumption]:
-        """Remove and return every assumption older than the time limit."""
+        """Remove and return every assumption older than the time limit.
+
+        Where the clock was set back, those from its future begin anew: they would outlive their limit by the jump.
+        """
+        for uid, assumption in self._by_uid.items():
+            if assumption.at > now:
+                self._by_uid[uid] = Assumption(uid, assumption.node, now)
         ended = []
         while self._by_uid:
             oldest = next(iter(self._by_uid.values()))

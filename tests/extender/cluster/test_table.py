@@ -250,6 +250,18 @@ def test_an_assumption_expires_after_its_time_limit(table: ClusterTable, clock: 
     assert row(table, "a")["cpu_requested"] == 0.0
 
 
+def test_an_assumption_expires_though_the_clock_was_set_back(table: ClusterTable, clock: Clock) -> None:
+    table.assume("early", "a", 1.0, 1.0)
+    clock.now -= 3600.0
+    table.assume("late", "a", 1.0, 1.0)
+    assert table.expire_assumed() == 0
+    clock.now += 29.0
+    assert table.expire_assumed() == 0
+    clock.now += 1.0
+    assert table.expire_assumed() == 2
+    assert row(table, "a")["cpu_requested"] == 0.0
+
+
 def test_scoring_a_pod_again_moves_its_assumption_and_renews_it(table: ClusterTable, clock: Clock) -> None:
     table.assume("p", "a", 1.0, 1.0)
     clock.now += 29.0
