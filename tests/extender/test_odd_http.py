@@ -26,7 +26,7 @@ from tests.extender.service import Service, by_names, pod
 EXAMPLES = int(os.environ.get("ROBUSTNESS_EXAMPLES", "25"))
 REFUSALS = {400, 404, 405, 408, 413, 431}
 """Statuses of requests that are refused: those of the API's description, and 431 where the head is too large."""
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 BODY_TIMEOUT_S = 1.0
 
 BODY = json.dumps(by_names(["node-0", "node-1"], pod("odd"))).encode()
