@@ -24,12 +24,13 @@ from extender.decisions.engine import Engine, Limits
 from extender.decisions.ledger import Ledger
 from extender.decisions.loaded import LoadedScorer, load_heuristic, load_policy, warm
 from extender.decisions.reload import BundleReloader
-from extender.decisions.scoring import Hooks, ScoringLimits
+from extender.decisions.scoring import Hooks, ScoringLimits, checked
 from extender.operations import logs
 from extender.operations.endpoints import operations_app
 from extender.operations.metrics import VERBS, Metrics
 from extender.operations.probes import Probes
 from extender.pods import UrgencyRules
+from extender.protocol.connection import VerbConnection
 from extender.protocol.routes import PATHS, Receive, SchedulingVerbs, Scope, Send
 from extender.protocol.wire import HostEncoder
 from extender.settings import Settings
@@ -40,6 +41,7 @@ from policy.features import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from extender.decisions.store import DecisionStore
+    from extender.operations.tracing import Tracing
 
 _log = logs.get(__name__)
 
@@ -64,7 +66,8 @@ class Application:
     """The service as ASGI.
 
     Attributes:
-        settings, source, table, engine, ledger, store, metrics, probes, verbs: its parts.
+        settings, source, table, engine, ledger, store, metrics, probes, verbs, tracing: its parts.
+        connection: what kube-scheduler's connections are made of.
         operations: ASGI application of the operations endpoints alone.
         start_error: why the lifespan could not start; None while it could.
     """
@@ -89,6 +92,8 @@ class Application:
             keep=None if self.store is None else self.store.put,
         )
         self.table.subscribe(self.ledger)
+        version = metadata.version("maddpg-scheduler")
+        self.tracing = _tracing(settings, version)
         self.engine = Engine(
             table=self.table,
             loaded=loaded,
@@ -112,6 +117,7 @@ class Application:
                 scored=self.metrics.scored,
                 failed=lambda error: _log.error("scorer failed", error=repr(error)),
                 breaker=lambda state: _log.warning("circuit breaker of the scorer changed", state=state.value),
+                score=checked if self.tracing is None else self.tracing.score,
             ),
         )
         self.probes = Probes(source)
@@ -119,7 +125,8 @@ class Application:
         hosts = HostEncoder()
         self.table.subscribe_rows(hosts.set_host)
         enabled = frozenset(verb for verb in VERBS if getattr(settings, f"enable_{verb}"))
-        self.verbs = SchedulingVerbs(
+        self.verbs, self.connection = _verbs(
+            self.tracing,
             self.engine,
             source,
             hosts,
@@ -138,7 +145,7 @@ class Application:
             self.store,
             self.engine.scorer_of,
             self.policy_status,
-            metadata.version("maddpg-scheduler"),
+            version,
         )
         self.start_error: Exception | None = None
         self._frozen = False
@@ -186,12 +193,19 @@ class Application:
             _log.warning("the scorer is still working; the process ends without it")
         if self.store is not None and not await asyncio.to_thread(self.store.stop):
             _log.warning("decisions were not all written to the ledger's file", waiting=self.store.waiting)
+        await self._stop_tracing()
+
+    async def _stop_tracing(self) -> None:
+        if self.tracing is not None and not await asyncio.to_thread(self.tracing.stop, self.settings.shutdown_grace_s):
+            _log.warning("the collector of traces did not take the last spans in time")
 
     def refresh_gauges(self) -> None:
         """Bring the metrics that nobody moves as things happen up to date."""
         scoring = self.engine.scoring
         self.metrics.refresh(self.table, self.source, self.ledger, self.store)
         self.metrics.guarded(None if scoring is None else scoring.breaker)
+        if self.tracing is not None:
+            self.metrics.traced(self.tracing.exported, self.tracing.failed)
 
     def reload(self) -> None:
         """Look for another policy bundle now, off the path of any request; what it finds shows in `policy_status`."""
@@ -303,6 +317,24 @@ def create_app(
                 raise
             _log.error("no policy is loaded; the fallback answers until one is", error=str(error))
     return Application(settings, source, loaded, clock, timer)
+
+
+def _tracing(settings: Settings, version: str) -> Tracing | None:
+    """Tracing, where it is on; not even imported otherwise."""
+    if settings.tracing_endpoint is None:
+        return None
+    from extender.operations.tracing import Tracing
+
+    return Tracing(settings.tracing_endpoint, settings.tracing_sample_share, version)
+
+
+def _verbs(tracing: Tracing | None, *parts: Any) -> tuple[SchedulingVerbs, type[VerbConnection]]:
+    """The verbs and their connections, or the traced twins of both."""
+    if tracing is None:
+        return SchedulingVerbs(*parts), VerbConnection
+    from extender.operations.tracing import TracedConnection, TracedVerbs
+
+    return TracedVerbs(tracing.tracer, *parts), TracedConnection
 
 
 def _store(settings: Settings, clock: Callable[[], float]) -> DecisionStore | None:

@@ -24,7 +24,6 @@ from extender.app import Application
 from extender.errors import SettingsError
 from extender.operations import logs
 from extender.operations.tls import Certificates, Identity, watch
-from extender.protocol.connection import VerbConnection
 from extender.protocol.limits import ConnectionLimits, LimitedConnection
 
 BACKLOG: Final = 2048
@@ -145,7 +144,7 @@ def _configured(app: Application, identity: Identity | None, *, operations: bool
         _listener(settings.host, port),
         partial(LimitedConnection, limits, refused)
         if operations
-        else partial(VerbConnection, app.verbs, limits, refused),
+        else partial(app.connection, app.verbs, limits, refused),
         settings.header_timeout_s,
         attrgetter("operations" if operations else "verbs") if secured else None,
         identity,

@@ -220,6 +220,19 @@ class Settings(BaseSettings):
     # how it reports
     log_level: Literal["debug", "info", "warning", "error"] = setting("info", "least severe events that are logged")
     log_format: Literal["json", "console"] = setting("json", "form of the log on stderr")
+    tracing_endpoint: str | None = setting(
+        None,
+        "URL of an OpenTelemetry collector that takes OTLP over HTTP, such as http://collector:4318/v1/traces; empty: "
+        "no tracing",
+        pattern="^https?://",
+    )
+    tracing_sample_share: float = setting(
+        0.01,
+        "share of requests that are traced; one whose caller sends a trace context follows the caller's choice",
+        "0..1",
+        ge=0.0,
+        le=1.0,
+    )
     housekeeping_interval_s: float = setting(
         1.0, "how often gauges are refreshed and old assumptions and measurements dropped", "s", gt=0.0, le=60.0
     )

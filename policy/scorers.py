@@ -56,7 +56,13 @@ class ActorScorer:
 
     def preferences(self, state: ClusterState, demand: Demand) -> NDArray[np.float32]:
         """Float32 ``[..., n]``; raises `NonFinitePreferenceError` where a bid is NaN or infinite."""
-        bids = self._actors.bids(observe(state, demand))
+        return self.from_observation(observe(state, demand), state, demand)
+
+    def from_observation(
+        self, observation: NDArray[np.float32], state: ClusterState, demand: Demand
+    ) -> NDArray[np.float32]:
+        """`preferences`, from an observation ``[..., n, 8]`` already made of the two: to time its parts apart."""
+        bids = self._actors.bids(observation)
         result = combine(bids, criteria.evaluate(state, demand))
         if not np.isfinite(result).all():
             raise NonFinitePreferenceError(f"scorer {self.name}: the actor's bids are not all finite")

@@ -62,11 +62,15 @@ class Hooks:
         scored: after rows were scored, with those rows and the demand; for metrics.
         failed: with every exception of the scorer; for the log.
         breaker: with the breaker's new state.
+        score: how a scorer is asked, in whatever thread scores; for tracing.
     """
 
     scored: Callable[[ClusterState, PodDemand], None] = lambda _rows, _demand: None
     failed: Callable[[BaseException], None] = lambda _error: None
     breaker: Callable[[BreakerState], None] = lambda _state: None
+    score: Callable[[Scorer, ClusterState, PodDemand], Preferences] = lambda scorer, rows, demand: checked(
+        scorer, rows, demand
+    )
 
 
 class Scoring:
@@ -162,7 +166,7 @@ class Scoring:
 
         def work() -> tuple[Preferences, float]:
             started = self._timer()
-            return checked(scorer, part, demand), (self._timer() - started) / len(part)
+            return self._hooks.score(scorer, part, demand), (self._timer() - started) / len(part)
 
         def keep(done: asyncio.Future[tuple[Preferences, float]]) -> None:
             in_time = done not in self._overdue
@@ -189,7 +193,7 @@ class Scoring:
         """Score a few copied rows on the event loop, and keep the answer."""
         started = self._timer()
         try:
-            result = checked(self._kept.scorer, part, demand)
+            result = self._hooks.score(self._kept.scorer, part, demand)
         except ScoringError as error:
             self._failed(error, in_time=True)
             raise

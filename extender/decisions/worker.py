@@ -7,9 +7,11 @@ model that hangs would then keep the process from ending.
 from __future__ import annotations
 
 import asyncio
+import contextvars
 import queue
 import threading
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 T = TypeVar("T")
@@ -35,7 +37,8 @@ class Worker:
             self._started = True
             self._thread.start()
         future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
-        self._jobs.put((job, future))
+        # the job sees the context variables of whoever asked: so its spans belong to the request
+        self._jobs.put((partial(contextvars.copy_context().run, job), future))
         return future
 
     def stop(self, timeout: float = 1.0) -> bool:

@@ -149,6 +149,12 @@ class Metrics:
         self.oom_killed = Gauge(
             "maddpg_pods_oom_killed", "Pods decided upon with a container killed for its memory", registry=registry
         )
+        self.spans = Gauge(
+            "maddpg_spans",
+            "Spans that the collector of traces took, and that it did not",
+            ["result"],
+            registry=registry,
+        )
         self.policy = Gauge(
             "maddpg_policy_info",
             "1 for the scorer in use",
@@ -254,6 +260,11 @@ class Metrics:
         for counter, count in zip(self._features, outside.tolist(), strict=True):
             if count:
                 counter.inc(count)
+
+    def traced(self, exported: int, failed: int) -> None:
+        """So many spans were sent since the start, and so many could not be."""
+        self.spans.labels("exported").set(exported)
+        self.spans.labels("failed").set(failed)
 
     def loaded(self, scorer: str, model_sha256: str, schema_version: int) -> None:
         """This scorer is in use from now on."""

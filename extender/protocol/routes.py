@@ -85,12 +85,15 @@ class SchedulingVerbs:
     ) -> None:
         self._engine = engine
         self._source = source
-        self._hosts = hosts
         self._metrics = metrics
         self._enabled = enabled
         self.max_body_bytes = max_body_bytes
         self.body_timeout_s = body_timeout_s
         self._timer = timer
+        self._decode = wire.decode_scheduling
+        self._decode_prioritize = wire.decode_prioritize
+        self._encode = hosts.encode
+        self._encode_filter = wire.encode_filter
         self.by_url = {f"/{verb}".encode(): verb for verb in enabled}
         self._verbs: dict[str, Verb] = {
             "filter": self._filter,
@@ -202,19 +205,19 @@ class SchedulingVerbs:
 
     async def _filter(self, body: bytes, received: float) -> Answer:
         """Every node passes. What else goes wrong with the pod is no reason to keep it from being placed."""
-        request = wire.decode_scheduling(body)
+        request = self._decode(body)
         if len(request.names) == 1:
             try:
                 self._metrics.decided(self._engine.note_only_feasible(request.pod, request.names[0], received))
             except SchedulerError as error:
                 _log.warning("only feasible node not recorded", error=str(error), pod=request.pod.metadata.uid)
-        return Answer(200, wire.encode_filter(request))
+        return Answer(200, self._encode_filter(request))
 
     async def _prioritize(self, body: bytes, received: float) -> Answer:
-        pod, names = wire.decode_prioritize(body)
+        pod, names = self._decode_prioritize(body)
         verdict = await self._engine.decide(pod, names, received)
         neutral = self._engine.limits.neutral_priority
-        hosts = self._hosts.encode(verdict.rows, verdict.priorities, verdict.unknown, neutral)
+        hosts = self._encode(verdict.rows, verdict.priorities, verdict.unknown, neutral)
         return Answer(200, hosts, after=partial(self._finish, verdict))
 
     def _finish(self, verdict: Verdict) -> None:

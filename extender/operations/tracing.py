@@ -1,0 +1,218 @@
+"""Spans of a request for OpenTelemetry: decode, observe, infer, encode under one of the server. Refuses to be global.
+
+Where tracing is off this module and the SDK are not imported, and the verbs, the connection and the engine are what
+they are without it: nothing asks whether to trace. Where it is on, their traced twins take their places.
+
+The server's span continues the trace that the caller's `traceparent` header names (https://www.w3.org/TR/trace-context)
+and is kept if that one is; a trace that begins here is kept for a share of the requests. Rows are observed and inferred
+only where a request needs preferences that are not kept, so many requests have no such spans.
+
+Spans leave in batches from a thread of the SDK, with bounded memory: a collector that is away costs spans, not answers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextvars import ContextVar
+from typing import Any, Final, ParamSpec, TypeVar
+
+from opentelemetry.context import Context
+from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import ReadableSpan, TracerProvider
+from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter, SpanExportResult
+from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
+from opentelemetry.trace import SpanKind, StatusCode, Tracer, get_current_span
+from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
+
+from extender.decisions.scoring import checked
+from extender.protocol.connection import VerbConnection
+from extender.protocol.routes import Answer, Receive, SchedulingVerbs, Scope, Send
+from policy.cluster import ClusterState, Demand, PodDemand
+from policy.observation import observe
+from policy.scorers import ActorScorer, Preferences, Scorer
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+EXPORT_TIMEOUT_S: Final = 5.0
+"""Longest that one batch is offered to the collector, retries included."""
+
+BATCH_DELAY_S: Final = 1.0
+"""Spans leave this often."""
+
+MOST_WAITING: Final = 4096
+"""Spans that may wait; further ones are dropped."""
+
+_HEADERS: Final = (b"traceparent", b"tracestate")
+_Headers = Iterable[tuple[bytes, bytes]]
+_headers: ContextVar[_Headers] = ContextVar("headers", default=())
+"""Headers of the request that is being answered."""
+
+_propagator: Final = TraceContextTextMapPropagator()
+
+
+class Tracing:
+    """Makes spans and sends them.
+
+    Args:
+        endpoint: URL that takes OTLP over HTTP, such as ``http://collector:4318/v1/traces``.
+        share: of the traces that begin here, those that are kept, 0..1.
+        version: of the service.
+
+    Attributes:
+        exported, failed: spans that the collector took, and that it did not.
+    """
+
+    def __init__(self, endpoint: str, share: float, version: str) -> None:
+        self._exporter = _CountingExporter(OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S))
+        resource = Resource.create({"service.name": "maddpg-extender", "service.version": version})
+        sampler = ParentBased(TraceIdRatioBased(share))
+        self._provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
+        self._provider.add_span_processor(
+            BatchSpanProcessor(
+                self._exporter,
+                max_queue_size=MOST_WAITING,
+                schedule_delay_millis=BATCH_DELAY_S * 1000.0,
+                export_timeout_millis=EXPORT_TIMEOUT_S * 1000.0,
+            )
+        )
+        self.tracer: Tracer = self._provider.get_tracer("extender", version)
+
+    @property
+    def exported(self) -> int:
+        """Spans that the collector took."""
+        return self._exporter.exported
+
+    @property
+    def failed(self) -> int:
+        """Spans that it did not take."""
+        return self._exporter.failed
+
+    def score(self, scorer: Scorer, rows: ClusterState, demand: PodDemand) -> Preferences:
+        """`extender.decisions.scoring.checked` with spans; raises as it does."""
+        return checked(_TracedScorer(scorer, self.tracer), rows, demand)
+
+    def stop(self, timeout: float) -> bool:
+        """Send what waits; returns whether that was done within `timeout` seconds. Afterwards spans go nowhere."""
+        # a daemon thread, because the SDK may wait longer than we have
+        thread = threading.Thread(target=self._provider.shutdown, name="tracing-end", daemon=True)
+        thread.start()
+        thread.join(timeout)
+        return not thread.is_alive()
+
+
+class TracedVerbs(SchedulingVerbs):
+    """The verbs, each answer under a span of the server.
+
+    Args:
+        tracer: makes the spans.
+        parts: as `SchedulingVerbs` takes them.
+    """
+
+    def __init__(self, tracer: Tracer, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._tracer = tracer
+        self._decode = _spanned(tracer, "decode", self._decode)
+        self._decode_prioritize = _spanned(tracer, "decode", self._decode_prioritize)
+        self._encode = _spanned(tracer, "encode", self._encode)
+        self._encode_filter = _spanned(tracer, "encode", self._encode_filter)
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request that comes by ASGI."""
+        _headers.set(scope["headers"])
+        await super().__call__(scope, receive, send)
+
+    async def answer(self, verb: str, body: bytes, received: float) -> Answer:
+        """Answer under a span that began when the request arrived."""
+        # what comes from the connection is begun in its context and goes on in a task's (`extender.protocol.eager`):
+        # waiting once puts the whole span into the task
+        await asyncio.sleep(0)
+        began = time.time_ns() - int((self.timer() - received) * 1e9)
+        carrier = {name.decode(): value.decode("latin-1") for name, value in _headers.get() if name in _HEADERS}
+        with self._tracer.start_as_current_span(
+            f"POST /{verb}", _propagator.extract(carrier, Context()), SpanKind.SERVER, start_time=began
+        ) as span:
+            answer = await super().answer(verb, body, received)
+            span.set_attributes(
+                {
+                    "http.request.method": "POST",
+                    "http.route": f"/{verb}",
+                    "http.request.body.size": len(body),
+                    "http.response.status_code": answer.status,
+                    "http.response.body.size": len(answer.body),
+                }
+            )
+            if answer.status >= 500:
+                span.set_status(StatusCode.ERROR)
+        return answer
+
+
+class TracedConnection(VerbConnection):
+    """A connection that lets `TracedVerbs` see the headers of a request that does not come by ASGI."""
+
+    def on_message_complete(self) -> None:
+        """Answer: the task that does so starts with a copy of this context."""
+        token = _headers.set(self.headers)
+        try:
+            super().on_message_complete()
+        finally:
+            _headers.reset(token)
+
+
+class _TracedScorer:
+    """A scorer whose work is seen; of actors, observing and inferring apart."""
+
+    local = True
+
+    def __init__(self, scorer: Scorer, tracer: Tracer) -> None:
+        self.name = scorer.name
+        self._scorer = scorer
+        self._tracer = tracer
+
+    def preferences(self, state: ClusterState, demand: Demand) -> Preferences:
+        """As the scorer gives them; what is scored ahead, after an answer, belongs to no request and has no span."""
+        if not get_current_span().get_span_context().is_valid:
+            return self._scorer.preferences(state, demand)
+        attributes: dict[str, str | int] = {"maddpg.scorer": self.name, "maddpg.rows": len(state)}
+        span = self._tracer.start_as_current_span
+        if isinstance(self._scorer, ActorScorer):
+            with span("observe", attributes=attributes):
+                observation = observe(state, demand)
+            with span("infer", attributes=attributes):
+                return self._scorer.from_observation(observation, state, demand)
+        with span("infer", attributes=attributes):
+            return self._scorer.preferences(state, demand)
+
+
+class _CountingExporter(SpanExporter):
+    """An exporter that knows how much it exported."""
+
+    def __init__(self, exporter: SpanExporter) -> None:
+        self.exported = 0
+        self.failed = 0
+        self._exporter = exporter
+
+    def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
+        """Send one batch."""
+        result = self._exporter.export(spans)
+        if result is SpanExportResult.SUCCESS:
+            self.exported += len(spans)
+        else:
+            self.failed += len(spans)
+        return result
+
+    def shutdown(self) -> None:
+        """Send no more."""
+        self._exporter.shutdown()
+
+
+def _spanned(tracer: Tracer, name: str, call: Callable[P, T]) -> Callable[P, T]:
+    def spanned(*args: P.args, **kwargs: P.kwargs) -> T:
+        with tracer.start_as_current_span(name):
+            return call(*args, **kwargs)
+
+    return spanned
