@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from policy.scorers import Scorer
-from training.config import TrainingConfig
+from training.config import ActorConfig, TrainingConfig
 from training.evaluation.baselines import baselines
 from training.results import HEADLINE, VERSUS_FIRST, Results, Suite, markdown_table, measure, percent
 
@@ -48,8 +48,8 @@ def render_card(config: TrainingConfig, training: dict[str, Any], results: Resul
     )
     return f"""# Model card: {config.name}
 
-A shared actor for scheduling pods, one agent per node: eight features in, bids on four criteria out. Exported by
-`maddpg-train export`; every number below was measured by it.
+{_actors(config.actor)} for scheduling pods, one agent per node: eight features in, bids on four criteria out.
+Exported by `maddpg-train export`; every number below was measured by it.
 
 | | |
 |---|---|
@@ -95,6 +95,15 @@ Against the best rule of each column, paired by episode:
 - Where nodes are alike, use equals requests and nothing is urgent, there is nothing to win: expect a tie.
 - It minimises missed SLAs, so fast nodes are used more than slow ones; load is spread less evenly than by kube-default.
 """
+
+
+def _actors(settings: ActorConfig) -> str:
+    """What bids, as the subject of a sentence."""
+    bids = "" if settings.criteria == "all" else ", with plain bids (on the constant criterion alone),"
+    if settings.kind == "shared":
+        return f"A shared actor{bids}"
+    edges = ", ".join(f"{boundary:g}" for boundary in settings.speed_classes)
+    return f"{len(settings.speed_classes) + 1} actors{bids}, by class of node speed (boundaries at {edges}),"
 
 
 def _verdict(policy: str, results: Results) -> str:

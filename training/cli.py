@@ -19,6 +19,7 @@ from policy.errors import BundleError, InvalidInputError, SchedulerError
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Train, evaluate and export policies.")
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "default.yaml"
+ABLATIONS = Path(__file__).parent / "configs" / "ablations.yaml"
 
 
 @app.command()
@@ -249,6 +250,24 @@ def export(
     if recorded.is_file():
         typer.echo(f"wrote {write_curve(recorded, out)}, how the training went")
     typer.echo(f"{out}: {manifest.name}, {manifest.parameters} parameters, model sha256 {manifest.model_sha256}")
+
+
+@app.command()
+def ablate(
+    out: Annotated[Path, typer.Option(help="Folder of runs and report; finished runs in it are kept.")],
+    config: Annotated[Path, typer.Option(help="YAML: base, variants, play.")] = ABLATIONS,
+    seeds: Annotated[str, typer.Option(help="Training seeds, such as 1-5 or 1,2,7.")] = "1-5",
+    jobs: Annotated[int, typer.Option(min=1, help="Runs at once, one thread each.")] = 2,
+) -> None:
+    """Train variants of one configuration with several seeds each, and say what every part is worth."""
+    from training.ablation.plan import load_plan
+    from training.ablation.report import play_rules, summarise, write_report
+    from training.ablation.runner import parse_seeds, train_and_play
+
+    plan = load_plan(config)
+    results = train_and_play(plan, parse_seeds(seeds), out, jobs, lambda line: typer.echo(line, err=True))
+    for path in write_report(summarise(plan, results, play_rules(plan)), out):
+        typer.echo(f"wrote {path}")
 
 
 def _share_bar() -> Progress:

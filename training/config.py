@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
@@ -9,11 +10,14 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from policy.errors import InvalidInputError
+from policy.features import FEATURE_NAMES, HIGH, LOW
 from policy.priorities import TEMPERATURE
 from training.simulator.draws import SELECTION_SEEDS
 
 MOST_EPISODES: Final = 10_000
 """Episodes a selection suite may have."""
+
+_SPEED: Final = FEATURE_NAMES.index("node_speed")
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
@@ -75,15 +79,38 @@ class LoadConfig(_Section):
 
 
 class ActorConfig(_Section):
-    """The shared actor.
+    """The actors: what bids for the nodes.
 
     Attributes:
-        hidden: widths of its hidden layers.
+        kind: ``shared`` (one network for every node) or ``per_class`` (one for each class of node speed). A node's
+            class follows from its own observation, so either serves any number of nodes from one ONNX graph.
+        speed_classes: boundaries between the classes of ``per_class``, ascending values of the feature `node_speed`
+            (speed per core relative to the reference core, minus 1); a node at a boundary belongs to the faster class.
+        criteria: ``all``, or ``constant``: the bid on the constant criterion alone, which then is the preference, all
+            others being zero in training and serving. A plain bid, with no known rule to lean on.
+        hidden: widths of the hidden layers of each network.
         initial_bids: bids on headroom, balance, expected_speed and constant before training; the rule it starts from.
+            ``criteria: constant`` reads the last alone.
     """
 
+    kind: Literal["shared", "per_class"] = "shared"
+    speed_classes: tuple[float, ...] = ()
+    criteria: Literal["all", "constant"] = "all"
     hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (256, 256)
     initial_bids: tuple[Bid, Bid, Bid, Bid] = (0.0, 0.0, 0.8, 0.0)
+
+    @model_validator(mode="after")
+    def _classes(self) -> Self:
+        low, high = float(LOW[_SPEED]), float(HIGH[_SPEED])
+        if self.kind == "shared" and self.speed_classes:
+            raise ValueError("speed_classes are read by kind per_class alone; choose it or leave them out")
+        if self.kind == "per_class" and not self.speed_classes:
+            raise ValueError("kind per_class needs speed_classes, such as [-0.15, 0.1]")
+        if any(not low < boundary < high for boundary in self.speed_classes):
+            raise ValueError(f"speed_classes {list(self.speed_classes)} reach beyond node_speed's {low:g} to {high:g}")
+        if any(left >= right for left, right in pairwise(self.speed_classes)):
+            raise ValueError(f"speed_classes {list(self.speed_classes)} do not ascend; sort them, each once")
+        return self
 
 
 class CriticConfig(_Section):
@@ -175,6 +202,23 @@ class ExplorationConfig(_Section):
     sigma_end: Annotated[float, Field(ge=0.0)] = 0.05
 
 
+class ReplayConfig(_Section):
+    """How transitions are drawn from the replays of all arenas.
+
+    Attributes:
+        kind: ``uniform``, or ``prioritised`` by temporal-difference error (Schaul et al., arXiv:1511.05952).
+        alpha: how much the error counts: a transition is drawn in proportion to priority ** alpha; 0 is uniform.
+        beta_start: share of the bias that importance weights correct at the first update; rises linearly to all of it
+            at the last.
+        smallest: added to every error, so that nothing is never drawn again; in units of the reward.
+    """
+
+    kind: Literal["uniform", "prioritised"] = "uniform"
+    alpha: Share = 0.6
+    beta_start: Share = 0.4
+    smallest: Positive = 1e-3
+
+
 class Matd3Config(_Section):
     """What MATD3 adds; read by ``algorithm: matd3`` alone.
 
@@ -242,6 +286,7 @@ class TrainingConfig(_Section):
     optimiser: OptimiserConfig = OptimiserConfig()
     objective: ObjectiveConfig = ObjectiveConfig()
     exploration: ExplorationConfig = ExplorationConfig()
+    replay: ReplayConfig = ReplayConfig()
     matd3: Matd3Config = Matd3Config()
     selection: SelectionConfig = SelectionConfig()
 

@@ -29,7 +29,7 @@ from policy.criteria import CRITERIA_COUNT, CRITERIA_NAMES
 from policy.errors import SchedulerError
 from policy.features import FEATURE_COUNT, FEATURE_NAMES, HIGH, LOW, SCHEMA_VERSION, schema_fingerprint
 from training.config import TrainingConfig
-from training.learning.networks import Actor, parameter_count
+from training.learning.networks import CONSTANT, SPEED, Actor, AnyActor, ClassActors, parameter_count
 
 OPSET: Final = 17
 """The first opset with LayerNormalization (onnx 1.12); every ONNX Runtime we support reads it."""
@@ -49,43 +49,85 @@ class ExportError(SchedulerError):
     """The actor cannot be exported; nothing has been written."""
 
 
-def onnx_model(actor: Actor) -> bytes:
-    """The actor as a serialized ONNX model: input ``observation [n, 8]``, output ``bids [n, 4]``, n dynamic."""
-    nodes: list[onnx.NodeProto] = []
-    weights: list[onnx.TensorProto] = []
-    flow = INPUT_NAME
+def onnx_model(actor: AnyActor) -> bytes:
+    """The actor as a serialized ONNX model: input ``observation [n, 8]``, output ``bids [n, 4]``, n dynamic.
 
-    def constant(name: str, tensor: torch.Tensor) -> str:
-        weights.append(numpy_helper.from_array(tensor.detach().numpy(), name))
+    With one network for each class of node speed, the graph runs them all and takes each row from its own.
+    """
+    graph = _Graph()
+    if isinstance(actor, ClassActors):
+        speed = graph.add(
+            "Gather", [INPUT_NAME, graph.constant("speed.column", torch.tensor([SPEED]))], "speed", axis=1
+        )
+        flow, *others = (_network(graph, member, f"class{number}.") for number, member in enumerate(actor.actors))
+        for number, (boundary, faster) in enumerate(zip(actor.boundaries, others, strict=True), start=1):
+            edge = graph.constant(f"class{number}.from", boundary.reshape(1))
+            reached = graph.add("GreaterOrEqual", [speed, edge], f"class{number}.reached")
+            flow = graph.add("Where", [reached, faster, flow], f"class{number}.chosen")
+    else:
+        flow = _network(graph, actor, "")
+    graph.add("Tanh", [flow], OUTPUT_NAME)
+    return graph.serialized()
+
+
+class _Graph:
+    """Nodes and weights of an ONNX graph under construction."""
+
+    def __init__(self) -> None:
+        self._nodes: list[onnx.NodeProto] = []
+        self._weights: list[onnx.TensorProto] = []
+
+    def constant(self, name: str, tensor: torch.Tensor) -> str:
+        """Keep a tensor under `name`, which is returned."""
+        self._weights.append(numpy_helper.from_array(tensor.detach().numpy(), name))
         return name
 
+    def add(self, operator: str, inputs: list[str], name: str, **attributes: Any) -> str:
+        """Append a node whose one output has its `name`, which is returned."""
+        self._nodes.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
+        return name
+
+    def serialized(self) -> bytes:
+        """The checked model."""
+        graph = helper.make_graph(
+            self._nodes,
+            "actor",
+            [helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, ["n", FEATURE_COUNT])],
+            [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["n", CRITERIA_COUNT])],
+            self._weights,
+        )
+        model = helper.make_model(
+            graph,
+            opset_imports=[helper.make_opsetid("", OPSET)],
+            ir_version=IR_VERSION,
+            producer_name="maddpg-scheduler",
+        )
+        onnx.checker.check_model(model, full_check=True)
+        result: bytes = model.SerializeToString(deterministic=True)
+        return result
+
+
+def _network(graph: _Graph, actor: Actor, prefix: str) -> str:
+    """Append one network, from the observation to its bids before tanh; the name of its output ``[n, 4]``."""
+    flow = INPUT_NAME
     layers: list[tuple[str, nn.Module]] = [(f"body.{name}", layer) for name, layer in actor.body.named_children()]
-    for name, layer in [*layers, ("head", actor.head)]:
+    for plain_name, layer in [*layers, ("head", actor.head)]:
+        name = f"{prefix}{plain_name}"
         if isinstance(layer, nn.Linear):
-            inputs = [flow, constant(f"{name}.weight", layer.weight), constant(f"{name}.bias", layer.bias)]
-            nodes.append(helper.make_node("Gemm", inputs, [name], name=name, transB=1))
+            inputs = [flow, graph.constant(f"{name}.weight", layer.weight), graph.constant(f"{name}.bias", layer.bias)]
+            flow = graph.add("Gemm", inputs, name, transB=1)
         elif isinstance(layer, nn.LayerNorm):
-            inputs = [flow, constant(f"{name}.weight", layer.weight), constant(f"{name}.bias", layer.bias)]
-            nodes.append(helper.make_node("LayerNormalization", inputs, [name], name=name, axis=-1, epsilon=layer.eps))
+            inputs = [flow, graph.constant(f"{name}.weight", layer.weight), graph.constant(f"{name}.bias", layer.bias)]
+            flow = graph.add("LayerNormalization", inputs, name, axis=-1, epsilon=layer.eps)
         elif isinstance(layer, nn.ReLU):
-            nodes.append(helper.make_node("Relu", [flow], [name], name=name))
+            flow = graph.add("Relu", [flow], name)
         else:
             raise ExportError(f"layer {name} is a {type(layer).__name__}, which export does not know; add it there")
-        flow = name
-    nodes.append(helper.make_node("Tanh", [flow], [OUTPUT_NAME], name=OUTPUT_NAME))
-    graph = helper.make_graph(
-        nodes,
-        "actor",
-        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.FLOAT, ["n", FEATURE_COUNT])],
-        [helper.make_tensor_value_info(OUTPUT_NAME, TensorProto.FLOAT, ["n", CRITERIA_COUNT])],
-        weights,
-    )
-    model = helper.make_model(
-        graph, opset_imports=[helper.make_opsetid("", OPSET)], ir_version=IR_VERSION, producer_name="maddpg-scheduler"
-    )
-    onnx.checker.check_model(model, full_check=True)
-    serialized: bytes = model.SerializeToString(deterministic=True)
-    return serialized
+    if actor.plain:
+        # A bid on the constant criterion alone: zeros before and after it.
+        pads = torch.tensor([0, CONSTANT, 0, CRITERIA_COUNT - 1 - CONSTANT])
+        flow = graph.add("Pad", [flow, graph.constant(f"{prefix}pads", pads)], f"{prefix}padded")
+    return flow
 
 
 def random_observations(rows: int, generator: np.random.Generator) -> NDArray[np.float32]:
@@ -94,7 +136,7 @@ def random_observations(rows: int, generator: np.random.Generator) -> NDArray[np
     return drawn
 
 
-def parity(model: bytes, actor: Actor, sizes: Sequence[int] = PARITY_SIZES) -> float:
+def parity(model: bytes, actor: AnyActor, sizes: Sequence[int] = PARITY_SIZES) -> float:
     """Largest absolute difference between ONNX Runtime's and torch's bids over 10,000 random observations.
 
     Every observation is asked about once in batches of each of the `sizes`, torch answering in the same batches. The
@@ -115,7 +157,7 @@ def parity(model: bytes, actor: Actor, sizes: Sequence[int] = PARITY_SIZES) -> f
 
 
 def export_bundle(
-    actor: Actor,
+    actor: AnyActor,
     config: TrainingConfig,
     folder: Path,
     *,

@@ -44,10 +44,11 @@ RUNS: list[dict[str, Any]] = [
     {"algorithm": "maddpg"},
     {"algorithm": "matd3", "exploration": {"noise": "gaussian"}},
     {"critic": {"kind": "joint", "hidden": [16, 16]}, "objective": {"n_step": 1}},
+    {"replay": {"kind": "prioritised"}, "actor": {"kind": "per_class", "speed_classes": [0.0], "hidden": [16, 16]}},
 ]
 
 
-@pytest.mark.parametrize("overrides", RUNS, ids=["maddpg", "matd3-gaussian", "joint-one-step"])
+@pytest.mark.parametrize("overrides", RUNS, ids=["maddpg", "matd3-gaussian", "joint-one-step", "prioritised-per-class"])
 def test_k_updates_resumed_for_k_more_equal_2k_updates(overrides: dict[str, Any], tmp_path: Path) -> None:
     config = tiny_config(tmp_path, **overrides)
     Trainer(config, tmp_path / "whole").run()
@@ -58,6 +59,19 @@ def test_k_updates_resumed_for_k_more_equal_2k_updates(overrides: dict[str, Any]
     second = Trainer.resume(halves).run()
     assert second.finished
     assert_equal_runs(tmp_path / "whole", halves)
+
+
+def test_a_run_in_several_arenas_with_priorities_repeats_after_resuming(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, replay={"kind": "prioritised"})
+    # Small enough that both replays have wrapped by the time the run stops.
+    small, large = ({"clusters": 4, "replay": 4 * rows, "batch": 16, "warmup": 40} for rows in (40, 50))
+    scenario = config.arenas[0].scenario
+    arenas = [{"scenario": scenario, **small}, {"scenario": scenario, "nodes": 5, **large}]
+    config = tiny_config(tmp_path, replay={"kind": "prioritised"}, arenas=arenas, updates=150)
+    Trainer(config, tmp_path / "whole").run()
+    Trainer(config, tmp_path / "halves").run(max_updates=100)
+    Trainer.resume(tmp_path / "halves").run()
+    assert_equal_runs(tmp_path / "whole", tmp_path / "halves")
 
 
 def test_resumed_runs_record_every_step_once(tmp_path: Path) -> None:

@@ -46,7 +46,7 @@ def test_bfloat16_updates_follow_float32_ones_and_keep_weights_and_values_in_flo
     batch, logs = random_batch(64, NODES), {}
     for matmul in ("float32", "bfloat16"):
         learner = build_algorithm(tiny_config(tmp_path, algorithm=algorithm, optimiser={"matmul": matmul}), NODES)
-        logs[matmul] = [learner.update(batch)["critic_loss"] for _ in range(20)]
+        logs[matmul] = [learner.update(batch).logs["critic_loss"] for _ in range(20)]
         assert {parameter.dtype for parameter in learner.actor.parameters()} == {torch.float32}
     assert logs["bfloat16"] != logs["float32"]
     assert logs["bfloat16"] == pytest.approx(logs["float32"], rel=0.03)
@@ -251,6 +251,7 @@ def test_a_replay_of_another_shape_is_refused() -> None:
         Replay(80, 4, 3, np.random.default_rng(1)).load_state_dict(state)
 
 
+PER_CLASS: dict[str, Any] = {"kind": "per_class", "speed_classes": [0.3, 0.7], "hidden": [16, 16]}
 ALGORITHMS: list[dict[str, Any]] = [
     {"algorithm": "maddpg"},
     {"algorithm": "maddpg", "critic": {"hidden": [16, 16], "twin": False}},
@@ -258,8 +259,10 @@ ALGORITHMS: list[dict[str, Any]] = [
     {"algorithm": "maddpg", "objective": {"per_node": False}},
     {"algorithm": "matd3"},
     {"algorithm": "matd3", "critic": {"hidden": [16, 16], "kind": "joint"}},
+    {"algorithm": "maddpg", "actor": PER_CLASS},
+    {"algorithm": "matd3", "actor": {**PER_CLASS, "criteria": "constant"}},
 ]
-NAMES = ["maddpg", "single", "joint", "team", "matd3", "matd3-joint"]
+NAMES = ["maddpg", "single", "joint", "team", "matd3", "matd3-joint", "per-class", "matd3-per-class-plain"]
 
 
 @pytest.mark.parametrize("overrides", ALGORITHMS, ids=NAMES)
@@ -268,7 +271,7 @@ def test_updates_fit_the_critic_and_move_actor_and_targets(overrides: dict[str, 
     before = {name: tensor.clone() for name, tensor in algorithm.state_dict()["actor"].items()}
     targets = {name: tensor.clone() for name, tensor in algorithm.state_dict()["target_critics"].items()}
     batch = random_batch(32, NODES)
-    losses = [algorithm.update(batch)["critic_loss"] for _ in range(60)]
+    losses = [algorithm.update(batch).logs["critic_loss"] for _ in range(60)]
     assert np.mean(losses[-5:]) < 0.5 * losses[0]
     state = algorithm.state_dict()
     assert all(not torch.equal(before[name], tensor) for name, tensor in state["actor"].items())

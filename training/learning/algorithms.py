@@ -10,18 +10,19 @@ from numpy.typing import NDArray
 from training.config import TrainingConfig
 from training.learning.maddpg import Maddpg
 from training.learning.matd3 import Matd3
-from training.learning.networks import Actor
+from training.learning.networks import AnyActor
 from training.learning.replay import Batch
+from training.learning.updates import Update
 
 
 class Algorithm(Protocol):
     """An actor that learns from batches of transitions."""
 
-    actor: Actor
+    actor: AnyActor
     updates: int
 
-    def update(self, batch: Batch) -> dict[str, float]:
-        """One gradient step; returns what to log."""
+    def update(self, batch: Batch) -> Update:
+        """One gradient step; returns the batch's errors and what to log."""
         ...
 
     def bids(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -12,6 +12,7 @@ from policy.observation import observe
 from policy.scorers import combine
 from training.config import ArenaConfig, ObjectiveConfig, TrainingConfig
 from training.learning.algorithms import Algorithm
+from training.learning.networks import bid_mask
 from training.learning.noise import build_noise
 from training.learning.placement import sample_placement
 from training.learning.replay import Look, Replay
@@ -85,7 +86,9 @@ class Arena:
         self._noises = np.random.default_rng(noises)
         shape = (self.clusters, self.nodes, criteria.CRITERIA_COUNT)
         self._noise = build_noise(config.exploration.noise, shape, config.exploration.theta, self._noises)
-        self.replay = Replay(self.settings.replay, self.clusters, self.nodes, np.random.default_rng(draws))
+        self._bid_mask = bid_mask(config.actor)
+        generator = np.random.default_rng(draws)
+        self.replay = Replay(self.settings.replay, self.clusters, self.nodes, generator, config.replay)
         self._simulator = Simulator(self.scenario, self.clusters, config.seed)
         self.episodes = 0
         self._reward = 0.0
@@ -114,7 +117,8 @@ class Arena:
         """One decision in every cluster, at noise scale `sigma`, kept in the replay."""
         settings = self._config.exploration
         look = look_at(self._simulator)
-        bids = np.clip(algorithm.bids(look.observation) + self._noise.draw(sigma), -1.0, 1.0)
+        noise = self._bid_mask * self._noise.draw(sigma)
+        bids = np.clip(algorithm.bids(look.observation) + noise, -1.0, 1.0)
         placement = sample_placement(
             combine(bids, look.measures), look.feasible, settings.temperature, settings.uniform_share, self._placements
         )

@@ -21,9 +21,10 @@ from training.config import TrainingConfig, parse_config
 from training.learning.algorithms import Algorithm, build_algorithm
 from training.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from training.learning.collector import Arena
-from training.learning.networks import Actor, soft_update
+from training.learning.networks import AnyActor, build_actor, soft_update
 from training.learning.records import Records
 from training.learning.selection import ActorModuleScorer, Selection
+from training.learning.updates import DivergedError
 
 LATEST_FILE: Final = "latest.pt"
 BEST_FILE: Final = "best.pt"
@@ -240,11 +241,16 @@ class Trainer:
             return {}
         shares = np.array([arena.settings.share for arena in ready])
         arena = ready[int(self._choices.choice(len(ready), p=shares / shares.sum()))]
-        batch = arena.replay.sample(arena.settings.batch, arena.gamma, arena.n_step)
-        logs = self.algorithm.update(batch)
+        batch = arena.replay.sample(arena.settings.batch, arena.gamma, arena.n_step, self._beta())
+        update = self.algorithm.update(batch)
+        if not np.isfinite(list(update.logs.values())).all():
+            raise DivergedError(
+                f"update {self.algorithm.updates} gave {update.logs}; lower optimiser.actor_rate or critic_rate"
+            )
+        arena.replay.reprioritise(batch, update.errors)
         # Checkpoints along one run differ by more than chance; their running average is steadier than any of them.
         soft_update(self._average, self.algorithm.actor, self.config.objective.average_update)
-        return logs
+        return update.logs
 
     def _select(self, selection: Selection, records: Records) -> None:
         """Measure the actor on the selection suites; keep it if it is the best so far."""
@@ -261,6 +267,11 @@ class Trainer:
         done = min(self.algorithm.updates / self.config.updates, 1.0)
         return settings.sigma_start + (settings.sigma_end - settings.sigma_start) * done
 
+    def _beta(self) -> float:
+        """Share of the bias of prioritised draws that is corrected now: linear in updates, up to all of it."""
+        start = self.config.replay.beta_start
+        return start + (1.0 - start) * min(self.algorithm.updates / self.config.updates, 1.0)
+
     def _progress(self, reward: float) -> Progress:
         return Progress(
             self.algorithm.updates,
@@ -272,7 +283,7 @@ class Trainer:
         )
 
 
-def load_actor(path: Path) -> tuple[Actor, TrainingConfig, dict[str, Any]]:
+def load_actor(path: Path) -> tuple[AnyActor, TrainingConfig, dict[str, Any]]:
     """The actor of a checkpoint, its configuration, and its provenance by the names in `PROVENANCE`.
 
     Raises:
@@ -281,7 +292,7 @@ def load_actor(path: Path) -> tuple[Actor, TrainingConfig, dict[str, Any]]:
     content = load_checkpoint(path)
     try:
         config = parse_config(content["config"], "the checkpoint's configuration")
-        actor = Actor(config.actor.hidden, config.actor.initial_bids)
+        actor = build_actor(config.actor)
         actor.load_state_dict(content["actor"])
         return actor, config, {name: content[name] for name in PROVENANCE}
     except (KeyError, RuntimeError) as error:

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from training.config import TrainingConfig
 from training.learning.critics import Critic, Critics, JointCritic, SetCritic
-from training.learning.networks import Actor, reduced_precision, soft_update
+from training.learning.networks import AnyActor, build_actor, reduced_precision, soft_update
 from training.learning.placement import entropy, one_hot, placement_probabilities, preferences
 from training.learning.replay import Batch
+from training.learning.updates import Update, absolute_errors, weighted_loss
 
 
 class Maddpg:
@@ -39,26 +40,27 @@ class Maddpg:
                 hidden = config.critic.hidden
                 return SetCritic(hidden) if config.critic.kind == "set" else JointCritic(hidden, nodes)
 
-            self.actor = Actor(config.actor.hidden, config.actor.initial_bids)
+            self.actor: AnyActor = build_actor(config.actor)
             self.critics = Critics(build_critic, twin=config.critic.twin)
-            self.target_actor = Actor(config.actor.hidden, config.actor.initial_bids).requires_grad_(False)
+            self.target_actor = build_actor(config.actor).requires_grad_(False)
             self.target_critics = Critics(build_critic, twin=config.critic.twin).requires_grad_(False)
         self.target_actor.load_state_dict(self.actor.state_dict())
         self.target_critics.load_state_dict(self.critics.state_dict())
         self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=config.optimiser.actor_rate)
         self.critic_optimiser = torch.optim.Adam(self.critics.parameters(), lr=config.optimiser.critic_rate)
 
-    def update(self, batch: Batch) -> dict[str, float]:
-        """One step of the critics, the actor and the targets; returns what to log."""
+    def update(self, batch: Batch) -> Update:
+        """One step of the critics, the actor and the targets; returns the errors and what to log."""
         self._schedule()
         self.updates += 1
         with reduced_precision(self._config.optimiser.matmul):
-            logs = self._update_critics(batch) | self._update_actor(batch)
+            result = self._update_critics(batch)
+            result.logs.update(self._update_actor(batch))
         soft_update(self.target_actor, self.actor, self._config.objective.soft_update)
         soft_update(self.target_critics, self.critics, self._config.objective.soft_update)
-        return logs
+        return result
 
-    def _update_critics(self, batch: Batch) -> dict[str, float]:
+    def _update_critics(self, batch: Batch) -> Update:
         """Move every critic towards r + gamma x the smaller target Q of what the target actor would do next."""
         with torch.no_grad():
             next_bids = self.target_actor(batch.next_observation)
@@ -76,17 +78,18 @@ class Maddpg:
         estimates = self.critics(batch.observation, batch.bids, placed)
         if not per_node:
             estimates = [estimate.sum(-1, keepdim=True) for estimate in estimates]
-        losses = [nn.functional.mse_loss(estimate, target) for estimate in estimates]
+        losses = [weighted_loss(estimate, target, batch.weight) for estimate in estimates]
         loss = torch.stack(losses).sum()
         self.critic_optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.critics.parameters(), self._config.optimiser.critic_clip)
         self.critic_optimiser.step()
-        return {
+        logs = {
             "critic_loss": loss.item() / len(losses),
             "critic_gradient": norm.item(),
             "team_value": estimates[0].detach().sum(-1).mean().item(),
         }
+        return Update(logs, absolute_errors(estimates, target))
 
     def _update_actor(self, batch: Batch) -> dict[str, float]:
         """Raise the expected team Q under the placement softmax of the actor's own bids."""

@@ -16,9 +16,10 @@ from torch import Tensor, nn
 
 from training.config import TrainingConfig
 from training.learning.critics import Critic, Critics, JointCritic, SetCritic
-from training.learning.networks import Actor, reduced_precision, soft_update
+from training.learning.networks import AnyActor, bid_mask, build_actor, reduced_precision, soft_update
 from training.learning.placement import entropy, one_hot, placement_probabilities, preferences
 from training.learning.replay import Batch
+from training.learning.updates import Update, absolute_errors, weighted_loss
 
 
 class Matd3:
@@ -32,6 +33,7 @@ class Matd3:
     def __init__(self, config: TrainingConfig, nodes: int) -> None:
         self._config = config
         self.updates = 0
+        self._bid_mask = torch.from_numpy(bid_mask(config.actor))
         self._generator = torch.Generator().manual_seed(config.seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(config.seed)
@@ -40,37 +42,37 @@ class Matd3:
                 hidden = config.critic.hidden
                 return SetCritic(hidden) if config.critic.kind == "set" else JointCritic(hidden, nodes)
 
-            self.actor = Actor(config.actor.hidden, config.actor.initial_bids)
+            self.actor: AnyActor = build_actor(config.actor)
             self.critics = Critics(build_critic, twin=True)
-            self.target_actor = Actor(config.actor.hidden, config.actor.initial_bids).requires_grad_(False)
+            self.target_actor = build_actor(config.actor).requires_grad_(False)
             self.target_critics = Critics(build_critic, twin=True).requires_grad_(False)
         self.target_actor.load_state_dict(self.actor.state_dict())
         self.target_critics.load_state_dict(self.critics.state_dict())
         self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=config.optimiser.actor_rate)
         self.critic_optimiser = torch.optim.Adam(self.critics.parameters(), lr=config.optimiser.critic_rate)
 
-    def update(self, batch: Batch) -> dict[str, float]:
+    def update(self, batch: Batch) -> Update:
         """One step of the critics; every `actor_every`-th call also one of the actor and the targets."""
         self._schedule()
         self.updates += 1
         actor_too = self.updates % self._config.matd3.actor_every == 0
         with reduced_precision(self._config.optimiser.matmul):
-            logs = self._update_critics(batch)
+            result = self._update_critics(batch)
             if actor_too:
-                logs |= self._update_actor(batch)
+                result.logs.update(self._update_actor(batch))
         if actor_too:
             soft_update(self.target_actor, self.actor, self._config.objective.soft_update)
             soft_update(self.target_critics, self.critics, self._config.objective.soft_update)
-        return logs
+        return result
 
-    def _update_critics(self, batch: Batch) -> dict[str, float]:
+    def _update_critics(self, batch: Batch) -> Update:
         """Move both critics towards r + gamma x the smaller target Q near what the target actor would do next."""
         settings = self._config.matd3
         with torch.no_grad():
             next_bids = self.target_actor(batch.next_observation)
             noise = torch.randn(next_bids.shape, generator=self._generator) * settings.smoothing_sigma
             noise = noise.clamp(-settings.smoothing_clip, settings.smoothing_clip)
-            next_bids = (next_bids + noise).clamp(-1.0, 1.0)
+            next_bids = (next_bids + noise * self._bid_mask).clamp(-1.0, 1.0)
             next_placement = placement_probabilities(
                 preferences(next_bids, batch.next_measures),
                 batch.next_feasible,
@@ -85,17 +87,18 @@ class Matd3:
         estimates = self.critics(batch.observation, batch.bids, placed)
         if not per_node:
             estimates = [estimate.sum(-1, keepdim=True) for estimate in estimates]
-        losses = [nn.functional.mse_loss(estimate, target) for estimate in estimates]
+        losses = [weighted_loss(estimate, target, batch.weight) for estimate in estimates]
         loss = torch.stack(losses).sum()
         self.critic_optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.critics.parameters(), self._config.optimiser.critic_clip)
         self.critic_optimiser.step()
-        return {
+        logs = {
             "critic_loss": loss.item() / len(losses),
             "critic_gradient": norm.item(),
             "team_value": estimates[0].detach().sum(-1).mean().item(),
         }
+        return Update(logs, absolute_errors(estimates, target))
 
     def _update_actor(self, batch: Batch) -> dict[str, float]:
         """Raise the first critic's expected team Q under the placement softmax of the actor's own bids."""

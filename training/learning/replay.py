@@ -13,6 +13,8 @@ from torch import Tensor
 from policy.criteria import CRITERIA_COUNT
 from policy.errors import InvalidInputError
 from policy.features import FEATURE_COUNT
+from training.config import ReplayConfig
+from training.learning.priorities import Priorities
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +47,8 @@ class Batch:
         next_observation: ``[b, n, 8]``.
         next_measures: ``[b, n, 4]``.
         next_feasible: ``[b, n]`` bool.
+        weight: importance weight of a prioritised draw, ``[b, 1]``; None for a uniform one.
+        drawn: rows and clusters of the replay it came from, each ``[b]``; None for a batch from elsewhere.
     """
 
     observation: Tensor
@@ -57,13 +61,15 @@ class Batch:
     next_observation: Tensor
     next_measures: Tensor
     next_feasible: Tensor
+    weight: Tensor | None = None
+    drawn: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None
 
 
 _COLUMNS: Final = ("observation", "measures", "feasible", "bids", "placement", "reward", "last")
 
 
 class Replay:
-    """Ring buffer of rows, one row per step of all clusters; uniform draws.
+    """Ring buffer of rows, one row per step of all clusters; uniform or prioritised draws.
 
     An episode ends with a *last* row: a look without a decision, from which the truncated episode bootstraps.
 
@@ -72,9 +78,17 @@ class Replay:
         clusters: clusters per row.
         nodes: nodes per cluster.
         generator: source of the draws.
+        settings: kind of draws; uniform by default.
     """
 
-    def __init__(self, capacity: int, clusters: int, nodes: int, generator: np.random.Generator) -> None:
+    def __init__(
+        self,
+        capacity: int,
+        clusters: int,
+        nodes: int,
+        generator: np.random.Generator,
+        settings: ReplayConfig | None = None,
+    ) -> None:
         rows = capacity // clusters
         if rows < 2:
             raise InvalidInputError(f"replay.capacity {capacity} holds under two rows of {clusters} clusters; raise it")
@@ -88,6 +102,9 @@ class Replay:
         self.placement = np.zeros((rows, clusters), dtype=np.int64)
         self.reward = np.zeros((rows, clusters, nodes), dtype=np.float32)
         self.last = np.zeros(rows, dtype=np.bool_)
+        self._priorities: Priorities | None = None
+        if settings is not None and settings.kind == "prioritised":
+            self._priorities = Priorities(rows, clusters, settings.alpha, settings.smallest)
 
     def __len__(self) -> int:
         """Transitions that can be drawn."""
@@ -108,22 +125,19 @@ class Replay:
         """Keep the look after an episode's last decision; nothing starts from it."""
         self._write(look, last=True)
 
-    def sample(self, size: int, gamma: float, steps: int = 1) -> Batch:
-        """Draw transitions uniformly, with replacement.
+    def sample(self, size: int, gamma: float, steps: int = 1, beta: float = 1.0) -> Batch:
+        """Draw transitions with replacement: uniformly, or by priority and with importance weights.
 
         Args:
             size: of the batch.
             gamma: discount per step.
             steps: n of the n-step reward; fewer where the episode ends or the newest row is reached.
+            beta: share of the bias that the importance weights of prioritised draws correct, 0..1.
 
         Raises:
             InvalidInputError: nothing has been kept yet.
         """
-        starts = self._starts()
-        if starts.size == 0:
-            raise InvalidInputError("the replay is empty; collect before updating")
-        row = self._generator.choice(starts, size)
-        cluster = self._generator.integers(self.clusters, size=size)
+        row, cluster, weight = self._draw(size, beta)
         reward = np.zeros((size, self.reward.shape[2]), dtype=np.float32)
         discount = np.ones(size, dtype=np.float32)
         going = np.ones(size, dtype=np.bool_)
@@ -145,13 +159,32 @@ class Replay:
             next_observation=torch.from_numpy(self.observation[end, cluster]),
             next_measures=torch.from_numpy(self.measures[end, cluster]),
             next_feasible=torch.from_numpy(self.feasible[end, cluster]),
+            weight=None if weight is None else torch.from_numpy(weight[:, None]),
+            drawn=(row, cluster),
         )
 
+    def reprioritise(self, batch: Batch, errors: NDArray[np.float64]) -> None:
+        """Take up the absolute errors ``[b]`` of the batch drawn last; nothing to do for uniform draws."""
+        if self._priorities is not None and batch.drawn is not None:
+            self._priorities.update(*batch.drawn, errors)
+
+    def _draw(self, size: int, beta: float) -> tuple[NDArray[np.intp], NDArray[np.intp], NDArray[np.float32] | None]:
+        """Rows and clusters ``[size]``, and importance weights where draws are by priority."""
+        if self._priorities is not None:
+            return self._priorities.draw(size, beta, self._generator)
+        starts = self._starts()
+        if starts.size == 0:
+            raise InvalidInputError("the replay is empty; collect before updating")
+        return self._generator.choice(starts, size), self._generator.integers(self.clusters, size=size), None
+
     def state_dict(self) -> dict[str, Any]:
-        """Everything needed to go on exactly: the rows written so far and the generator's state."""
+        """Everything needed to go on exactly: the rows written so far, priorities and the generator's state."""
         filled = min(self._written, self.rows)
         columns = {name: torch.from_numpy(getattr(self, name)[:filled].copy()) for name in _COLUMNS}
-        return {"written": self._written, "columns": columns, "generator": self._generator.bit_generator.state}
+        state = {"written": self._written, "columns": columns, "generator": self._generator.bit_generator.state}
+        if self._priorities is not None:
+            state["priorities"] = self._priorities.state_dict()
+        return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state.
@@ -169,12 +202,19 @@ class Replay:
                 )
             own[:filled] = saved
         self._written = state["written"]
+        if self._priorities is not None:
+            self._priorities.load_state_dict(state["priorities"])
         self._generator.bit_generator.state = state["generator"]
 
     def _write(self, look: Look, *, last: bool) -> int:
         row = self._written % self.rows
         self.observation[row], self.measures[row], self.feasible[row] = look.observation, look.measures, look.feasible
         self.last[row] = last
+        if self._priorities is not None:
+            self._priorities.clear(row)
+            before = (row - 1) % self.rows
+            if self._written and not self.last[before]:
+                self._priorities.open(before)
         self._written += 1
         return row
 

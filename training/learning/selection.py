@@ -17,7 +17,7 @@ from policy.errors import InvalidInputError
 from policy.observation import observe
 from policy.scorers import Preferences, Scorer, combine
 from training.config import SelectionConfig, SuiteConfig
-from training.learning.networks import Actor
+from training.learning.networks import AnyActor
 from training.learning.placement import best_placement
 from training.simulator.draws import episode_seeds
 from training.simulator.engine import Simulator
@@ -40,7 +40,7 @@ class ActorModuleScorer:
 
     local = True
 
-    def __init__(self, actor: Actor, name: str) -> None:
+    def __init__(self, actor: AnyActor, name: str) -> None:
         self._actor = actor
         self.name = name
 

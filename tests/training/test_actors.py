@@ -1,0 +1,153 @@
+"""Actors of every kind: which network a node gets, which bids stay zero, and that ONNX Runtime agrees."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from policy.actors import Actors
+from policy.bundle import load_bundle
+from policy.criteria import CRITERIA_NAMES
+from policy.features import FEATURE_NAMES
+from tests.training.tiny_runs import NODES, one_thread, quick_parity, random_batch, tiny_config  # noqa: F401 - fixtures
+from training.config import ActorConfig
+from training.export import export_bundle, onnx_model, parity, random_observations
+from training.learning.algorithms import build_algorithm
+from training.learning.collector import Arena
+from training.learning.loop import BEST_FILE, Trainer, load_actor
+from training.learning.networks import Actor, AnyActor, ClassActors, build_actor, parameter_count
+
+SPEED = FEATURE_NAMES.index("node_speed")
+CONSTANT = CRITERIA_NAMES.index("constant")
+PER_CLASS: dict[str, Any] = {"kind": "per_class", "speed_classes": [-0.15, 0.1]}
+KINDS: dict[str, dict[str, Any]] = {
+    "shared": {},
+    "shared-plain": {"criteria": "constant"},
+    "per-class": PER_CLASS,
+    "per-class-plain": {**PER_CLASS, "criteria": "constant"},
+    "two-classes": {"kind": "per_class", "speed_classes": [0.0], "hidden": [24, 16, 8]},
+}
+every_kind = pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
+
+
+def spread(settings: dict[str, Any]) -> AnyActor:
+    """An actor whose bids cover [-1, 1], unlike an untrained one's."""
+    torch.manual_seed(1)
+    actor = build_actor(ActorConfig(**{"hidden": (16, 16), **settings}))
+    for member in actor.actors if isinstance(actor, ClassActors) else [actor]:
+        torch.nn.init.normal_(member.head.weight, std=0.2)
+    return actor
+
+
+def at_speed(speed: float, rows: int = 5) -> torch.Tensor:
+    observation = torch.rand(rows, 8)
+    observation[:, SPEED] = speed
+    return observation
+
+
+@pytest.mark.parametrize(
+    ("speed", "member"),
+    [(-1.0, 0), (-0.2, 0), (-0.15, 1), (0.0, 1), (0.0999, 1), (0.1, 2), (3.0, 2)],
+    ids=["slowest", "slow", "first-boundary", "reference", "below-second", "second-boundary", "fastest"],
+)
+def test_a_nodes_network_follows_from_its_speed(speed: float, member: int) -> None:
+    actor = spread(PER_CLASS)
+    assert isinstance(actor, ClassActors)
+    observation = at_speed(speed)
+    assert torch.allclose(actor(observation), actor.actors[member](observation))
+
+
+def test_rows_of_all_classes_are_answered_in_place_whatever_the_leading_axes() -> None:
+    actor = spread(PER_CLASS)
+    observation = torch.from_numpy(random_observations(60, np.random.default_rng(2)))
+    together = actor(observation.reshape(4, 15, 8)).reshape(60, 4)
+    one_by_one = torch.cat([actor(row[None]) for row in observation])
+    assert torch.allclose(together, one_by_one, atol=1e-6)
+
+
+def test_only_the_networks_of_the_classes_present_learn() -> None:
+    actor = spread(PER_CLASS)
+    assert isinstance(actor, ClassActors)
+    actor(at_speed(0.5)).sum().backward()
+    moved = [bool(member.head.weight.grad is not None and member.head.weight.grad.any()) for member in actor.actors]
+    assert moved == [False, False, True]
+
+
+def test_parameters_are_those_of_every_class_and_of_the_bids_that_are_made() -> None:
+    one = parameter_count(Actor((16, 16), (0.0,) * 4))
+    assert parameter_count(spread(PER_CLASS)) == 3 * one
+    assert parameter_count(spread({"criteria": "constant"})) == one - 3 * (16 + 1)
+
+
+@every_kind
+def test_plain_actors_bid_on_the_constant_criterion_alone(settings: dict[str, Any]) -> None:
+    bids = spread(settings)(torch.from_numpy(random_observations(200, np.random.default_rng(3))))
+    others = [index for index in range(4) if index != CONSTANT]
+    assert bids[:, CONSTANT].std() > 0.05
+    assert bool(bids[:, others].any()) == (settings.get("criteria") != "constant")
+
+
+@every_kind
+def test_onnx_runtime_agrees_with_torch_for_every_kind(settings: dict[str, Any], quick_parity: None) -> None:  # noqa: F811
+    actor = spread(settings)
+    model = onnx_model(actor)
+    assert parity(model, actor) <= 1e-5
+    assert onnx_model(actor) == model
+
+
+def test_onnx_runtime_and_torch_put_a_node_at_a_boundary_in_the_same_class() -> None:
+    actor = spread(PER_CLASS)
+    edges = [np.float32(-0.15), np.float32(0.1)]
+    speeds = [value for edge in edges for value in (np.nextafter(edge, np.float32(-2)), edge, np.nextafter(edge, 2))]
+    observation = np.full((len(speeds), 8), 0.5, dtype=np.float32)
+    observation[:, SPEED] = speeds
+    with torch.no_grad():
+        expected = actor(torch.from_numpy(observation)).numpy()
+    assert np.abs(Actors(onnx_model(actor)).bids(observation) - expected).max() <= 1e-5
+    # Below and at a boundary are other networks, at and above it the same one.
+    jumps = np.abs(np.diff(expected, axis=0)).max(axis=1)
+    assert jumps[[0, 3]].min() > 1e-3 > 1e-5 > jumps[[1, 4]].max()
+
+
+@every_kind
+def test_noise_and_training_leave_plain_bids_plain(settings: dict[str, Any], tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, actor={"hidden": [16, 16], **settings})
+    arena, algorithm = Arena(config, 0), build_algorithm(config, NODES)
+    arena.begin()
+    for _ in range(5):
+        arena.step(algorithm, 0.5)
+    kept = np.delete(arena.replay.bids[:5], CONSTANT, axis=-1)
+    assert bool(kept.any()) == (settings.get("criteria") != "constant")
+    assert arena.replay.bids[:5, ..., CONSTANT].std() > 0.1
+
+
+def test_smoothing_noise_leaves_plain_bids_plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = tiny_config(tmp_path, algorithm="matd3", actor={"hidden": [16, 16], "criteria": "constant"})
+    algorithm: Any = build_algorithm(config, NODES)
+    smaller, seen = algorithm.target_critics.smaller, []
+    monkeypatch.setattr(algorithm.target_critics, "smaller", lambda *given: (seen.append(given[1]), smaller(*given))[1])
+    algorithm.update(random_batch(16, NODES))
+    assert seen[0][..., CONSTANT].any()
+    assert not np.delete(seen[0].numpy(), CONSTANT, axis=-1).any()
+
+
+@pytest.mark.parametrize("kind", ["per-class", "per-class-plain", "shared-plain"])
+def test_a_trained_policy_of_every_kind_is_exported_and_served_as_any_other(
+    kind: str,
+    tmp_path: Path,
+    quick_parity: None,  # noqa: F811
+) -> None:
+    config = tiny_config(tmp_path, updates=25, actor={"hidden": [16, 16], **KINDS[kind]})
+    Trainer(config, tmp_path / "run").run()
+    actor, known, _ = load_actor(tmp_path / "run" / BEST_FILE)
+    assert known.actor == config.actor
+    manifest = export_bundle(actor, known, tmp_path / "bundle", training={"command": "train"}, card="# card\n")
+    assert manifest.parameters == parameter_count(actor)
+    observation = random_observations(9, np.random.default_rng(2))
+    with torch.no_grad():
+        expected = actor(torch.from_numpy(observation)).numpy()
+    assert np.abs(load_bundle(tmp_path / "bundle").actors.bids(observation) - expected).max() <= 1e-5

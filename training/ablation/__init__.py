@@ -1,0 +1,1 @@
+"""What each part of the learner is worth: variants of one configuration, trained with several seeds and compared."""

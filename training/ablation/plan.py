@@ -1,0 +1,130 @@
+"""An ablation as a file: a base configuration and what each variant changes in it. Runs nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from policy.errors import InvalidInputError
+from training.config import TrainingConfig, parse_config
+from training.simulator.draws import TEST_SEEDS
+
+BASE: Final = "base"
+"""Name of the configuration that variants change."""
+
+FIRST_EPISODE: Final = 10_000
+"""Place among the test seeds of the first episode played: where the study's begin, after those of `evaluate`."""
+
+MOST_EPISODES: Final = 10_000
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PlaySettings(_Section):
+    """The test episodes that every trained policy plays.
+
+    Attributes:
+        scenario: name of a versioned scenario, or a .yaml file.
+        nodes: nodes per cluster; None keeps the scenario's.
+        load: offered load.
+        episodes: how many.
+    """
+
+    scenario: str = "reference"
+    nodes: Annotated[int, Field(ge=1)] | None = None
+    load: Annotated[float, Field(gt=0.0)] = 0.4
+    episodes: Annotated[int, Field(ge=2, le=MOST_EPISODES)] = 64
+
+    @property
+    def seeds(self) -> range:
+        """Seeds of the episodes, a slice of `TEST_SEEDS`."""
+        return TEST_SEEDS[FIRST_EPISODE : FIRST_EPISODE + self.episodes]
+
+
+class _Variant(_Section):
+    about: str
+    settings: dict[str, Any]
+
+
+class _Document(_Section):
+    base: dict[str, Any]
+    variants: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")], _Variant]
+    play: PlaySettings = PlaySettings()
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """One way to train.
+
+    Attributes:
+        name: as in reports and folders.
+        about: what differs from the base, one line.
+        settings: what is overridden, as in the file.
+        config: the whole configuration; its seed is each run's to set.
+    """
+
+    name: str
+    about: str
+    settings: Mapping[str, Any]
+    config: TrainingConfig
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is trained and played.
+
+    Attributes:
+        variants: the base first.
+        play: the episodes that judge them.
+    """
+
+    variants: tuple[Variant, ...]
+    play: PlaySettings
+
+
+def load_plan(path: Path) -> Plan:
+    """Read an ablation file: ``base``, ``variants`` (name -> ``about``, ``settings``) and ``play``.
+
+    Raises:
+        InvalidInputError: it does not read, or the base or a variant is no valid configuration; the message names it.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InvalidInputError(f"cannot read ablation {path} ({error.strerror}); give an existing file") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise InvalidInputError(f"ablation {path} is not YAML: {error}") from error
+    try:
+        document = _Document.model_validate(content)
+    except ValidationError as error:
+        problems = [f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors()]
+        raise InvalidInputError(f"ablation {path}: " + "; ".join(problems)) from error
+    if BASE in document.variants:
+        raise InvalidInputError(f"ablation {path}: variants.{BASE} is the base itself; give it another name")
+    every = {BASE: _Variant(about="the configuration that the others change", settings={}), **document.variants}
+    variants = [
+        Variant(
+            name,
+            each.about,
+            each.settings,
+            parse_config({**merged(document.base, each.settings), "name": name}, f"ablation {path}, variant {name}"),
+        )
+        for name, each in every.items()
+    ]
+    return Plan(tuple(variants), document.play)
+
+
+def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:
+    """`base` with `change` laid over it: sections are merged, anything else (lists too) is replaced."""
+    result = dict(base)
+    for name, value in change.items():
+        below = result.get(name)
+        result[name] = merged(below, value) if isinstance(below, dict) and isinstance(value, dict) else value
+    return result
