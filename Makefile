@@ -61,9 +61,10 @@ audit: $(VENV)/.everything ## Look for known vulnerabilities of everything pinne
 	  exit 2; \
 	else cat $$report >&2; exit 1; fi
 
-bench: $(VENV)/.everything ## The short part of bench-serving: the actor and the verbs over HTTP, about a minute
+bench: $(VENV)/.everything ## The short part of bench-serving: the actor, the verbs over HTTP and the simulator, about two minutes
 	@$(BIN)/python -m tests.bench.serving actor
 	@$(BIN)/python -m tests.bench.serving latency
+	@$(BIN)/python -m tests.bench.serving simulator
 
 bench-serving: $(VENV)/.everything ## What serving must show, against a do-nothing extender; writes build/bench-serving.json
 	@$(BIN)/python -m tests.bench.serving
