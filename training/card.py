@@ -31,7 +31,7 @@ def render_card(config: TrainingConfig, training: dict[str, Any], results: Resul
     Args:
         config: of the run.
         training: provenance: ``command``, ``updates``, ``seconds``, ``best``.
-        results: as `held_out` gives them.
+        results: as `held_out` gives them; empty where nothing was played, and the card says so.
     """
     arenas = "\n".join(
         f"- {arena.scenario}, {arena.nodes or 'its own number of'} nodes, {arena.clusters} clusters at once, "
@@ -71,15 +71,7 @@ load is uniform in {config.load.low:g} to {config.load.high:g} of the speed-weig
 
 ## Held-out results
 
-Share of pods that missed their SLA, in percent, with 95 % bootstrap intervals over episodes, on test seeds, which
-neither training nor selection meets. Columns are scenario, nodes (where not the scenario's) and offered load. Placement
-is by highest preference, ties at random.
-
-{markdown_table(results)}
-
-Against the best rule of each column, paired by episode:
-
-{_verdict(config.name, results)}
+{_held_out_section(config.name, results)}
 
 ## The full study
 
@@ -90,7 +82,7 @@ Against the best rule of each column, paired by episode:
 
 ## Limits
 
-- One training seed. A claim about the algorithm needs several; `maddpg-train evaluate` gives intervals for this bundle.
+- One training seed. A claim about the algorithm needs several: the report's section on training seeds has them.
 - The numbers hold for the simulator, whose constants are published figures or stated assumptions.
 - Where nodes are alike, use equals requests and nothing is urgent, there is nothing to win: expect a tie.
 - It minimises missed SLAs, so fast nodes are used more than slow ones; load is spread less evenly than by kube-default.
@@ -104,6 +96,20 @@ def _actors(settings: ActorConfig) -> str:
         return f"A shared actor{bids}"
     edges = ", ".join(f"{boundary:g}" for boundary in settings.speed_classes)
     return f"{len(settings.speed_classes) + 1} actors{bids}, by class of node speed (boundaries at {edges}),"
+
+
+def _held_out_section(policy: str, results: Results) -> str:
+    if not results:
+        return "None were played at export."
+    return f"""Share of pods that missed their SLA, in percent, with 95 % bootstrap intervals over episodes, on test
+seeds, which neither training nor selection meets. Columns are scenario, nodes (where not the scenario's) and offered
+load. Placement is by highest preference, ties at random.
+
+{markdown_table(results)}
+
+Against the best rule of each column, paired by episode:
+
+{_verdict(policy, results)}"""
 
 
 def _verdict(policy: str, results: Results) -> str:

@@ -227,6 +227,8 @@ def export(
     checkpoint: Annotated[Path, typer.Argument(help="best.pt or latest.pt of a run.")],
     out: Annotated[Path, typer.Option(help="Folder of the policy bundle.")],
     name: Annotated[str | None, typer.Option(help="Overrides the policy's name.")] = None,
+    *,
+    played: Annotated[bool, typer.Option("--played/--unplayed", help="Play held-out episodes for the card.")] = True,
 ) -> None:
     """Export a checkpoint as a policy bundle, measure it on held-out episodes and write its model card."""
     import torch
@@ -243,7 +245,7 @@ def export(
     actor, config, known = load_actor(checkpoint)
     if name is not None:
         config = config.model_copy(update={"name": name})
-    results = card.held_out(ActorModuleScorer(actor, config.name), card.CARD_SUITES)
+    results = card.held_out(ActorModuleScorer(actor, config.name), card.CARD_SUITES) if played else {}
     training = {**known, "held_out": to_document(results, card.CARD_SUITES)}
     manifest = export_bundle(actor, config, out, training=training, card=card.render_card(config, training, results))
     recorded = checkpoint.parent / METRICS_FILE

@@ -64,6 +64,13 @@ def test_run_then_export_gives_a_bundle_with_a_measured_model_card(
     assert f"| kube-default | {100 * rate['mean']:.2f} ({100 * rate['low']:.2f}-{100 * rate['high']:.2f}) |" in text
 
 
+def test_unplayed_export_says_so_in_the_card(settings: Path, tmp_path: Path) -> None:
+    invoke("run", "--config", settings, "--out", tmp_path / "run", "--threads", "1")
+    invoke("export", tmp_path / "run" / "best.pt", "--out", tmp_path / "bundle", "--unplayed")
+    assert load_bundle(tmp_path / "bundle").manifest.training["held_out"] == {}
+    assert "None were played at export." in (tmp_path / "bundle" / "MODEL_CARD.md").read_text()
+
+
 def test_evaluate_prints_and_writes_every_policy_and_rule(tmp_path: Path) -> None:
     scenario = str(write_scenario(tmp_path))
     actor = Actor((16, 16), (0.0, 0.0, 0.8, 0.0))

@@ -42,16 +42,16 @@ class Plan:
         oracle_episodes: episodes the oracle plays; 0 leaves it out.
     """
 
-    episodes: int = 96
+    episodes: int = 64
     scenarios: tuple[str, ...] = (REFERENCE, "steady", "peak", "burst", "services", "trace", "alike", "unseen")
     loads: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
-    sizes: dict[int, int] = field(default_factory=lambda: {50: 16, 200: 4, 1000: 3})
-    large_loads: tuple[float, ...] = (0.35, 0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75)
-    large_episodes: int = 8
+    sizes: dict[int, int] = field(default_factory=lambda: {50: 12, 200: 4, 1000: 2})
+    large_loads: tuple[float, ...] = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
+    large_episodes: int = 6
     best_rivals: int = 3
     rivals: tuple[str, ...] = (GREEDY, RANDOM, "expected-speed", "sufficient-speed", "static-weights")
     arrivals_a_node: tuple[int, int] = (20, 8)
-    oracle_episodes: int = 48
+    oracle_episodes: int = 32
 
 
 QUICK: Final = Plan(
