@@ -20,6 +20,7 @@ from fastapi import FastAPI
 
 from extender.cluster.source import ClusterSource
 from extender.cluster.table import ClusterTable
+from extender.decisions import freshness
 from extender.decisions.engine import Engine, Limits
 from extender.decisions.ledger import Ledger
 from extender.decisions.loaded import LoadedScorer, load_heuristic, load_policy, warm
@@ -37,7 +38,6 @@ from extender.settings import Settings
 from policy import heuristics
 from policy.bundle import shipped_bundle_path
 from policy.errors import BundleError
-from policy.features import SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from extender.decisions.store import DecisionStore
@@ -107,6 +107,7 @@ class Application:
                 demand_classes=settings.demand_classes,
                 breaker_failures=settings.breaker_failures,
                 breaker_cooling_s=settings.breaker_cooling_s,
+                range_tolerance=settings.range_tolerance,
             ),
             urgency=UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos),
             ledger=self.ledger,
@@ -149,6 +150,7 @@ class Application:
         )
         self.start_error: Exception | None = None
         self._frozen = False
+        self._stale: type[object] = type(None)
         self._background: list[asyncio.Task[None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -251,13 +253,14 @@ class Application:
 
     def _show(self, loaded: LoadedScorer | None) -> None:
         if loaded is not None:
-            self.metrics.loaded(loaded.scorer.name, loaded.model_sha256, SCHEMA_VERSION)
+            self.metrics.loaded(loaded)
 
     def keep_house(self) -> None:
         """Drop what is too old and refresh the gauges: once a second, off the path of any request."""
         expired = self.table.expire_assumed()
         if expired:
             self.metrics.assumed_expired.inc(expired)
+        self._judge_freshness()
         forgotten = self.table.forget_usage_before(self._clock() - self.settings.usage_time_limit_s)
         if forgotten:
             _log.warning("measured use is too old; expecting it from requests", nodes=forgotten)
@@ -267,6 +270,18 @@ class Application:
             self._frozen = True
             gc.collect()
             gc.freeze()
+
+    def _judge_freshness(self) -> None:
+        """Let the fallback decide while what is known of the cluster is too old, and the policy once it is not."""
+        limits = self.settings.cluster_time_limit_s, self.settings.usage_time_limit_s
+        stale = freshness.staleness(self.source.staleness(), *limits)
+        if type(stale) is not self._stale:
+            self._stale = type(stale)
+            if stale is None:
+                _log.info("what is known of the cluster is current again; the policy decides")
+            else:
+                _log.warning("the fallback decides", reason=str(stale))
+        self.engine.distrust(stale)
 
     async def _keep_house(self) -> None:
         while True:

@@ -43,6 +43,18 @@ class BreakerOpenError(ScoringError):
     """The scorer kept failing, and is left alone for a while."""
 
 
+class StaleClusterError(ScoringError):
+    """What is known of nodes or pods is too old to decide from."""
+
+
+class StaleUsageError(ScoringError):
+    """Measured use is too old to decide from."""
+
+
+class OutOfRangeError(ScoringError):
+    """A feasible node's observation lies beyond what the policy was trained on."""
+
+
 class SourceError(SchedulerError):
     """The cluster cannot be watched: configuration, credentials or the API server."""
 

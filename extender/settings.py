@@ -143,6 +143,13 @@ class Settings(BaseSettings):
         le=60_000.0,
     )
     fallback: str = setting("kube-default", "heuristic that answers when the scorer is late, missing or failing")
+    range_tolerance: float | None = setting(
+        0.1,
+        "how far a feasible node's features may lie beyond what the policy was trained on before the fallback decides, "
+        "as a share of each feature's range; empty: any distance",
+        "share",
+        ge=0.0,
+    )
     breaker_failures: int = setting(
         5, "failures or late answers in a row after which the scorer is left alone", "calls", ge=1, le=1000
     )
@@ -206,9 +213,20 @@ class Settings(BaseSettings):
     prometheus_token_file: Path | None = setting(
         None, "file with the bearer token for Prometheus, read for each question; empty: none is sent"
     )
+    cluster_time_limit_s: float = setting(
+        300.0,
+        "when what is known of nodes or pods is older, because the API server cannot be watched, the fallback decides "
+        "until it is current again",
+        "s",
+        gt=0.0,
+    )
     usage_interval_s: float = setting(15.0, "how often measured use is asked for", "s", gt=0.0, le=3600.0)
     usage_time_limit_s: float = setting(
-        180.0, "measurements older than this are dropped, and use is expected from requests", "s", gt=0.0
+        180.0,
+        "measurements older than this are dropped, and use is expected from requests; the fallback decides while the "
+        "newest of all is older",
+        "s",
+        gt=0.0,
     )
     node_speed_key: str = setting(
         "maddpg-scheduler.io/speed", "label or annotation that gives a node's speed per core (1 = reference core)"

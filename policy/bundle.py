@@ -5,12 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policy.actors import Actors
 from policy.criteria import CRITERIA_NAMES
@@ -46,6 +47,8 @@ class Manifest:
         temperature: temperature of the placement softmax in training; priorities are made with it.
         training: provenance: command, configuration, seeds, scenario, versions.
         parity: recorded vectors: ``observations`` [m, 8] and the ``bids`` [m, 4] torch gave for them.
+        feature_ranges: smallest and largest value of each feature that training covers, by name; a feature that is
+            left out, as in bundles made before this field was, has the bounds of `policy.features.FEATURES`.
     """
 
     format_version: int
@@ -60,6 +63,15 @@ class Manifest:
     temperature: float
     training: dict[str, Any]
     parity: dict[str, list[list[float]]]
+    feature_ranges: dict[str, list[float]] = field(default_factory=dict)
+
+    def training_range(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+        """Smallest and largest value of each feature that training covers, ``[8]`` each."""
+        low, high = LOW.copy(), HIGH.copy()
+        for name, (least, most) in self.feature_ranges.items():
+            column = FEATURE_NAMES.index(name)
+            low[column], high[column] = least, most
+        return low, high
 
     def to_json(self) -> str:
         """The manifest as it stands on disk."""
@@ -133,6 +145,7 @@ def _manifest(raw: bytes) -> Manifest:
     _expect("schema_sha256", manifest.schema_sha256, schema_fingerprint())
     if not (manifest.temperature > 0.0 and np.isfinite(manifest.temperature)):
         raise BundleError("temperature", f"{manifest.temperature} is not a positive number; export the bundle again")
+    _check_ranges(manifest.feature_ranges)
     return manifest
 
 
@@ -149,19 +162,35 @@ _TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
     "temperature": (int, float),
     "training": dict,
     "parity": dict,
+    "feature_ranges": dict,
 }
 
 
+_OPTIONAL: Final = frozenset({"feature_ranges"})
+
+
 def _typed(document: dict[str, Any]) -> Manifest:
-    for field, kind in _TYPES.items():
-        if field not in document:
-            raise BundleError(field, f"{MANIFEST_FILE} has no such field; export the bundle again")
-        if not isinstance(document[field], kind) or isinstance(document[field], bool):
-            raise BundleError(field, f"{document[field]!r} is of the wrong type; export the bundle again")
+    for name, kind in _TYPES.items():
+        if name not in document:
+            if name in _OPTIONAL:
+                continue
+            raise BundleError(name, f"{MANIFEST_FILE} has no such field; export the bundle again")
+        if not isinstance(document[name], kind) or isinstance(document[name], bool):
+            raise BundleError(name, f"{document[name]!r} is of the wrong type; export the bundle again")
     unknown = sorted(set(document) - set(_TYPES))
     if unknown:
         raise BundleError(unknown[0], f"{MANIFEST_FILE} has a field this version does not know; remove it")
     return Manifest(**document)
+
+
+def _check_ranges(ranges: dict[str, Any]) -> None:
+    """Refuse ranges of features that do not exist, or that are not two finite numbers in order."""
+    for name, pair in ranges.items():
+        if name not in FEATURE_NAMES:
+            raise BundleError("feature_ranges", f"there is no feature {name!r}; known: {', '.join(FEATURE_NAMES)}")
+        numbers = isinstance(pair, list) and len(pair) == 2 and all(type(each) in (int, float) for each in pair)
+        if not (numbers and np.isfinite(pair).all() and pair[0] < pair[1]):
+            raise BundleError("feature_ranges", f"{name} has {pair!r}; give [smallest, largest], both finite")
 
 
 def _expect(field: str, found: object, wanted: object) -> None:

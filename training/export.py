@@ -27,7 +27,7 @@ from policy.actors import INPUT_NAME, OUTPUT_NAME, Actors
 from policy.bundle import FORMAT_VERSION, MANIFEST_FILE, MODEL_CARD_FILE, MODEL_FILE, PARITY_ROWS, Manifest, load_bundle
 from policy.criteria import CRITERIA_COUNT, CRITERIA_NAMES
 from policy.errors import SchedulerError
-from policy.features import FEATURE_COUNT, FEATURE_NAMES, HIGH, LOW, SCHEMA_VERSION, schema_fingerprint
+from policy.features import FEATURE_COUNT, FEATURE_NAMES, FEATURES, HIGH, LOW, SCHEMA_VERSION, schema_fingerprint
 from training.config import TrainingConfig
 from training.learning.networks import CONSTANT, SPEED, Actor, AnyActor, ClassActors, parameter_count
 
@@ -201,6 +201,8 @@ def export_bundle(
         temperature=config.exploration.temperature,
         training={**training, "config": config.model_dump(mode="json"), "versions": versions()},
         parity={"observations": recorded.tolist(), "bids": bids.tolist()},
+        # training clips what it sees to the schema's bounds, so that is what it covers at most
+        feature_ranges={feature.name: [feature.low, feature.high] for feature in FEATURES},
     )
     measured = {"parameters": manifest.parameters, "parity": f"{worst:.1e}", "bytes": len(model), "sha256": digest}
     filled = card

@@ -123,12 +123,17 @@ class Engine:
         self._timer = timer
         self._hooks = hooks
         self._numbers = 0
+        self._distrusted: ScoringError | None = None
         self._scoring = None if loaded is None else self._scoring_of(loaded)
 
     @property
     def scoring(self) -> Scoring | None:
         """The scorer in use, and whatever belongs to it; None while there is none."""
         return self._scoring
+
+    def distrust(self, reason: ScoringError | None) -> None:
+        """Let the fallback decide for this reason: what is known is too old. None: trust it again."""
+        self._distrusted = reason
 
     def serve(self, loaded: LoadedScorer) -> None:
         """Use another scorer from the next decision on; those begun end with the former one."""
@@ -181,6 +186,8 @@ class Engine:
         try:
             if scoring is None:
                 raise NoScorerError("no policy is loaded")
+            if self._distrusted is not None:
+                raise self._distrusted.with_traceback(None)  # one error for many decisions: keep no frames of them
             preferences = await scoring.preferences(state, demand, rows, received + self.limits.deadline_s)
         except ScoringError as error:
             reason = reason_of(error)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policy import heuristics
 from policy.bundle import load_bundle
@@ -27,12 +28,14 @@ class LoadedScorer:
         temperature: of its priorities.
         model_sha256: of its model; empty for a heuristic.
         manifest_sha256: of its bundle's manifest, which names a bundle exactly; empty for a heuristic.
+        training_range: smallest and largest value ``[8]`` of each feature in training; None for a heuristic.
     """
 
     scorer: Scorer
     temperature: float
     model_sha256: str
     manifest_sha256: str = ""
+    training_range: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
 
 def load_policy(path: Path, threads: int = 1) -> LoadedScorer:
@@ -48,6 +51,7 @@ def load_policy(path: Path, threads: int = 1) -> LoadedScorer:
         temperature=manifest.temperature,
         model_sha256=manifest.model_sha256,
         manifest_sha256=bundle.manifest_sha256,
+        training_range=manifest.training_range(),
     )
 
 

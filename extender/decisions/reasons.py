@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from extender.errors import BreakerOpenError, DecisionLateError, NoScorerError, ScorerBusyError
+from extender.errors import (
+    BreakerOpenError,
+    DecisionLateError,
+    NoScorerError,
+    OutOfRangeError,
+    ScorerBusyError,
+    StaleClusterError,
+    StaleUsageError,
+)
 from policy.errors import NonFinitePreferenceError, ScoringError
 
 FAILED: Final = "failed"
@@ -16,6 +24,9 @@ _WORDS: Final[tuple[tuple[type[ScoringError], str], ...]] = (
     (NoScorerError, "missing"),
     (BreakerOpenError, "breaker_open"),
     (NonFinitePreferenceError, "non_finite"),
+    (StaleClusterError, "stale_cluster"),
+    (StaleUsageError, "stale_usage"),
+    (OutOfRangeError, "out_of_range"),
 )
 
 FALLBACK_REASONS: Final = (*(word for _, word in _WORDS), FAILED, TOO_MANY_NODES)

@@ -3,7 +3,8 @@
 What it said of unchanged rows is kept (`policy.incremental`), so most requests are answered at once. Rows that changed
 are copied and scored in a worker thread, and the event loop waits no longer than the deadline; a few rows are scored on
 the spot, where its last run shows that this is quicker than waking a thread. A late answer is kept for the next
-request, so a slow scorer recovers by itself; one that keeps failing is left alone for a while (`Breaker`).
+request, so a slow scorer recovers by itself; one that keeps failing is left alone for a while (`Breaker`). A row beyond
+the range of training is kept as NaN, so that a decision learns of it at the price of one look at what is kept.
 
 Whatever belongs to one scorer lives here: the kept preferences, the thread, the breaker. Another scorer (a new bundle)
 is another `Scoring`, and a decision begun with the old one ends with it. Refuses to answer in a scorer's place.
@@ -25,16 +26,18 @@ from extender.cluster.table import UNKNOWN, ClusterTable
 from extender.decisions.breaker import Breaker, BreakerState
 from extender.decisions.loaded import LoadedScorer
 from extender.decisions.worker import Worker
-from extender.errors import BreakerOpenError, DecisionLateError, ScorerBusyError
+from extender.errors import BreakerOpenError, DecisionLateError, OutOfRangeError, ScorerBusyError
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import NonFinitePreferenceError, ScoringError
 from policy.incremental import IncrementalPreferences
+from policy.observation import observe_unclipped
 from policy.scorers import Preferences, Scorer
 
 INLINE_BUDGET_S: Final = 0.0005
 """Rows are scored on the event loop if that is expected to take less, seconds. Waking a thread costs a fifth of it."""
 
 Rows = NDArray[np.intp]
+Bounds = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 NO_ROWS: Final[Rows] = np.empty(0, dtype=np.intp)
 
@@ -47,11 +50,13 @@ class ScoringLimits:
         demand_classes: demands whose preferences are kept.
         breaker_failures: failures in a row after which it is left alone.
         breaker_cooling_s: for how long, seconds.
+        range_tolerance: how far a feature may lie beyond the range of training, as a share of it; None: any distance.
     """
 
     demand_classes: int
     breaker_failures: int
     breaker_cooling_s: float
+    range_tolerance: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +112,8 @@ class Scoring:
         self._worker = Worker()
         self._overdue: set[asyncio.Future[Any]] = set()
         self._seconds_per_row = math.inf
+        self._bounds = _bounds(loaded, limits.range_tolerance)
+        self._outside = False
 
     def retire(self) -> None:
         """Give no new work to the scorer; its thread ends once what it was given is done."""
@@ -133,12 +140,18 @@ class Scoring:
         kept = self._kept
         stale = kept.stale(state, demand, rows)
         if len(stale) == 0:
-            return kept.store(state, demand, stale, None, rows)
+            return self._within(kept.store(state, demand, stale, None, rows))
         values = np.zeros(len(state), dtype=np.float32)
         if len(stale) < len(rows):
             values[rows] = kept.store(state, demand, stale, None, rows)
         values[stale] = await self._fresh(state.take(stale), demand, stale, due)
-        return values[rows]
+        return self._within(values[rows])
+
+    def _within(self, preferences: Preferences) -> Preferences:
+        """Refuse preferences of which one was kept as NaN: its row is beyond the range of training."""
+        if self._outside and np.isnan(preferences).any():
+            raise OutOfRangeError("a feasible node lies beyond what the policy was trained on")
+        return preferences
 
     def prepare(self, node: str, demand: PodDemand) -> None:
         """Score one node's row ahead of the next request alike, if that is quick and the scorer does well."""
@@ -166,7 +179,8 @@ class Scoring:
 
         def work() -> tuple[Preferences, float]:
             started = self._timer()
-            return self._hooks.score(scorer, part, demand), (self._timer() - started) / len(part)
+            result = self._ranged(self._hooks.score(scorer, part, demand), part, demand)
+            return result, (self._timer() - started) / len(part)
 
         def keep(done: asyncio.Future[tuple[Preferences, float]]) -> None:
             in_time = done not in self._overdue
@@ -189,11 +203,19 @@ class Scoring:
             raise DecisionLateError("the scorer did not answer within the deadline")
         return future.result()[0]
 
+    def _ranged(self, result: Preferences, part: ClusterState, demand: PodDemand) -> Preferences:
+        """The result with NaN for rows beyond the range that the scorer is trusted with; in whatever thread scores."""
+        if self._bounds is None:
+            return result
+        raw = observe_unclipped(part, demand)
+        outside = ((raw < self._bounds[0]) | (raw > self._bounds[1])).any(axis=-1)
+        return np.where(outside, np.nan, result) if outside.any() else result
+
     def _inline(self, part: ClusterState, demand: PodDemand, stale: Rows) -> Preferences:
         """Score a few copied rows on the event loop, and keep the answer."""
         started = self._timer()
         try:
-            result = self._hooks.score(self._kept.scorer, part, demand)
+            result = self._ranged(self._hooks.score(self._kept.scorer, part, demand), part, demand)
         except ScoringError as error:
             self._failed(error, in_time=True)
             raise
@@ -204,6 +226,8 @@ class Scoring:
     def _keep(self, part: ClusterState, demand: PodDemand, stale: Rows, result: Preferences, in_time: bool) -> None:
         if in_time:
             self.breaker.succeeded()
+        if self._bounds is not None and not self._outside:
+            self._outside = bool(np.isnan(result).any())
         self._kept.store(self._table.state, demand, stale, result, NO_ROWS, versions=part.version)
         asyncio.get_running_loop().call_soon(self._hooks.scored, part, demand)  # once the answer is on its way
 
@@ -213,6 +237,15 @@ class Scoring:
         if in_time:  # else it was counted when it became late
             self.breaker.failed()
         self._hooks.failed(error)
+
+
+def _bounds(loaded: LoadedScorer, tolerance: float | None) -> Bounds | None:
+    """Smallest and largest value ``[8]`` of each feature that the scorer is trusted with; None: any."""
+    if loaded.training_range is None or tolerance is None:
+        return None
+    low, high = loaded.training_range
+    margin = np.float32(tolerance) * (high - low)
+    return low - margin, high + margin
 
 
 def checked(scorer: Scorer, rows: ClusterState, demand: PodDemand) -> Preferences:

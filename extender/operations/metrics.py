@@ -18,10 +18,11 @@ from extender.cluster.source import INPUTS, ClusterSource
 from extender.cluster.table import ClusterTable
 from extender.decisions.breaker import Breaker, BreakerState
 from extender.decisions.ledger import Decision, Ledger
+from extender.decisions.loaded import LoadedScorer
 from extender.decisions.reasons import FALLBACK_REASONS
 from extender.decisions.reload import REFUSAL_REASONS
 from policy.cluster import COLUMNS, ClusterState, DemandBatch, PodDemand
-from policy.features import FEATURE_NAMES, HIGH, LOW
+from policy.features import FEATURE_NAMES, HIGH, LOW, SCHEMA_VERSION
 from policy.observation import observe_unclipped
 
 if TYPE_CHECKING:
@@ -212,6 +213,7 @@ class Metrics:
         self._scorers: dict[str, Counter] = {}
         self._uncounted: list[tuple[ClusterState, PodDemand]] = []
         self._uncounted_rows = 0
+        self._range = (LOW, HIGH)
 
     def answered(self, verb: str, code: int, seconds: float) -> None:
         """One request was answered."""
@@ -256,7 +258,8 @@ class Metrics:
         self._uncounted_rows = 0
         raw = observe_unclipped(rows, DemandBatch(*asked.T))
         self.scored_rows.inc(len(rows))
-        outside = np.count_nonzero((raw < LOW) | (raw > HIGH), axis=0)
+        low, high = self._range
+        outside = np.count_nonzero((raw < low) | (raw > high), axis=0)
         for counter, count in zip(self._features, outside.tolist(), strict=True):
             if count:
                 counter.inc(count)
@@ -266,10 +269,11 @@ class Metrics:
         self.spans.labels("exported").set(exported)
         self.spans.labels("failed").set(failed)
 
-    def loaded(self, scorer: str, model_sha256: str, schema_version: int) -> None:
+    def loaded(self, loaded: LoadedScorer) -> None:
         """This scorer is in use from now on."""
+        self._range = (LOW, HIGH) if loaded.training_range is None else loaded.training_range
         self.policy.clear()
-        self.policy.labels(scorer, model_sha256, str(schema_version)).set(1)
+        self.policy.labels(loaded.scorer.name, loaded.model_sha256, str(SCHEMA_VERSION)).set(1)
 
     def guarded(self, breaker: Breaker | None) -> None:
         """This breaker stands before the scorer; None while there is no scorer."""

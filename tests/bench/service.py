@@ -38,7 +38,9 @@ async def main(count: int) -> None:
     """Serve until a signal to stop."""
     source = EmbeddedSource(synced=False)
     # measurements never expire here, and nothing is assumed for longer than the benchmark's own pause between figures
-    settings = Settings(port=0, usage_time_limit_s=1e10, log_level="error", deadline_ms=1000.0)
+    settings = Settings(
+        port=0, usage_time_limit_s=1e10, cluster_time_limit_s=1e10, log_level="error", deadline_ms=1000.0
+    )
     logs.configure(settings.log_level, settings.log_format)
     app = create_app(settings, source)
     changes = 0

@@ -57,7 +57,7 @@ def test_operations_on_their_own_port_leave_the_verbs_port(run_service: Run) -> 
 
 
 def test_metrics_follow_what_happens(run_service: Run) -> None:
-    service = run_service()
+    service = run_service(range_tolerance=1.0)
     names = service.add_nodes(3)
     service.change(lambda table: table.upsert_node("node-0", 8.0, 32.0, ready=False))
     service.change(lambda table: table.pod_bound("p", "node-1", 20.0, 1.0))
