@@ -68,6 +68,16 @@ class IncrementalPreferences:
         moved: NDArray[np.bool_] = kept.versions.take(wanted) != state.version.take(wanted)
         return np.asarray(wanted[moved], dtype=np.intp)
 
+    def current(self, state: ClusterState, demand: PodDemand, rows: NDArray[np.intp]) -> NDArray[np.float32] | None:
+        """Preferences of `rows` in that order if not one of them must be computed; None otherwise."""
+        kept = self._kept.get(demand)
+        if kept is None or len(kept.versions) < len(state):
+            return None
+        if not np.array_equal(kept.versions.take(rows), state.version.take(rows)):
+            return None
+        self._kept.move_to_end(demand)
+        return kept.preferences.take(rows)
+
     def preferences(
         self, state: ClusterState, demand: PodDemand, rows: NDArray[np.intp] | None = None
     ) -> NDArray[np.float32]:

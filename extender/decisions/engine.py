@@ -53,25 +53,6 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """The answer.
-
-    Attributes:
-        rows: distinct known nodes by row, ``[n]``.
-        priorities: theirs, ``[n]``, 0..10.
-        unknown: names of all other nodes.
-        decision: the record of it.
-        scoring: what was asked; None if nothing was.
-    """
-
-    rows: Rows
-    priorities: NDArray[np.int64]
-    unknown: Sequence[str]
-    decision: Decision
-    scoring: Scoring | None
-
-
-@dataclass(frozen=True, slots=True)
 class _Scores:
     """Preferences ``[n]`` and who gave them."""
 
@@ -79,6 +60,47 @@ class _Scores:
     scorer: str
     fallback_reason: str | None
     model_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """The pod, what it asks for and what was wrong with that, the verb, and when it was asked."""
+
+    pod: Pod
+    demand: PodDemand
+    warning: str | None
+    verb: str
+    received: float
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer, and what `Engine.finish` makes the record of it from.
+
+    Attributes:
+        rows: distinct known nodes by row, ``[n]``.
+        priorities: theirs, ``[n]``, 0..10.
+        unknown: names of all other nodes.
+        assumed: the node the pod is assumed to go to; None if there is none.
+        first: its position in `rows`; meaningless where there are no rows.
+        best_count: nodes that would have shared the highest priority.
+        question, scores: what was asked, and what the priorities were made of.
+        state: the table's columns as they were.
+        scoring: what was asked; None if nothing was.
+        latency_s: time from the request's arrival to the verdict, seconds.
+    """
+
+    rows: Rows
+    priorities: NDArray[np.int64]
+    unknown: Sequence[str]
+    assumed: str | None
+    first: int
+    best_count: int
+    question: _Question
+    scores: _Scores
+    state: ClusterState
+    scoring: Scoring | None
+    latency_s: float
 
 
 class Engine:
@@ -160,7 +182,7 @@ class Engine:
     async def decide(self, pod: Pod, names: Sequence[str], received: float | None = None) -> Verdict:
         """Rate every name for this pod, one of them above all others, and assume that it is chosen.
 
-        Call `finish` with the verdict when the answer is on its way.
+        Call `finish` with the verdict when the answer is on its way, before anything else changes the table.
 
         Args:
             pod: the pod to be placed.
@@ -175,7 +197,8 @@ class Engine:
         scoring = self._scoring
         if len(names) > self.limits.max_nodes:
             neutral = _Scores(np.empty(0), NEUTRAL, TOO_MANY_NODES)
-            return self._conclude(pod, demand, warning, NO_ROWS, list(dict.fromkeys(names)), neutral, None, received)
+            question = _Question(pod, demand, warning, "prioritize", received)
+            return self._conclude(question, NO_ROWS, list(dict.fromkeys(names)), neutral, None)
         table = self.table
         table.withdraw(pod.metadata.uid)  # asked again: the former attempt failed, and a pod must not see itself
         state, assignments = table.state, table.assignments
@@ -202,7 +225,7 @@ class Engine:
             scores = self._fallen_back(demand, rows, reason)
         else:
             scores = _Scores(preferences, scoring.loaded.scorer.name, None, scoring.loaded.model_sha256)
-        return self._conclude(pod, demand, warning, rows, unknown, scores, scoring, received)
+        return self._conclude(_Question(pod, demand, warning, "prioritize", received), rows, unknown, scores, scoring)
 
     def note_only_feasible(self, pod: Pod, name: str, received: float) -> Decision:
         """One node is left after filtering: kube-scheduler will not ask for priorities, so remember and assume now.
@@ -213,19 +236,18 @@ class Engine:
         demand, warning = pod_demand(pod, self._urgency)
         rows, unknown = self._distinct([name], self.table.rows_of([name]))
         scores = _Scores(np.zeros(len(rows)), ONLY_FEASIBLE, None)
-        verdict = self._conclude(pod, demand, warning, rows, unknown, scores, None, received, verb="filter")
-        self._record(verdict)
-        return verdict.decision
+        question = _Question(pod, demand, warning, "filter", received)
+        return self._record(self._conclude(question, rows, unknown, scores, None))
 
-    def finish(self, verdict: Verdict) -> None:
+    def finish(self, verdict: Verdict) -> Decision:
         """After an answer: remember it, and score the row whose placement it assumed, if that is quick.
 
         The next pod alike then finds that done.
         """
-        self._record(verdict)
-        assumed = verdict.decision.assumed
-        if verdict.scoring is not None and assumed is not None:
-            verdict.scoring.prepare(assumed, verdict.decision.demand)
+        decision = self._record(verdict)
+        if verdict.scoring is not None and verdict.assumed is not None:
+            verdict.scoring.prepare(verdict.assumed, decision.demand)
+        return decision
 
     def _fallen_back(self, demand: PodDemand, rows: Rows, reason: str | None) -> _Scores:
         """Preferences by the fallback, from the rows as they are now."""
@@ -248,68 +270,64 @@ class Engine:
     # ---- concluding ----------------------------------------------------------------------------------------------
 
     def _conclude(
-        self,
-        pod: Pod,
-        demand: PodDemand,
-        warning: str | None,
-        rows: Rows,
-        unknown: list[str],
-        scores: _Scores,
-        scoring: Scoring | None,
-        received: float,
-        verb: str = "prioritize",
+        self, question: _Question, rows: Rows, unknown: list[str], scores: _Scores, scoring: Scoring | None
     ) -> Verdict:
         """Turn preferences to priorities, single one node out, assume the pod there.
 
         Where several nodes share the highest priority, the one of the highest preference keeps it and the others get
         one less; why so, says `extender.cluster.assumed`.
         """
-        table, preferences = self.table, scores.preferences
-        rated = priorities(preferences, TEMPERATURE if scoring is None else scoring.loaded.temperature)
-        neutral = self.limits.neutral_priority
+        table, state, uid = self.table, self.table.state, question.pod.metadata.uid
+        rated = priorities(scores.preferences, TEMPERATURE if scoring is None else scoring.loaded.temperature)
+        assumed: str | None = None
+        first, best_count = 0, len(unknown)
         if len(rows):
             alike = rated == MAX_PRIORITY
+            neutral = self.limits.neutral_priority
             best_count = int(np.count_nonzero(alike)) + (len(unknown) if neutral == MAX_PRIORITY else 0)
-            first = self._first(preferences)
+            first = self._first(scores.preferences)
             rated -= alike
             rated[first] = MAX_PRIORITY
-            top = _leading(preferences, TOP, first)
-            top_rows = rows.take(top)
-            kept_rows: ClusterState | None = table.state.take(top_rows)
-            names = tuple(table.name_of(row) or "" for row in top_rows.tolist())
-            assumed: str | None = names[0]
-        else:
-            best_count, top, kept_rows, names = len(unknown), NO_ROWS, None, ()
-            assumed = unknown[self._generator.randrange(len(unknown))] if unknown else None
-        if assumed is not None and pod.metadata.uid:
-            table.assume(pod.metadata.uid, assumed, demand.cpu, demand.memory)
+            assumed = table.name_of(int(rows[first]))
+        elif unknown:
+            assumed = unknown[self._generator.randrange(len(unknown))]
+        if assumed is not None and uid:
+            table.assume(uid, assumed, question.demand.cpu, question.demand.memory)
+        latency_s = self._timer() - question.received
+        return Verdict(rows, rated, unknown, assumed, first, best_count, question, scores, state, scoring, latency_s)
+
+    def _record(self, verdict: Verdict) -> Decision:
+        """Remember a verdict, with the nodes rated best and their rows as they were."""
+        question, scores, rows = verdict.question, verdict.scores, verdict.rows
+        top = _leading(scores.preferences, TOP, verdict.first) if len(rows) else NO_ROWS
+        top_rows = rows.take(top)
         self._numbers += 1
+        metadata = question.pod.metadata
         decision = Decision(
             number=self._numbers,
-            uid=pod.metadata.uid,
-            namespace=pod.metadata.namespace,
-            name=pod.metadata.name,
+            uid=metadata.uid,
+            namespace=metadata.namespace,
+            name=metadata.name,
             at=self._clock(),
-            verb=verb,
+            verb=question.verb,
             scorer=scores.scorer,
             fallback_reason=scores.fallback_reason,
-            warning=warning,
-            demand=demand,
-            candidates=len(rows) + len(unknown),
-            unknown=len(unknown),
-            best_count=best_count,
-            assumed=assumed,
-            names=names,
-            preferences=preferences.take(top),
-            priorities=rated.take(top),
-            rows=kept_rows,
-            latency_s=self._timer() - received,
+            warning=question.warning,
+            demand=question.demand,
+            candidates=len(rows) + len(verdict.unknown),
+            unknown=len(verdict.unknown),
+            best_count=verdict.best_count,
+            assumed=verdict.assumed,
+            names=tuple(self.table.name_of(row) or "" for row in top_rows.tolist()),
+            preferences=scores.preferences.take(top),
+            priorities=verdict.priorities.take(top),
+            # the columns themselves: the placement just assumed is not derived into them yet
+            rows=verdict.state.take(top_rows) if len(rows) else None,
+            latency_s=verdict.latency_s,
             model_sha256=scores.model_sha256,
         )
-        return Verdict(rows, rated, unknown, decision, scoring)
-
-    def _record(self, verdict: Verdict) -> None:
-        self.ledger.record(verdict.decision, verdict.rows, verdict.priorities)
+        self.ledger.record(decision, rows, verdict.priorities)
+        return decision
 
     def _first(self, preferences: Preferences) -> int:
         """Position of the highest preference; of equals, any, each as likely."""

@@ -221,8 +221,7 @@ class SchedulingVerbs:
         return Answer(200, hosts, after=partial(self._finish, verdict))
 
     def _finish(self, verdict: Verdict) -> None:
-        self._metrics.decided(verdict.decision)
-        self._engine.finish(verdict)
+        self._metrics.decided(self._engine.finish(verdict))
 
     async def _preempt(self, body: bytes, received: float) -> Answer:
         return Answer(200, wire.encode_preemption(wire.decode_preemption(body)))

@@ -24,7 +24,7 @@ def test_one_of_equal_nodes_is_a_level_above_the_others(run_service: Callable[..
 
 
 def test_higher_preference_wins_among_nodes_that_round_alike(run_service: Callable[..., Service]) -> None:
-    service = run_service(scorer="least-used")
+    service = run_service(scorer="least-used", usage_time_limit_s=1e10)  # measured in 1970
     names = service.add_nodes(3)
     # 0.004 of preference apart: 10 x exp(-0.04) rounds to 10 as well
     for name, cores in zip(names, (0.032, 0.0, 0.064), strict=True):

@@ -60,7 +60,14 @@ def test_kept_scores_equal_fresh_ones_over_any_history(
     for pod, rows in history:
         change(state, np.array(rows, dtype=np.intp), generator)
         fresh = by_name("expected-speed").preferences(state, pods[pod]).astype(np.float32)
+        some = np.array(rows[::-1], dtype=np.intp)
+        current = kept.current(state, pods[pod], some)
+        if len(kept.stale(state, pods[pod], some)):
+            assert current is None
+        elif current is not None:
+            np.testing.assert_array_equal(current, fresh[some])
         np.testing.assert_array_equal(kept.preferences(state, pods[pod]), fresh)
+        np.testing.assert_array_equal(kept.current(state, pods[pod], some), fresh[some])
         assert len(kept) <= 3
 
 
