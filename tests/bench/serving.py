@@ -25,6 +25,8 @@ PIECES: Final = {
     "memory": "memory, and time to ready, over 5,000 nodes and 50,000 pods",
     "simulator": "decisions of the simulator on one core, 10 to 1,000 nodes",
     "throughput": "pods bound per second by a real kube-scheduler, beside the do-nothing extender",
+    "endurance": "memory over ten minutes of churn and requests, 5,000 nodes and 50,000 pods",
+    "errors": "error answers over 100,000 requests, without faults and with faults injected",
 }
 """What each piece measures. A piece is the module tests.bench.PIECE with `measure(arguments) -> list[Result]`, which
 parses its own options and defaults to what the whole run takes."""

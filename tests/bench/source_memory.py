@@ -12,11 +12,17 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+
+from tests.bench.client import extender_args
 from tests.extender.cluster.fake_api import FakeApi
 
 MIB = 1024.0
+NAMES = 500
+"""Nodes asked about ten times a second while pods come and go."""
 
 
 def resident_mib(pid: int, what: str = "VmRSS") -> float:
@@ -46,8 +52,28 @@ class Asker:
         self.slowest = max(self.slowest, time.perf_counter() - began)
         return response.status, body
 
+    def prioritize(self, number: int, names: Sequence[str]) -> None:
+        """Ask for priorities of these nodes for a new pod, of one of forty demands."""
+        began = time.perf_counter()
+        body = extender_args(list(names), number, cpu=f"{100 * (1 + number % 40)}m")
+        self._connection.request("POST", "/prioritize", body)
+        response = self._connection.getresponse()
+        answer = response.read()
+        self.slowest = max(self.slowest, time.perf_counter() - began)
+        if response.status != 200:
+            raise RuntimeError(f"answered {response.status}: {answer[:200]!r}")
 
-def measure(nodes: int, pods: int, size: int, churn: float, seconds: float) -> dict[str, float | int]:
+
+def slope_per_minute(times: Sequence[float], values: Sequence[float], settling: float = 0.2) -> float:
+    """Least-squares slope of values over times in seconds, a minute; the first share of the time is left out."""
+    begin = times[0] + settling * (times[-1] - times[0])
+    kept = [(time_, value) for time_, value in zip(times, values, strict=True) if time_ >= begin]
+    return float(np.polyfit(*zip(*kept, strict=True), 1)[0]) * 60.0
+
+
+def measure(
+    nodes: int, pods: int, size: int, churn: float, seconds: float, flags: Sequence[str] = ()
+) -> dict[str, float | int]:
     server = [sys.executable, "-m", "tests.bench.fake_cluster", f"--nodes={nodes}", f"--pods={pods}", f"--bytes={size}"]
     with (
         tempfile.TemporaryDirectory() as directory,
@@ -67,6 +93,7 @@ def measure(nodes: int, pods: int, size: int, churn: float, seconds: float) -> d
                     "serve",
                     f"--kubeconfig={api.kubeconfig(Path(directory))}",
                     "--port=0",
+                    *flags,
                 ],
                 stdout=subprocess.PIPE,
                 stderr=log,
@@ -87,10 +114,14 @@ def measure(nodes: int, pods: int, size: int, churn: float, seconds: float) -> d
                 cluster.stdin.write(f"{churn}\n")
                 cluster.stdin.flush()
                 asker.slowest, used = 0.0, cpu_seconds(service.pid)
-                until, samples = time.perf_counter() + seconds, []
+                until, samples, times, asked = time.perf_counter() + seconds, [], [], 0
                 while time.perf_counter() < until:
                     asker.ask("/healthz")
+                    if len(samples) % 10 == 0:
+                        asker.prioritize(asked, [f"node-{i:05d}.example.internal" for i in range(min(nodes, NAMES))])
+                        asked += 1
                     samples.append(resident_mib(service.pid))
+                    times.append(time.perf_counter())
                     time.sleep(0.01)
                 return {
                     "nodes": nodes,
@@ -105,6 +136,8 @@ def measure(nodes: int, pods: int, size: int, churn: float, seconds: float) -> d
                     "rss_after_churn_mib": round(resident_mib(service.pid), 1),
                     "rss_churn_first_fifth_max_mib": round(max(samples[: len(samples) // 5]), 1),
                     "rss_churn_last_fifth_max_mib": round(max(samples[-(len(samples) // 5) :]), 1),
+                    "rss_churn_slope_mib_per_min": round(slope_per_minute(times, samples), 3),
+                    "prioritize_answers_in_churn": asked,
                     "rss_peak_mib": round(resident_mib(service.pid, "VmHWM"), 1),
                     "slowest_answer_in_churn_ms": round(1000 * asker.slowest, 1),
                     "cpu_cores_in_churn": round((cpu_seconds(service.pid) - used) / seconds, 3),
