@@ -10,7 +10,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Whoever runs one test: make test PYTEST_ARGS="tests/policy -k bundle"
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test lint audit bench bench-serving robustness fuzz control-plane test-chart \
+.PHONY: help setup demo test lint audit bench bench-serving robustness fuzz faults control-plane test-chart \
   chart-docs train evaluate evaluation-tables pins clean
 
 help: ## Show this list
@@ -76,6 +76,9 @@ robustness: $(VENV)/.everything ## Ask every endpoint far more odd requests than
 FUZZ_SECONDS ?= 300
 fuzz: $(VENV)/.everything ## Fuzz every decoder of bytes from outside for FUZZ_SECONDS (300); writes build/fuzz
 	@$(BIN)/python -m tests.fuzz --seconds $(FUZZ_SECONDS)
+
+faults: $(VENV)/.everything ## Every fault under load from a real kube-scheduler, about ten minutes; make test has the short ones
+	@FAULTS=1 $(BIN)/python -m pytest tests/control_plane/test_faults.py tests/control_plane/test_outage.py $(PYTEST_ARGS)
 
 control-plane: $(VENV)/.everything ## Build (once) etcd, kube-apiserver, kube-scheduler, KWOK and the rest for the tests
 	@$(BIN)/python -m tests.control_plane.binaries

@@ -70,11 +70,14 @@ class Extender:
 
 
 @contextmanager
-def running_extender(cluster: ControlPlane, **settings: object) -> Iterator[Extender]:
+def running_extender(
+    cluster: ControlPlane, program: Sequence[str] = ("extender",), **settings: object
+) -> Iterator[Extender]:
     """Serve until the block ends; returns once it is ready.
 
     Args:
         cluster: the cluster it watches.
+        program: module, and arguments before `serve`, of the process.
         settings: as flags, beside the kubeconfig and the port; with certificates, operations have a port of their own.
 
     Raises:
@@ -86,7 +89,7 @@ def running_extender(cluster: ControlPlane, **settings: object) -> Iterator[Exte
     if "tls_cert_file" in settings:
         flags["operations_port"] = operations_port
         url, operations_url = f"https://127.0.0.1:{port}", f"http://127.0.0.1:{operations_port}"
-    command = [sys.executable, "-m", "extender", "serve"]
+    command = [sys.executable, "-m", *program, "serve"]
     for name, value in flags.items():
         command += [f"--{flag_name(name)}", str(value)]
     number = sum(process.name.startswith("extender") for process in cluster.others) + 1
