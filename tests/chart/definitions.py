@@ -42,6 +42,12 @@ SOURCES = (
             "example/prometheus-operator-crd/monitoring.coreos.com_prometheusrules.yaml",
         ),
     ),
+    Source(
+        "github.com/cert-manager/cert-manager",
+        "v1.18.2",
+        "h1:H2P75ycGcTMauV3gvpkDqLdS3RSXonWF2S49QGA1PZE=",
+        ("deploy/crds/crd-certificates.yaml", "deploy/crds/crd-issuers.yaml"),
+    ),
 )
 
 
@@ -52,12 +58,18 @@ def definitions() -> list[dict[str, Any]]:
         BuildError: a module cannot be fetched, or is not the pinned one.
     """
     return [
-        document
+        _bare(document)
         for source in SOURCES
         for path in _files(source)
         for document in yaml.safe_load_all(path.read_text(encoding="utf-8"))
         if document
     ]
+
+
+def _bare(definition: dict[str, Any]) -> dict[str, Any]:
+    """Without labels, which in cert-manager's files are instructions for its own chart."""
+    definition["metadata"].pop("labels", None)
+    return definition
 
 
 def _files(source: Source) -> list[Path]:

@@ -4,7 +4,9 @@ A process gets what its pod would get: the container's arguments, the files of t
 the API server, and a token of the pod's ServiceAccount. Only addresses differ, because all share one machine.
 """
 
+import base64
 import json
+import re
 import sys
 import urllib.error
 import urllib.request
@@ -26,10 +28,10 @@ Configuration = dict[str, Any]
 class Extender:
     """A running extender."""
 
-    def __init__(self, process: Process, port: int, operations_port: int) -> None:
+    def __init__(self, process: Process, port: int, operations_port: int, scheme: str) -> None:
         self.process = process
         self.port = port
-        self.url = f"http://127.0.0.1:{port}"
+        self.url = f"{scheme}://127.0.0.1:{port}"
         self.operations = f"http://127.0.0.1:{operations_port}"
 
     def get(self, path: str) -> tuple[int, Any]:
@@ -85,7 +87,12 @@ class Deployed:
         """
         directory = self._fresh("extender")
         settings = directory / "settings.yaml"
-        settings.write_text(yaml.safe_dump(self.file(f"{self._fullname}-extender", "settings.yaml")))
+        given = self.file(f"{self._fullname}-extender", "settings.yaml")
+        secured = "tls_cert_file" in given
+        if secured:
+            folder = self.certificates("extender", directory)
+            given |= {name: str(folder / Path(given[name]).name) for name in given if re.match("tls_.*_file", name)}
+        settings.write_text(yaml.safe_dump(given))
         port, operations = free_ports(2)
         container = self._container("extender")
         arguments = [str(settings) if each == "/etc/maddpg/settings.yaml" else each for each in container["args"]]
@@ -102,7 +109,7 @@ class Deployed:
         process = Process("extender", command, directory, ready)
         try:
             self._plane.launch(process)
-            yield Extender(process, port, operations)
+            yield Extender(process, port, operations, "https" if secured else "http")
         finally:
             process.stop()
 
@@ -114,7 +121,7 @@ class Deployed:
 
         Args:
             account: the ServiceAccount's name.
-            extender_url: where the extender listens here.
+            extender_url: where the extender listens here; whether over TLS is as the chart says.
             wait: until it is ready.
             version: one of the control plane's.
         """
@@ -123,7 +130,12 @@ class Deployed:
         configuration = self.file(self._fullname, "config.yaml")
         configuration["clientConnection"]["kubeconfig"] = str(kubeconfig)
         for each in configuration["extenders"]:
-            each["urlPrefix"] = extender_url
+            scheme, _, _ = each["urlPrefix"].partition("://")
+            each["urlPrefix"] = f"{scheme}://{extender_url.partition('://')[2]}"
+            if "tlsConfig" in each:
+                folder = self.certificates("kube-scheduler", directory)
+                for name in ("caFile", "certFile", "keyFile"):
+                    each["tlsConfig"][name] = str(folder / Path(each["tlsConfig"][name]).name)
         path = directory / "config.yaml"
         path.write_text(yaml.safe_dump(configuration))
         (port,) = free_ports(1)
@@ -153,14 +165,29 @@ class Deployed:
         finally:
             process.stop()
 
+    def certificates(self, container: str, directory: Path) -> Path:
+        """A folder with the files of the Secret that this container has mounted as `tls`."""
+        volumes = {each["name"]: each for each in self._pod(container)["volumes"]}
+        secret = volumes["tls"]["secret"]["secretName"]
+        found = access.request(self._plane.api, "GET", f"/api/v1/namespaces/{NAMESPACE}/secrets/{secret}")
+        folder = directory / "tls"
+        folder.mkdir()
+        for name, content in found["data"].items():
+            (folder / name).write_bytes(base64.b64decode(content))
+        return folder
+
     def _container(self, name: str) -> access.Manifest:
         """The container of that name, wherever the chart put it."""
+        return next(dict(each) for each in self._pod(name)["containers"] if each["name"] == name)
+
+    def _pod(self, container: str) -> access.Manifest:
+        """The pod's specification that has that container."""
         listed = access.request(self._plane.api, "GET", f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments")
         for each in listed["items"]:
-            for container in each["spec"]["template"]["spec"]["containers"]:
-                if container["name"] == name:
-                    return dict(container)
-        raise LookupError(f"no container {name} is installed")
+            specification = each["spec"]["template"]["spec"]
+            if container in {found["name"] for found in specification["containers"]}:
+                return dict(specification)
+        raise LookupError(f"no container {container} is installed")
 
     def _kubeconfig(self, directory: Path, account: str) -> Path:
         token = access.service_account_token(self._plane.api, NAMESPACE, account)

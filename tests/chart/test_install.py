@@ -14,7 +14,7 @@ from kubernetes import client
 
 from tests.chart.audit import AuditedControlPlane, granted
 from tests.chart.deployed import Extender
-from tests.chart.helm import NAMESPACE, RELEASE, template
+from tests.chart.helm import CHART, NAMESPACE, RELEASE, template
 from tests.chart.installation import RBAC, SERVICE, SIDECAR, Installation, installed
 from tests.control_plane import access
 from tests.control_plane.processes import Process
@@ -125,14 +125,38 @@ def test_rights_are_what_is_used_and_no_more(running: Running) -> None:
     assert extender.metric("maddpg_synced") == 1.0
 
 
-def test_extender_process_answers_what_helm_test_asks(running: Running, home: Path) -> None:
+def test_calls_over_the_network_need_a_certificate_which_upgrades_keep(running: Running, home: Path) -> None:
+    installation, extender, _ = running
+    if installation.mode == SIDECAR:
+        assert extender.url.startswith("http://")
+        assert not [each for each in installation.own_objects() if each.startswith("secrets/") and "tls" in each]
+        return
+    context = ssl.create_default_context()
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    with pytest.raises(OSError):  # noqa: PT011 - an alert or a reset, as TCP has it
+        urllib.request.urlopen(f"{extender.url}/filter", timeout=5, context=context)
+
+    def certificates() -> dict[str, dict[str, str]]:
+        names = (f"{RELEASE}-extender-tls", f"{RELEASE}-client-tls")
+        path = f"/api/v1/namespaces/{NAMESPACE}/secrets"
+        return {name: access.request(installation.api, "GET", f"{path}/{name}")["data"] for name in names}
+
+    before = certificates()
+    installation.helm("upgrade", RELEASE, str(CHART), "--reuse-values")
+    assert certificates() == before
+
+
+def test_extender_process_answers_what_helm_test_asks(running: Running, home: Path, tmp_path: Path) -> None:
     """KWOK runs no container, so the hook's very command is run here, on the addresses of this machine."""
     installation, extender, _ = running
     hook = template(home, {"extender": {"mode": installation.mode}}).one("Pod", f"{RELEASE}-test")
     (container,) = hook["spec"]["containers"]
     script, *urls = container["args"]
-    here = [extender.operations, extender.url][: len(urls)]
-    assert len(urls) == (1 if installation.mode == SIDECAR else 2)
+    here = [extender.operations]
+    if installation.mode == SERVICE:
+        folder = installation.deployed.certificates("kube-scheduler", tmp_path)
+        here += [f"https://localhost:{extender.port}", str(folder)]
+    assert len(urls) == len(here)
 
     def ask(*addresses: str) -> "subprocess.CompletedProcess[str]":
         command = [sys.executable, *container["command"][1:], script, *addresses]

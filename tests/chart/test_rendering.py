@@ -1,5 +1,6 @@
 """What the chart renders, and what it refuses; no cluster is needed."""
 
+import base64
 import json
 import re
 from functools import cache
@@ -8,6 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
+from cryptography import x509
 
 from extender import settings as service_settings
 from helm import reference
@@ -47,6 +49,14 @@ COMPANY: dict[str, dict[str, Any]] = {
     "extender.bundle.subPath": nested(("extender", "bundle", "persistentVolumeClaim"), "claim"),
     "scheduler.enabled": SERVICE,
     "networkPolicy.callers": SERVICE,
+    "tls": SERVICE,
+    "tls.certManager": merged(SERVICE, nested(("tls", "mode"), "certManager")),
+    "tls.certManager.issuerRef": merged(
+        SERVICE, nested(("tls",), {"mode": "certManager", "certManager": {"issuerRef": {"name": "mine"}}})
+    ),
+    "tls.existing": merged(
+        SERVICE, nested(("tls",), {"mode": "existing", "existing": {"serverSecret": "a", "clientSecret": "b"}})
+    ),
     "monitoring.serviceMonitor": nested(("monitoring", "serviceMonitor", "enabled"), True),
     "monitoring.serviceMonitor.enabled": {},
     "monitoring.prometheusRule": nested(("monitoring", "prometheusRule", "enabled"), True),
@@ -71,6 +81,8 @@ OTHER: dict[str, Any] = {
     "scheduler.leaderElection.retryPeriod": "3s",
     "scheduler.extender.httpTimeout": "750ms",
     "scheduler.extraArgs": ["--profiling=false"],
+    "tls.certManager.duration": "48h",
+    "tls.certManager.renewBefore": "24h",
     "pods.tolerations": [{"operator": "Exists"}],
     "networkPolicy.callers": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
     "networkPolicy.observers": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
@@ -107,7 +119,20 @@ def test_every_documented_value_changes_what_is_rendered(home: Path, name: str) 
     company = _company(name)
     before = _rendered_before(home, json.dumps(company))
     after = template(home, merged(company, nested(name.split("."), _other(VALUES[name]))))
-    assert after.objects != before.objects
+    assert _comparable(after) != _comparable(before)
+
+
+def _comparable(rendering: Rendering) -> list[dict[str, Any]]:
+    """What is rendered, with how long certificates hold in place of what is drawn anew each time."""
+    return [
+        each | {"data": _days(each["data"]["tls.crt"])} if each["kind"] == "Secret" else each
+        for each in rendering.objects
+    ]
+
+
+def _days(certificate: str) -> int:
+    found = x509.load_pem_x509_certificate(base64.b64decode(certificate))
+    return (found.not_valid_after_utc - found.not_valid_before_utc).days
 
 
 @cache
@@ -117,6 +142,7 @@ def _rendered_before(home: Path, values: str) -> Rendering:
 
 OPTIONAL_SETTINGS = {
     "random_seed": 7,
+    "ledger_path": "/tmp/decisions.sqlite",
     "prometheus_url": "https://prometheus.monitoring:9090",
     "prometheus_ca_file": "/etc/ca/ca.crt",
     "prometheus_token_file": "/var/run/secrets/kubernetes.io/serviceaccount/token",
@@ -200,6 +226,7 @@ DISAGREEING = [
     ("scheduler.leaderElection.renewDeadline", nested(("scheduler", "leaderElection", "renewDeadline"), "15s")),
     ("scheduler.leaderElection.retryPeriod", nested(("scheduler", "leaderElection", "retryPeriod"), "9s")),
     ("extender.settings.prometheus_url", nested(("extender", "settings", "usage_source"), "prometheus")),
+    ("tls.existing.serverSecret", merged(SERVICE, nested(("tls", "mode"), "existing"))),
     ("extender.settings.deadline_ms", nested(("extender", "settings", "deadline_ms"), 1000)),
     ("extender.settings.deadline_ms", nested(("scheduler", "extender", "httpTimeout"), "40ms")),
 ]
@@ -271,7 +298,7 @@ def test_scheduler_calls_the_extender_where_it_listens(home: Path, values: dict[
     service = rendered.one("Service")
     ports = {each["name"]: each["port"] for each in service["spec"]["ports"]}
     if values:
-        assert extender["urlPrefix"] == f"http://{service['metadata']['name']}.{NAMESPACE}.svc:{ports['verbs']}"
+        assert extender["urlPrefix"] == f"https://{service['metadata']['name']}.{NAMESPACE}.svc:{ports['verbs']}"
     else:
         assert extender["urlPrefix"] == "http://127.0.0.1:9000"
         assert "verbs" not in ports, "what only the pod itself calls is not offered to others"
@@ -357,10 +384,56 @@ def test_notes_without_a_scheduler_hold_its_configuration(home: Path) -> None:
 
 
 def test_notes_warn_of_calls_in_plain_http(home: Path) -> None:
-    open_to_all = notes(home, merged(SERVICE, nested(("networkPolicy", "enabled"), False)))
+    plain = merged(SERVICE, nested(("tls", "mode"), "none"))
+    open_to_all = notes(home, merged(plain, nested(("networkPolicy", "enabled"), False)))
     assert "plain HTTP" in open_to_all
     assert "nothing limits that" in open_to_all
-    assert "nothing limits that" not in notes(home, SERVICE)
+    assert "plain HTTP" in notes(home, plain)
+    assert "nothing limits that" not in notes(home, plain)
+    assert "plain HTTP" not in notes(home, SERVICE)
+
+
+TLS_MODES: dict[str, dict[str, Any]] = {
+    "selfSigned": {"mode": "selfSigned"},
+    "certManager": {"mode": "certManager"},
+    "existing": {"mode": "existing", "existing": {"serverSecret": "a", "clientSecret": "b", "clientNames": ["c"]}},
+}
+
+
+@pytest.mark.parametrize("tls", TLS_MODES.values(), ids=TLS_MODES)
+def test_both_sides_mount_and_use_the_certificates_that_the_mode_makes(home: Path, tls: dict[str, Any]) -> None:
+    rendered = template(home, merged(SERVICE, {"tls": tls}))
+    mounted = {}
+    for name in ("extender", "kube-scheduler"):
+        deployment = rendered.one("Deployment", f"{RELEASE}-extender" if name == "extender" else RELEASE)
+        volumes = {each["name"]: each for each in deployment["spec"]["template"]["spec"]["volumes"]}
+        mounts = {each["name"]: each["mountPath"] for each in rendered.container(name)["volumeMounts"]}
+        mounted[volumes["tls"]["secret"]["secretName"]] = mounts["tls"]
+    made = {each["metadata"]["name"] for each in rendered.all("Secret")}
+    made |= {each["spec"]["secretName"] for each in rendered.all("Certificate")}
+    assert mounted.keys() <= made | ({"a", "b"} if tls["mode"] == "existing" else set())
+    server, client = mounted.values()
+    settings = rendered.settings()
+    files = [settings[f"tls_{name}_file"] for name in ("cert", "key", "client_ca")]
+    assert files == [f"{server}/{name}" for name in ("tls.crt", "tls.key", "ca.crt")]
+    (extender,) = rendered.scheduler_configuration()["extenders"]
+    assert extender["enableHTTPS"] is True
+    files = [extender["tlsConfig"][name] for name in ("certFile", "keyFile", "caFile")]
+    assert files == [f"{client}/{name}" for name in ("tls.crt", "tls.key", "ca.crt")]
+    for certificate in rendered.all("Certificate"):
+        if certificate["spec"]["secretName"] == f"{RELEASE}-extender-tls":
+            assert extender["tlsConfig"]["serverName"] in certificate["spec"]["dnsNames"]
+        if certificate["spec"]["secretName"] == f"{RELEASE}-client-tls":
+            assert settings["tls_client_names"] == [certificate["spec"]["commonName"]]
+
+
+@pytest.mark.parametrize("values", [{}, merged(SERVICE, nested(("tls", "mode"), "none"))], ids=["sidecar", "none"])
+def test_nothing_of_tls_is_rendered_where_it_is_not_used(home: Path, values: dict[str, Any]) -> None:
+    rendered = template(home, values)
+    assert not rendered.all("Secret")
+    assert "tls_cert_file" not in rendered.settings()
+    (extender,) = rendered.scheduler_configuration()["extenders"]
+    assert extender.keys().isdisjoint({"enableHTTPS", "tlsConfig"})
 
 
 def test_chart_has_the_version_of_the_project() -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import subprocess
+import subprocess  # nosec B404 # one call, below
 import sys
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -111,7 +111,7 @@ def _run(folder: Path, running: set[subprocess.Popen[bytes]]) -> str | None:
     """Run one process to its end; None, or the last line it said."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     with (folder / "log").open("wb") as log:
-        process = subprocess.Popen(  # noqa: S603 - our own module, by the interpreter that runs this
+        process = subprocess.Popen(  # noqa: S603 # nosec B603 # our own module, by this interpreter
             [sys.executable, "-m", "training.ablation.run", str(folder)],
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -1,9 +1,11 @@
 """Asks a running extender what `helm test` wants to know. Standard library only; runs in the extender's image.
 
-Arguments: URL of the operations port, and URL of the verbs where they can be reached from outside the pod.
+Arguments: URL of the operations port; URL of the verbs where they can be reached from outside the pod; folder with the
+certificate (tls.crt, tls.key) and authority (ca.crt) for https.
 """
 
 import json
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -14,7 +16,7 @@ def ask(url: str, body: object = None) -> bytes:
     data = None if body is None else json.dumps(body).encode()
     call = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 - the chart's own URLs
     try:
-        with urllib.request.urlopen(call, timeout=5) as answer:  # noqa: S310 # nosec B310 # as above
+        with urllib.request.urlopen(call, timeout=5, context=context) as answer:  # noqa: S310 # nosec B310 # as above
             return bytes(answer.read())
     except urllib.error.HTTPError as error:
         sys.exit(f"{url} answered {error.code}: {error.read().decode(errors='replace')[:500]}")
@@ -22,7 +24,12 @@ def ask(url: str, body: object = None) -> bytes:
         sys.exit(f"{url} cannot be reached: {error}")
 
 
-operations, *verbs = sys.argv[1:]
+operations, *rest = sys.argv[1:]
+verbs = rest[:1]
+context = None
+for folder in rest[1:]:
+    context = ssl.create_default_context(cafile=f"{folder}/ca.crt")
+    context.load_cert_chain(f"{folder}/tls.crt", f"{folder}/tls.key")
 ask(f"{operations}/healthz")
 ask(f"{operations}/readyz")
 if b"maddpg_" not in ask(f"{operations}/metrics"):

@@ -78,6 +78,29 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- if eq .Values.extender.mode "sidecar" -}}
 http://127.0.0.1:{{ .Values.extender.port }}
 {{- else -}}
-http://{{ include "maddpg.extenderName" . }}.{{ .Release.Namespace }}.svc:{{ .Values.extender.port }}
+{{ eq (include "maddpg.tls" .) "true" | ternary "https" "http" }}://{{ include "maddpg.extenderHost" . }}:{{ .Values.extender.port }}
 {{- end -}}
+{{- end -}}
+
+{{- define "maddpg.extenderHost" -}}
+{{ include "maddpg.extenderName" . }}.{{ .Release.Namespace }}.svc
+{{- end -}}
+
+{{/* "true" where the calls cross the network and are to be encrypted; on loopback nobody listens. */}}
+{{- define "maddpg.tls" -}}
+{{- and (eq .Values.extender.mode "service") (ne .Values.tls.mode "none") -}}
+{{- end -}}
+
+{{/* Secrets with tls.crt, tls.key and ca.crt: the extender's, and its callers'. */}}
+{{- define "maddpg.serverSecret" -}}
+{{- eq .Values.tls.mode "existing" | ternary .Values.tls.existing.serverSecret (printf "%s-tls" (include "maddpg.extenderName" .)) -}}
+{{- end -}}
+
+{{- define "maddpg.clientSecret" -}}
+{{- eq .Values.tls.mode "existing" | ternary .Values.tls.existing.clientSecret (printf "%s-client-tls" (include "maddpg.fullname" .)) -}}
+{{- end -}}
+
+{{/* The common name in the callers' certificate, which the extender asks for. */}}
+{{- define "maddpg.clientName" -}}
+{{ include "maddpg.fullname" . }}-kube-scheduler
 {{- end -}}

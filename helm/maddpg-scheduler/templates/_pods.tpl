@@ -139,6 +139,12 @@ volumeMounts:
     readOnly: true
   - name: tmp
     mountPath: /tmp
+  {{- if eq (include "maddpg.tls" .) "true" }}
+  # the folder and not its files: only so does the kubelet exchange them when the Secret changes
+  - name: tls
+    mountPath: /etc/maddpg/tls
+    readOnly: true
+  {{- end }}
   {{- if or $extender.bundle.configMap $extender.bundle.persistentVolumeClaim }}
   - name: bundle
     mountPath: /etc/maddpg/bundle
@@ -156,6 +162,12 @@ volumeMounts:
 - name: tmp
   emptyDir:
     sizeLimit: 16Mi
+{{- if eq (include "maddpg.tls" .) "true" }}
+- name: tls
+  secret:
+    secretName: {{ include "maddpg.serverSecret" . }}
+    defaultMode: 0440
+{{- end }}
 {{- if .Values.extender.bundle.configMap }}
 - name: bundle
   configMap:

@@ -11,6 +11,15 @@
 {{- $_ := set $own "bundle_path" (trimSuffix "/" (printf "/etc/maddpg/bundle/%s" .Values.extender.bundle.subPath)) -}}
 {{- /* the whole volume is mounted: a subPath of the mount would go on showing the old folder once another took its place */ -}}
 {{- end -}}
+{{- if eq (include "maddpg.tls" .) "true" -}}
+{{- $_ := set $own "tls_cert_file" "/etc/maddpg/tls/tls.crt" -}}
+{{- $_ := set $own "tls_key_file" "/etc/maddpg/tls/tls.key" -}}
+{{- $_ := set $own "tls_client_ca_file" "/etc/maddpg/tls/ca.crt" -}}
+{{- $names := eq .Values.tls.mode "existing" | ternary .Values.tls.existing.clientNames (list (include "maddpg.clientName" .)) -}}
+{{- with $names -}}
+{{- $_ := set $own "tls_client_names" . -}}
+{{- end -}}
+{{- end -}}
 {{- toYaml (merge $own .Values.extender.settings) -}}
 {{- end -}}
 
@@ -29,6 +38,16 @@ preemptVerb: preempt
 {{- end }}
 {{- if eq (toString (get $settings "enable_bind")) "true" }}
 bindVerb: bind
+{{- end }}
+{{- if eq (include "maddpg.tls" .) "true" }}
+enableHTTPS: true
+tlsConfig:
+  # also where the URL holds an address
+  serverName: {{ include "maddpg.extenderHost" . }}
+  # without it kube-scheduler accepts any certificate, silently
+  caFile: /etc/kube-scheduler-tls/ca.crt
+  certFile: /etc/kube-scheduler-tls/tls.crt
+  keyFile: /etc/kube-scheduler-tls/tls.key
 {{- end }}
 weight: {{ .Values.scheduler.extender.weight }}
 nodeCacheCapable: true
@@ -92,6 +111,10 @@ extenders:
 {{- end -}}
 {{- if and $extender.bundle.subPath (not $extender.bundle.persistentVolumeClaim) -}}
 {{- fail "extender.bundle.subPath: is a folder of extender.bundle.persistentVolumeClaim, which is empty" -}}
+{{- end -}}
+{{- $tls := .Values.tls -}}
+{{- if and (eq $extender.mode "service") (eq $tls.mode "existing") (or (not $tls.existing.serverSecret) (not $tls.existing.clientSecret)) -}}
+{{- fail "tls.existing.serverSecret: tls.mode is existing, so name it and tls.existing.clientSecret: Secrets with tls.crt, tls.key and ca.crt" -}}
 {{- end -}}
 {{- $lease := $scheduler.leaderElection -}}
 {{- if le (trimSuffix "s" $lease.leaseDuration | int) (trimSuffix "s" $lease.renewDeadline | int) -}}
