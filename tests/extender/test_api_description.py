@@ -27,7 +27,7 @@ EXAMPLES = int(os.environ.get("ROBUSTNESS_EXAMPLES", "25"))
 SLOWEST_S = 30.0
 """An answer that takes longer counts as none; wide, because the machine may be busy."""
 ENDPOINTS = {
-    "/healthz", "/readyz", "/metrics", "/v1/decisions", "/v1/decisions/{uid}", "/v1/report",
+    "/healthz", "/readyz", "/metrics", "/v1/decisions", "/v1/decisions/{uid}", "/v1/report", "/v1/policy",
     "/filter", "/prioritize", "/preempt", "/bind",
 }  # fmt: skip
 

@@ -221,7 +221,8 @@ def load(run_service: Run, bundles: Path) -> Iterator[tuple[Service, Path, list[
     """A service that polls fast, four clients that never stop asking, and what they were answered."""
     place = bundles / "served"
     shutil.copytree(bundles / "first", place)
-    service = run_service(bundle_path=place, bundle_reload_s=0.05, operations_port=0)
+    # pods pile up on the nodes, because no kube-scheduler filters those that are full
+    service = run_service(bundle_path=place, bundle_reload_s=0.05, operations_port=0, range_tolerance=None)
     names = service.add_nodes(40)
     answers: list[tuple[int, str]] = []
     stop = threading.Event()
