@@ -84,7 +84,7 @@ def test_the_frozen_plan_has_every_condition_that_is_asked_for() -> None:
     assert labels[0] == "reference@0.4"
     assert len(set(labels)) == len(labels)
     asked = {"steady@0.4", "peak@0.5", "services@0.4", "trace@0.35", "unseen@0.4", "reference@0.7"}
-    asked |= {"reference-50@0.4", "reference-200@0.4", "reference-1000@0.4", "reference-100@0.35", "reference-100@0.75"}
+    asked |= {"reference-50@0.4", "reference-200@0.4", "reference-1000@0.4", "reference-100@0.5", "reference-100@0.7"}
     assert asked <= set(labels)
     assert {item.scenario.nodes for item in large_conditions(Plan())} == {50, 100, 200, 1000}
     assert QUICK.episodes < Plan().episodes
