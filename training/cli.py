@@ -20,6 +20,7 @@ app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Tr
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "default.yaml"
 ABLATIONS = Path(__file__).parent / "configs" / "ablations.yaml"
+SEARCH_SPACE = Path(__file__).parent / "configs" / "search.yaml"
 
 
 @app.command()
@@ -76,6 +77,63 @@ def run(
     typer.echo(f"{state}: {outcome.updates} updates, {outcome.episodes} episodes, {outcome.seconds / 60:.1f} minutes")
     for name, value in outcome.best.items():
         typer.echo(f"  best {name}: {value:.4g}")
+
+
+@app.command()
+def tune(
+    out: Annotated[Path, typer.Option(help="Folder of the search: study.db, trial-N/, best.yaml.")],
+    trials: Annotated[int, typer.Option(min=1, help="Trials of the whole search, those of earlier calls included.")],
+    config: Annotated[Path, typer.Option(help="YAML settings of every trial but for what is drawn.")] = DEFAULT_CONFIG,
+    space: Annotated[Path, typer.Option(help="YAML: what is drawn, and when a trial is stopped.")] = SEARCH_SPACE,
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws; every trial trains with the configuration's.")] = 1,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.0, help="Stop after so long; the same command goes on.")
+    ] = None,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads; part of what makes runs repeat exactly.")] = 2,
+) -> None:
+    """Search hyperparameters with Optuna. Stopped or killed, the same command goes on where it stood."""
+    import torch
+
+    from training.config import load_config
+    from training.space import load_space
+    from training.tune import BEST_FILE, Search, SearchSettings, Standing
+
+    torch.set_num_threads(threads)
+    words = ["--config", config, "--space", space, "--trials", trials, "--seed", seed, "--threads", threads]
+    search = Search(
+        SearchSettings(load_config(config), load_space(space), seed, threads),
+        out,
+        command=shlex.join(["maddpg-train", "tune", *map(str, words), "--out", "OUT"]),
+    )
+    with Progress(
+        TextColumn("[bold]{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[note]}"),
+        console=Console(stderr=True),
+    ) as bar:
+        task = bar.add_task("updates", total=None, note="")
+
+        def watch(standing: Standing) -> None:
+            now = standing.progress
+            scores = (("now", now.score), ("best", standing.best))
+            note = "  ".join(f"{name} {score:.3f}" for name, score in scores if score is not None)
+            label = f"trial {standing.trial}, {standing.begun} of {trials}"
+            bar.update(task, description=label, completed=now.updates, total=now.total, note=note)
+
+        found = search.run(
+            trials,
+            max_seconds=None if minutes is None else 60.0 * minutes,
+            watch=watch,
+            say=lambda line: bar.console.print(line, markup=False, highlight=False),
+        )
+    ended = f"{found.completed} completed, {found.pruned} stopped early, {found.failed} failed"
+    typer.echo(f"{ended}, {found.unfinished} unfinished; {trials} wanted")
+    if found.best is not None:
+        typer.echo(f"best: trial {found.best_trial}, selection score {found.best:.4g}; wrote {out / BEST_FILE}")
+        for name, value in sorted(found.values.items()):
+            typer.echo(f"  {name}: {value}")
 
 
 @app.command()
