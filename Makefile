@@ -90,7 +90,7 @@ chart-docs: $(VENV)/.everything ## Write the chart's schema and table of values 
 	@$(BIN)/python -m helm.reference
 
 train: $(VENV)/.everything ## Train the policy that ships, as its model card says; writes runs/default
-	@$(BIN)/maddpg-train run --config training/configs/default.yaml --out runs/default
+	@$(BIN)/maddpg-train run --config training/configs/default.yaml --seeds 1-5 --threads 1 --out runs/default
 
 # What is committed: make evaluate EVALUATION=policy/models/default TRACE=FILE, with the openb file, which does not ship.
 EVALUATION ?= build/evaluation

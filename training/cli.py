@@ -11,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from policy.errors import BundleError, InvalidInputError, SchedulerError
@@ -28,51 +28,50 @@ def run(
     out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, metrics.jsonl, tensorboard.")],
     config: Annotated[Path | None, typer.Option(help="YAML settings; default: the shipped policy's.")] = None,
     seed: Annotated[int | None, typer.Option(min=0, help="Overrides the configuration's seed.")] = None,
+    seeds: Annotated[
+        str | None, typer.Option(help="Several runs, each in OUT/seed-N: 1-5 or 1,3,7. Says which is the best.")
+    ] = None,
     updates: Annotated[int | None, typer.Option(min=1, help="Overrides the updates of the whole run.")] = None,
     minutes: Annotated[float | None, typer.Option(min=0.0, help="Stop after so long, between episodes.")] = None,
-    threads: Annotated[int, typer.Option(min=1, help="Torch threads; part of what makes runs repeat exactly.")] = 2,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Torch threads, part of what makes runs repeat exactly; default: 2, or as before."),
+    ] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="Seeds at a time here; default: CPUs / threads.")] = None,
+    ray_address: Annotated[
+        str | None, typer.Option(help="Ray cluster whose machines share --out; auto: this machine's.")
+    ] = None,
     *,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the latest checkpoint in --out.")] = False,
+    ray: Annotated[bool, typer.Option("--ray", help="Run seeds as tasks of Ray; without an address, here.")] = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Go on from the latest checkpoint in --out, of each seed not finished.")
+    ] = False,
 ) -> None:
     """Train a policy. Rates and noise follow the configured updates, so --minutes only stops earlier."""
-    import torch
+    from training import run_command as command
+    from training.seeds import PLAN_FILE
 
-    from training.config import load_config
-    from training.learning.loop import LATEST_FILE, Trainer
-    from training.learning.loop import Progress as Standing
-
-    torch.set_num_threads(threads)
-    latest = out / LATEST_FILE
-    if resume:
-        if config is not None or seed is not None or updates is not None:
-            raise InvalidInputError(
-                "--resume takes its settings from the checkpoint; drop --config, --seed and --updates"
-            )
-        trainer = Trainer.resume(out)
-    else:
-        if latest.exists():
-            raise InvalidInputError(f"--out {out} already holds a run; give --resume or another folder")
-        settings = load_config(config or DEFAULT_CONFIG)
-        overrides = {name: value for name, value in (("seed", seed), ("updates", updates)) if value is not None}
-        trainer = Trainer(settings.model_copy(update=overrides), out, command=_command(config, seed, updates, threads))
-    with Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-    ) as bar:
-        task = bar.add_task("updates", total=trainer.config.updates, completed=trainer.algorithm.updates, note="")
-
-        def watch(standing: Standing) -> None:
-            note = f"reward {standing.reward:+.3f}"
-            if standing.best is not None:
-                note += f"  selection {standing.score:.3f} (best {standing.best:.3f})"
-            bar.update(task, completed=standing.updates, note=note)
-
-        outcome = trainer.run(max_seconds=None if minutes is None else 60.0 * minutes, watch=watch)
+    request = command.Request(
+        out,
+        DEFAULT_CONFIG,
+        config,
+        seed,
+        seeds,
+        updates,
+        minutes,
+        threads,
+        jobs,
+        ray=ray,
+        ray_address=ray_address,
+        resume=resume,
+    )
+    console = Console(stderr=True)
+    if seeds is not None or (resume and (out / PLAN_FILE).exists()):
+        outcomes = command.run_seeds(request, console)
+        _print_wide(command.rich_table(outcomes))
+        typer.echo(command.verdict(out, outcomes))
+        return
+    outcome = command.run_one(request, console)
     state = "finished" if outcome.finished else "stopped; --resume goes on"
     typer.echo(f"{state}: {outcome.updates} updates, {outcome.episodes} episodes, {outcome.seconds / 60:.1f} minutes")
     for name, value in outcome.best.items():
@@ -374,23 +373,6 @@ def _write_json(path: Path, document: dict[str, Any]) -> None:
         temporary.replace(path)
     except OSError as error:
         raise InvalidInputError(f"--out {path} cannot be written ({error.strerror}); give another file") from error
-
-
-def _command(config: Path | None, seed: int | None, updates: int | None, threads: int) -> str:
-    """The command that repeats this run, for the model card."""
-    words = [
-        "maddpg-train",
-        "run",
-        "--config",
-        str(config or "training/configs/default.yaml"),
-        "--threads",
-        str(threads),
-    ]
-    if seed is not None:
-        words += ["--seed", str(seed)]
-    if updates is not None:
-        words += ["--updates", str(updates)]
-    return shlex.join([*words, "--out", "OUT"])
 
 
 def main() -> None:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import random
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import yaml
 from tests.training.tiny_runs import document, one_thread, tiny_config  # noqa: F401 - a fixture
 from training.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from training.learning.loop import BEST_FILE, LATEST_FILE, Trainer, load_actor
+from training.runs import Order, train_seed
 
 
 def tensors(value: Any, path: str = "") -> dict[str, Any]:
@@ -85,33 +87,40 @@ def test_resumed_runs_record_every_step_once(tmp_path: Path) -> None:
     assert metrics.read_text() == (tmp_path / "whole" / "metrics.jsonl").read_text()
 
 
-def test_a_run_killed_in_the_middle_goes_on_to_the_same_weights(tmp_path: Path) -> None:
-    settings = tmp_path / "tiny.yml"
-    settings.write_text(yaml.safe_dump(document(tmp_path, updates=300)))
-    command = [sys.executable, "-m", "training.cli", "run", "--threads", "1"]
-    killed, whole = tmp_path / "killed", tmp_path / "whole"
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    process = subprocess.Popen(
-        [*command, "--config", str(settings), "--out", str(killed)],
-        env=environment,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    deadline = time.monotonic() + 60
-    while not (killed / BEST_FILE).exists() or not (killed / LATEST_FILE).exists():
-        assert process.poll() is None, "the run ended before it could be killed"
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
-    process.send_signal(signal.SIGKILL)
-    process.wait()
-    interrupted = load_checkpoint(killed / LATEST_FILE)["updates"]
-    assert interrupted < 300
-    subprocess.run([*command, "--out", str(killed), "--resume"], env=environment, check=True, capture_output=True)
-    Trainer(tiny_config(tmp_path, updates=300), whole).run()
-    left, right = (tensors(load_checkpoint(folder / LATEST_FILE)["algorithm"]) for folder in (killed, whole))
-    assert all(torch.equal(left[name], right[name]) for name in left if isinstance(left[name], torch.Tensor))
-    steps = [json.loads(line)["step"] for line in (killed / "metrics.jsonl").read_text().splitlines()]
-    assert steps == sorted(steps)
+def test_a_run_killed_at_any_moment_goes_on_to_the_same_weights(tmp_path: Path) -> None:
+    settings, killed, whole = tmp_path / "tiny.yml", tmp_path / "killed", tmp_path / "whole"
+    settings.write_text(yaml.safe_dump(document(tmp_path, updates=600, checkpoint_episodes=40)))
+    command = [sys.executable, "-m", "training.cli", "run", "--out", str(killed)]
+    begin, go_on = ["--threads", "1", "--config", str(settings)], ["--resume"]
+    moments = [0, random.randrange(1, 500)]  # in updates: before the first checkpoint, and anywhere
+    for moment in moments:
+        with subprocess.Popen(
+            [*command, *(go_on if (killed / LATEST_FILE).exists() else begin)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        ) as process:
+            try:
+                while not any(line["step"] >= moment for line in recorded(killed)):
+                    assert process.poll() is None, f"the run ended before it could be killed; moments {moments}"
+                    time.sleep(0.01)
+            finally:
+                process.kill()
+        assert moment > 0 or not (killed / LATEST_FILE).exists()
+    order = Order(killed, tiny_config(tmp_path, updates=600, checkpoint_episodes=40), "", 1)
+    train_seed(order)
+    train_seed(replace(order, folder=whole))
+    for name in (LATEST_FILE, BEST_FILE):
+        left, right = (tensors(load_checkpoint(folder / name)["actor"]) for folder in (killed, whole))
+        assert left.keys() == right.keys()
+        assert all(torch.equal(left[key], right[key]) for key in left), f"{name} differs; moments {moments}"
+    assert (killed / "metrics.jsonl").read_text() == (whole / "metrics.jsonl").read_text(), f"moments {moments}"
+
+
+def recorded(folder: Path) -> list[dict[str, Any]]:
+    """Whole lines of a run's records so far."""
+    path = folder / "metrics.jsonl"
+    lines = path.read_text().split("\n")[:-1] if path.exists() else []
+    return [json.loads(line) for line in lines]
 
 
 def test_checkpoints_come_every_so_many_episodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,12 @@ from policy.errors import BundleError, InvalidInputError
 from tests.training.tiny_runs import document, one_thread, quick_parity, tiny_config, write_scenario  # noqa: F401 - fixtures
 from training import card
 from training.cli import ABLATIONS, DEFAULT_CONFIG, SEARCH_SPACE, app, main
-from training.config import load_config, parse_config
+from training.config import ArenaConfig, TrainingConfig, load_config, parse_config
 from training.evaluation import plan as plans
 from training.evaluation.plan import Plan
 from training.export import export_bundle
 from training.learning.checkpoint import CheckpointError
+from training.learning.collector import Arena
 from training.learning.networks import Actor
 from training.results import Suite
 from training.simulator.scenarios import load_scenario
@@ -200,6 +201,22 @@ def test_every_committed_configuration_is_valid_and_frozen(path: Path) -> None:
     config = load_config(path)
     with pytest.raises(ValueError, match="frozen"):
         config.seed = 5  # type: ignore[misc]
+
+
+def test_the_long_configuration_plays_ten_thousand_episodes() -> None:
+    config = load_config(DEFAULT_CONFIG.with_name("long.yaml"))
+    arenas = [Arena(config.model_copy(update={"arenas": (small,)}), 0) for small in _small_replays(config)]
+    updates = 0
+    while updates < config.updates:  # as the training loop chooses whose turn it is
+        arena = min(arenas, key=lambda each: each.collected / each.settings.share)
+        arena.episodes += arena.clusters
+        updates += arena.steps // arena.settings.steps_per_update
+    assert sum(arena.episodes for arena in arenas if arena.steps >= 600) >= 10_000
+
+
+def _small_replays(config: TrainingConfig) -> list[ArenaConfig]:
+    """The arenas without the memory that their replays would take."""
+    return [arena.model_copy(update={"replay": 1000}) for arena in config.arenas]
 
 
 def test_report_writes_the_study_and_counts_its_goals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -71,6 +71,12 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     return result
 
 
+def remove_leftovers(path: Path) -> None:
+    """Remove what writes of `path` left beside it when they were killed; only while nobody writes it."""
+    for leftover in path.parent.glob(f".{path.name}.*"):
+        leftover.unlink(missing_ok=True)
+
+
 def _sync_folder(folder: Path) -> None:
     """Make the rename itself durable."""
     descriptor = os.open(folder, os.O_RDONLY)

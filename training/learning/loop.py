@@ -80,6 +80,9 @@ class Trainer:
         folder: where it lives.
         command: what repeats the run, for the model card.
         clock: monotonic seconds; read for time limits and time spent, never for anything learned.
+
+    Attributes:
+        threads: Torch threads that wrote the checkpoint it goes on from; None of a run that begins.
     """
 
     def __init__(self, config: TrainingConfig, folder: Path, command: str = "", clock: Clock = time.monotonic) -> None:
@@ -96,6 +99,7 @@ class Trainer:
         self._score: float | None = None
         self._selected_at = 0
         self._saved_episodes: int | None = None
+        self.threads: int | None = None
         self._seconds = 0.0
 
     @property
@@ -133,8 +137,10 @@ class Trainer:
         """
         began, done_before, before = self._clock(), self.algorithm.updates, self._seconds
         selection = Selection(self.config.selection) if self.config.selection.suites else None
-        with Records(self._folder, resume_at=done_before) as records:
-            if selection is not None and done_before == 0:
+        fresh = self._saved_episodes is None
+        # A run that was killed before its first checkpoint begins again, and so do its records.
+        with Records(self._folder, resume_at=-1 if fresh else done_before) as records:
+            if selection is not None and fresh:
                 records.write("rival", 0, selection.rival_rates())
             while self.algorithm.updates < self.config.updates:
                 elapsed = self._clock() - began
@@ -200,7 +206,7 @@ class Trainer:
             self._choices.bit_generator.state = content["choices"]
             self._best, self._best_actor = content["best"], content["best_actor"]
             self._score, self._selected_at = content["score"], content["selected_at"]
-            self._seconds = content["seconds"]
+            self._seconds, self.threads = content["seconds"], content["threads"]
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
             raise CheckpointError(
                 f"the checkpoint does not fit its own configuration ({error}); train again"

@@ -18,8 +18,8 @@ class Records:
 
     Args:
         folder: of the run.
-        resume_at: updates of the checkpoint the run goes on from; later records, which the lost part of a killed run
-            wrote, are dropped so that every step is recorded once.
+        resume_at: updates of the checkpoint the run goes on from, -1 where there is none; later records, which the lost
+            part of a killed run wrote, are dropped so that every step is recorded once.
     """
 
     def __init__(self, folder: Path, resume_at: int) -> None:
