@@ -23,9 +23,10 @@ from extender.cluster.table import ClusterTable
 from extender.decisions import freshness
 from extender.decisions.engine import Engine, Limits
 from extender.decisions.ledger import Ledger
-from extender.decisions.loaded import LoadedScorer, load_heuristic, load_policy, warm
+from extender.decisions.loaded import LoadedScorer, load_candidate, load_heuristic, load_policy, warm
 from extender.decisions.reload import BundleReloader
 from extender.decisions.scoring import Hooks, ScoringLimits, checked
+from extender.decisions.shadow import Shadow
 from extender.operations import logs
 from extender.operations.endpoints import operations_app
 from extender.operations.metrics import VERBS, Metrics
@@ -37,7 +38,7 @@ from extender.protocol.wire import HostEncoder
 from extender.settings import Settings
 from policy import heuristics
 from policy.bundle import shipped_bundle_path
-from policy.errors import BundleError
+from policy.errors import BundleError, SchedulerError
 
 if TYPE_CHECKING:
     from extender.decisions.store import DecisionStore
@@ -66,7 +67,7 @@ class Application:
     """The service as ASGI.
 
     Attributes:
-        settings, source, table, engine, ledger, store, metrics, probes, verbs, tracing: its parts.
+        settings, source, table, engine, ledger, store, shadow, metrics, probes, verbs, tracing: its parts.
         connection: what kube-scheduler's connections are made of.
         operations: ASGI application of the operations endpoints alone.
         start_error: why the lifespan could not start; None while it could.
@@ -94,6 +95,10 @@ class Application:
         self.table.subscribe(self.ledger)
         version = metadata.version("maddpg-scheduler")
         self.tracing = _tracing(settings, version)
+        score = checked if self.tracing is None else self.tracing.score
+        self._refused: dict[str, str] = {}
+        shadowing = self._candidate("shadow", settings.shadow)
+        self.shadow = None if shadowing is None else Shadow(shadowing, score)
         self.engine = Engine(
             table=self.table,
             loaded=loaded,
@@ -118,8 +123,9 @@ class Application:
                 scored=self.metrics.scored,
                 failed=lambda error: _log.error("scorer failed", error=repr(error)),
                 breaker=lambda state: _log.warning("circuit breaker of the scorer changed", state=state.value),
-                score=checked if self.tracing is None else self.tracing.score,
+                score=score,
             ),
+            shadow=self.shadow,
         )
         self.probes = Probes(source)
         self.reloader = self._reloader(loaded) if settings.scorer == "policy" else None
@@ -146,6 +152,7 @@ class Application:
             self.store,
             self.engine.scorer_of,
             self.policy_status,
+            self.shadow_status,
             version,
         )
         self.start_error: Exception | None = None
@@ -176,6 +183,8 @@ class Application:
         if self.store is not None:
             self.ledger.restore(await asyncio.to_thread(self.store.latest, self.settings.ledger_size))
             self.store.start()
+        if self.shadow is not None:
+            self.shadow.start()
         await self.source.start(self.table)
         self._background.append(asyncio.create_task(self._keep_house(), name="housekeeping"))
         if self.reloader is not None:
@@ -193,6 +202,8 @@ class Application:
         await self.source.stop()
         if not await asyncio.to_thread(self.engine.stop):
             _log.warning("the scorer is still working; the process ends without it")
+        if self.shadow is not None and not await asyncio.to_thread(self.shadow.stop):
+            _log.warning("the shadow's candidate is still working; the process ends without it")
         if self.store is not None and not await asyncio.to_thread(self.store.stop):
             _log.warning("decisions were not all written to the ledger's file", waiting=self.store.waiting)
         await self._stop_tracing()
@@ -206,6 +217,8 @@ class Application:
         scoring = self.engine.scoring
         self.metrics.refresh(self.table, self.source, self.ledger, self.store)
         self.metrics.guarded(None if scoring is None else scoring.breaker)
+        if self.shadow is not None:
+            self.metrics.shadowed(self.shadow)
         if self.tracing is not None:
             self.metrics.traced(self.tracing.exported, self.tracing.failed)
 
@@ -235,6 +248,23 @@ class Application:
             }
             status["breaker"] = {"state": breaker.state.value, "opened": breaker.opened}
         return status
+
+    def shadow_status(self) -> dict[str, Any]:
+        """How far the shadow's candidate agrees, as JSON; why there is none, where one was wanted."""
+        if self.shadow is None:
+            return {"candidate": None, "refused": self._refused.get("shadow")}
+        return {**self.shadow.status(), "refused": None}
+
+    def _candidate(self, setting: str, name: str | None) -> LoadedScorer | None:
+        """The candidate that a setting names; a bad one is refused and logged, and serving goes on without it."""
+        if name is None:
+            return None
+        try:
+            return load_candidate(name, self.settings.inference_threads)
+        except SchedulerError as error:
+            self._refused[setting] = str(error)
+            _log.error("candidate refused; serving goes on without it", setting=setting, error=str(error))
+            return None
 
     def _reloader(self, loaded: LoadedScorer | None) -> BundleReloader:
         def install(fresh: LoadedScorer) -> None:

@@ -77,13 +77,16 @@ def demo(
 
 @app.command("check-config", context_settings=FLAGS, epilog=FLAGS_HELP)
 def check_config(context: typer.Context, config: ConfigFile = None) -> None:
-    """Validate settings, bundle and certificates, print the settings in effect, and exit; 2 if any is refused."""
+    """Validate settings, bundles and certificates, print the settings in effect, and exit; 2 if any is refused."""
     from extender.app import load_scorer
+    from extender.decisions.loaded import load_candidate
     from extender.operations.tls import Certificates
 
     settings = _settings(config, context.args)
     try:
         loaded = load_scorer(settings)
+        if settings.shadow is not None:
+            load_candidate(settings.shadow)
         if settings.tls_cert_file is not None:
             Certificates(settings)
     except SchedulerError as error:

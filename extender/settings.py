@@ -185,6 +185,14 @@ class Settings(BaseSettings):
     ledger_days: float = setting(30.0, "how long a decision is kept in that file", "days", gt=0.0, le=3650.0)
     random_seed: int | None = setting(None, "seed of the draw among nodes of equal preference; empty: from the system")
 
+    # what is tried beside it
+    shadow: str | None = setting(
+        None,
+        "candidate (a heuristic's name or the folder of a policy bundle) that scores the same requests off their path "
+        "and decides nothing; how far it agrees is at `/v1/shadow`; empty: none",
+        min_length=1,
+    )
+
     # what it knows of the cluster
     kubeconfig: Path | None = setting(
         None, "kubeconfig file; empty: the pod's ServiceAccount, or the user's own kubeconfig outside a pod"

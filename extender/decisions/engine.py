@@ -23,6 +23,7 @@ from extender.decisions.ledger import TOP, Decision, Ledger
 from extender.decisions.loaded import LoadedScorer
 from extender.decisions.reasons import TOO_MANY_NODES, reason_of
 from extender.decisions.scoring import NO_ROWS, Hooks, Rows, Scoring, ScoringLimits
+from extender.decisions.shadow import Shadow
 from extender.errors import NoScorerError
 from extender.pods import Pod, UrgencyRules, pod_demand
 from policy.cluster import ClusterState, PodDemand
@@ -118,6 +119,7 @@ class Engine:
         clock: seconds since the epoch.
         timer: monotonic seconds; the clock of `received`.
         hooks: who is told what the scorer does.
+        shadow: a candidate that is told of every answer; None: there is none.
     """
 
     def __init__(
@@ -133,6 +135,7 @@ class Engine:
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.perf_counter,
         hooks: Hooks | None = None,
+        shadow: Shadow | None = None,
     ) -> None:
         self.table = table
         self.fallback = fallback
@@ -144,6 +147,7 @@ class Engine:
         self._clock = clock
         self._timer = timer
         self._hooks = hooks
+        self._shadow = shadow
         self._numbers = 0
         self._distrusted: ScoringError | None = None
         self._scoring = None if loaded is None else self._scoring_of(loaded)
@@ -244,10 +248,23 @@ class Engine:
 
         The next pod alike then finds that done.
         """
+        if self._shadow is not None:
+            self._offer(self._shadow, verdict)
         decision = self._record(verdict)
         if verdict.scoring is not None and verdict.assumed is not None:
             verdict.scoring.prepare(verdict.assumed, decision.demand)
         return decision
+
+    def _offer(self, shadow: Shadow, verdict: Verdict) -> None:
+        """Let the shadow compare what the scorer in use answered."""
+        scores, scoring = verdict.scores, verdict.scoring
+        if scoring is None or scoring is not self._scoring or scores.fallback_reason is not None:
+            shadow.skip()
+            return
+        temperature = scoring.loaded.temperature
+        shadow.offer(
+            verdict.state, verdict.question.demand, verdict.rows, scores.preferences, verdict.first, temperature
+        )
 
     def _fallen_back(self, demand: PodDemand, rows: Rows, reason: str | None) -> _Scores:
         """Preferences by the fallback, from the rows as they are now."""

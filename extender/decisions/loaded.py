@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from policy import heuristics
 from policy.bundle import load_bundle
 from policy.cluster import ClusterState, PodDemand
+from policy.errors import InvalidInputError
 from policy.priorities import TEMPERATURE
 from policy.scorers import ActorScorer, Scorer
 
@@ -58,6 +59,21 @@ def load_policy(path: Path, threads: int = 1) -> LoadedScorer:
 def load_heuristic(name: str) -> LoadedScorer:
     """A heuristic as what decides; raises `InvalidInputError` if there is none of that name."""
     return LoadedScorer(heuristics.by_name(name), TEMPERATURE, "")
+
+
+def load_candidate(name: str, threads: int = 1) -> LoadedScorer:
+    """A candidate: the heuristic of that name, else the policy bundle in that folder.
+
+    Raises:
+        InvalidInputError: it is neither.
+        BundleError: the bundle is refused; the message names the field.
+    """
+    if name in heuristics.DETERMINISTIC:
+        return load_heuristic(name)
+    if not Path(name).is_dir():
+        known = ", ".join(sorted(heuristics.DETERMINISTIC))
+        raise InvalidInputError(f"candidate {name!r} is neither a heuristic ({known}) nor the folder of a bundle")
+    return load_policy(Path(name), threads)
 
 
 def warm(scorer: Scorer) -> None:

@@ -52,9 +52,10 @@ def operations_app(
     store: DecisionStore | None,
     scorer_of: Callable[[Decision], Scorer | None],
     policy_status: Callable[[], dict[str, Any]],
+    shadow_status: Callable[[], dict[str, Any]],
     version: str,
 ) -> FastAPI:
-    """`/healthz`, `/readyz`, `/metrics`, `/v1/policy`, `/v1/decisions`, `/v1/decisions/{uid}` and `/v1/report`.
+    """Health, metrics, and under `/v1/` what decides, what it decided, and what is tried beside it.
 
     `/openapi.json` describes these and the scheduling verbs.
 
@@ -66,6 +67,7 @@ def operations_app(
         store: the ledger's file; None where there is none.
         scorer_of: the scorer that made a decision, if it is still in use.
         policy_status: what `/v1/policy` answers.
+        shadow_status: what `/v1/shadow` answers.
         version: of the service.
     """
     app = FastAPI(title="maddpg-scheduler", version=version, docs_url=None, redoc_url=None)
@@ -91,6 +93,11 @@ def operations_app(
     async def policy() -> dict[str, Any]:
         """What decides, and what became of the bundles seen since."""
         return policy_status()
+
+    @app.get("/v1/shadow")
+    async def shadow() -> dict[str, Any]:
+        """How far the shadow's candidate agrees with what decides; `candidate` is null where there is none."""
+        return shadow_status()
 
     @app.get("/v1/decisions", responses=UNREADABLE)
     async def decisions(

@@ -21,6 +21,7 @@ from extender.decisions.ledger import Decision, Ledger
 from extender.decisions.loaded import LoadedScorer
 from extender.decisions.reasons import FALLBACK_REASONS
 from extender.decisions.reload import REFUSAL_REASONS
+from extender.decisions.shadow import Shadow
 from policy.cluster import COLUMNS, ClusterState, DemandBatch, PodDemand
 from policy.features import FEATURE_NAMES, HIGH, LOW, SCHEMA_VERSION
 from policy.observation import observe_unclipped
@@ -198,6 +199,32 @@ class Metrics:
         self.breaker_opened = Gauge(
             "maddpg_breaker_opened", "How often the circuit breaker of the scorer in use opened", registry=registry
         )
+        self.shadow_requests = Gauge(
+            "maddpg_shadow_requests",
+            "Requests since the start that the shadow's candidate scored too (compared), failed on (failed) or was too "
+            "slow for (dropped), and those with nothing to compare with (skipped)",
+            ["result"],
+            registry=registry,
+        )
+        self.shadow_same_best = Gauge(
+            "maddpg_shadow_same_best",
+            "Requests compared since the start whose best node is the best of the shadow's candidate too",
+            registry=registry,
+        )
+        self.shadow_rank_correlation = Gauge(
+            "maddpg_shadow_rank_correlation",
+            "Mean rank correlation, -1 to 1, of the shadow's candidate with what decided; NaN until one is known",
+            registry=registry,
+        )
+        self.shadow_priorities = Gauge(
+            "maddpg_shadow_priorities",
+            "Priorities compared since the start, by whether the shadow's candidate differs by more than 1",
+            ["far"],
+            registry=registry,
+        )
+        self.shadow_seconds = Gauge(
+            "maddpg_shadow_seconds", "Time that the shadow's candidate took since the start", registry=registry
+        )
         self._labels = {
             next(iter(metric.describe())).name: metric._labelnames  # noqa: SLF001 - the library tells it nowhere else
             for metric in vars(self).values()
@@ -274,6 +301,18 @@ class Metrics:
         self._range = (LOW, HIGH) if loaded.training_range is None else loaded.training_range
         self.policy.clear()
         self.policy.labels(loaded.scorer.name, loaded.model_sha256, str(SCHEMA_VERSION)).set(1)
+
+    def shadowed(self, shadow: Shadow) -> None:
+        """So far this shadow has agreed."""
+        counts = shadow.counts()
+        for result in ("compared", "dropped", "failed", "skipped"):
+            self.shadow_requests.labels(result).set(getattr(counts, result))
+        self.shadow_same_best.set(counts.same_best)
+        mean = counts.rank_correlation_sum / counts.ranked if counts.ranked else float("nan")
+        self.shadow_rank_correlation.set(mean)
+        self.shadow_priorities.labels("true").set(counts.priorities_far)
+        self.shadow_priorities.labels("false").set(counts.priorities - counts.priorities_far)
+        self.shadow_seconds.set(counts.seconds)
 
     def guarded(self, breaker: Breaker | None) -> None:
         """This breaker stands before the scorer; None while there is no scorer."""
