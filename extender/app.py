@@ -14,14 +14,15 @@ import time
 from collections.abc import Callable
 from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 
 from extender.cluster.source import ClusterSource
 from extender.cluster.table import ClusterTable
-from extender.decisions import freshness
+from extender.decisions import comparison, freshness
 from extender.decisions.engine import Engine, Limits
+from extender.decisions.experiment import Experiment
 from extender.decisions.ledger import Ledger
 from extender.decisions.loaded import LoadedScorer, load_candidate, load_heuristic, load_policy, warm
 from extender.decisions.reload import BundleReloader
@@ -46,6 +47,9 @@ if TYPE_CHECKING:
 
 _log = logs.get(__name__)
 
+EXPERIMENT_INTERVAL_S: Final = 60.0
+"""How often an experiment's metrics are brought up to date; it takes some 10 ms a thousand decisions."""
+
 
 def load_scorer(settings: Settings) -> LoadedScorer:
     """The scorer that the settings name.
@@ -67,7 +71,7 @@ class Application:
     """The service as ASGI.
 
     Attributes:
-        settings, source, table, engine, ledger, store, shadow, metrics, probes, verbs, tracing: its parts.
+        settings, source, table, engine, ledger, store, shadow, experiment, metrics, probes, verbs, tracing: its parts.
         connection: what kube-scheduler's connections are made of.
         operations: ASGI application of the operations endpoints alone.
         start_error: why the lifespan could not start; None while it could.
@@ -99,6 +103,8 @@ class Application:
         self._refused: dict[str, str] = {}
         shadowing = self._candidate("shadow", settings.shadow)
         self.shadow = None if shadowing is None else Shadow(shadowing, score)
+        trying = self._candidate("experiment", settings.experiment)
+        self.experiment = None if trying is None else self._experiment(trying)
         self.engine = Engine(
             table=self.table,
             loaded=loaded,
@@ -126,6 +132,7 @@ class Application:
                 score=score,
             ),
             shadow=self.shadow,
+            experiment=self.experiment,
         )
         self.probes = Probes(source)
         self.reloader = self._reloader(loaded) if settings.scorer == "policy" else None
@@ -153,6 +160,7 @@ class Application:
             self.engine.scorer_of,
             self.policy_status,
             self.shadow_status,
+            self.experiment_status,
             version,
         )
         self.start_error: Exception | None = None
@@ -190,6 +198,8 @@ class Application:
         if self.reloader is not None:
             following = self.reloader.run(self.settings.bundle_reload_s)
             self._background.append(asyncio.create_task(following, name="bundle"))
+        if self.experiment is not None:
+            self._background.append(asyncio.create_task(self._follow_experiment(), name="experiment"))
 
     async def stop(self) -> None:
         """Undo `start`."""
@@ -254,6 +264,47 @@ class Application:
         if self.shadow is None:
             return {"candidate": None, "refused": self._refused.get("shadow")}
         return {**self.shadow.status(), "refused": None}
+
+    def experiment_status(self) -> dict[str, Any]:
+        """What the experiment came to, as JSON, shown by the metrics from now on; in any thread, for it takes a while.
+
+        Why there is none, where one was wanted.
+        """
+        experiment = self.experiment
+        if experiment is None:
+            return {"candidate": None, "refused": self._refused.get("experiment")}
+        result = comparison.compared(self.ledger.latest(), experiment.key, experiment.share)
+        self.metrics.experimented(result)
+        loaded = experiment.candidate
+        return {
+            "experiment": experiment.key,
+            "candidate": {
+                "scorer": loaded.scorer.name,
+                "model_sha256": loaded.model_sha256,
+                "manifest_sha256": loaded.manifest_sha256,
+            },
+            "share": experiment.share,
+            "salt": experiment.salt,
+            "refused": None,
+            **result,
+        }
+
+    def _experiment(self, candidate: LoadedScorer) -> Experiment:
+        hooks = Hooks(
+            failed=lambda error: _log.error("candidate of the experiment failed", error=repr(error)),
+            breaker=lambda state: _log.warning("circuit breaker of the candidate changed", state=state.value),
+            score=checked if self.tracing is None else self.tracing.score,
+        )
+        return Experiment(candidate, self.settings.experiment_share, self.settings.experiment_salt, hooks)
+
+    async def _follow_experiment(self) -> None:
+        """Keep the experiment's metrics current."""
+        while True:
+            try:
+                await asyncio.to_thread(self.experiment_status)
+            except Exception:
+                _log.exception("the experiment could not be compared")
+            await asyncio.sleep(EXPERIMENT_INTERVAL_S)
 
     def _candidate(self, setting: str, name: str | None) -> LoadedScorer | None:
         """The candidate that a setting names; a bad one is refused and logged, and serving goes on without it."""

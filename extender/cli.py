@@ -1,4 +1,7 @@
-"""Command line: `maddpg-extender serve | demo | check-config | reference | explain | report`. No logic of its own."""
+"""Command line: `maddpg-extender serve | demo | check-config | reference | explain | report | experiment`.
+
+No logic of its own.
+"""
 
 from __future__ import annotations
 
@@ -85,8 +88,9 @@ def check_config(context: typer.Context, config: ConfigFile = None) -> None:
     settings = _settings(config, context.args)
     try:
         loaded = load_scorer(settings)
-        if settings.shadow is not None:
-            load_candidate(settings.shadow)
+        for candidate in (settings.shadow, settings.experiment):
+            if candidate is not None:
+                load_candidate(candidate)
         if settings.tls_cert_file is not None:
             Certificates(settings)
     except SchedulerError as error:
@@ -136,6 +140,25 @@ def report(
     found = _get(f"{url}/v1/report")
     if found is None:
         typer.echo(f"{url} has no /v1/report; is --url the operations port of this version?", err=True)
+        raise typer.Exit(FAILED)
+    typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
+
+
+@app.command()
+def experiment(
+    url: Annotated[str, typer.Option(help="operations endpoints of the service")] = "http://127.0.0.1:8888",
+    as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
+) -> None:
+    """Say what came of the candidate that decides for a share of the workloads, and whether that tells anything."""
+    from extender.decisions.comparison import as_text
+
+    found = _get(f"{url}/v1/experiment")
+    if found is None:
+        typer.echo(f"{url} has no /v1/experiment; is --url the operations port of this version?", err=True)
+        raise typer.Exit(FAILED)
+    if found["candidate"] is None:
+        why = f": {found['refused']}" if found["refused"] else "; set `experiment` to a candidate"
+        typer.echo(f"there is no experiment{why}", err=True)
         raise typer.Exit(FAILED)
     typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
 

@@ -61,6 +61,8 @@ class Metadata(msgspec.Struct, frozen=True):
     namespace: str = ""
     uid: str = ""
     annotations: Annotations | None = None
+    owner_references: msgspec.Raw = msgspec.field(default=msgspec.Raw(b""), name="ownerReferences")
+    """As they came: only an experiment reads them, and to skip them costs every pod less than to decode them."""
 
 
 class Spec(msgspec.Struct, frozen=True, rename="camel"):

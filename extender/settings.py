@@ -192,6 +192,21 @@ class Settings(BaseSettings):
         "and decides nothing; how far it agrees is at `/v1/shadow`; empty: none",
         min_length=1,
     )
+    experiment: str | None = setting(
+        None,
+        "candidate (a heuristic's name or the folder of a policy bundle) that decides for a share of the workloads; "
+        "what comes of it is at `/v1/experiment`; empty: none",
+        min_length=1,
+    )
+    experiment_share: float = setting(
+        0.1,
+        "share of the workloads that the candidate decides for; a workload is the controller that owns its pods, else "
+        "the pod",
+        "0..1",
+        ge=0.0,
+        le=1.0,
+    )
+    experiment_salt: str = setting("", "another text chooses other workloads for the candidate")
 
     # what it knows of the cluster
     kubeconfig: Path | None = setting(

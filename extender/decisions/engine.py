@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extender.cluster.table import UNKNOWN, ClusterTable
+from extender.decisions.experiment import CANDIDATE, Experiment, workload_of
 from extender.decisions.ledger import TOP, Decision, Ledger
 from extender.decisions.loaded import LoadedScorer
 from extender.decisions.reasons import TOO_MANY_NODES, reason_of
@@ -65,13 +66,15 @@ class _Scores:
 
 @dataclass(frozen=True, slots=True)
 class _Question:
-    """The pod, what it asks for and what was wrong with that, the verb, and when it was asked."""
+    """The pod, what it asks for and what was wrong with that, the verb, when it was asked, its arm and workload."""
 
     pod: Pod
     demand: PodDemand
     warning: str | None
     verb: str
     received: float
+    arm: str = ""
+    workload: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +123,7 @@ class Engine:
         timer: monotonic seconds; the clock of `received`.
         hooks: who is told what the scorer does.
         shadow: a candidate that is told of every answer; None: there is none.
+        experiment: a candidate that decides for some workloads; None: there is none.
     """
 
     def __init__(
@@ -136,6 +140,7 @@ class Engine:
         timer: Callable[[], float] = time.perf_counter,
         hooks: Hooks | None = None,
         shadow: Shadow | None = None,
+        experiment: Experiment | None = None,
     ) -> None:
         self.table = table
         self.fallback = fallback
@@ -151,6 +156,10 @@ class Engine:
         self._numbers = 0
         self._distrusted: ScoringError | None = None
         self._scoring = None if loaded is None else self._scoring_of(loaded)
+        self._experiment = experiment
+        self._candidate: Scoring | None = None
+        if experiment is not None:
+            self._candidate = Scoring(experiment.candidate, table, scoring, timer, experiment.hooks)
 
     @property
     def scoring(self) -> Scoring | None:
@@ -169,19 +178,21 @@ class Engine:
 
     def scorer_of(self, decision: Decision) -> Scorer | None:
         """The scorer that made this decision, if it is still in use."""
-        scoring = self._scoring
-        if scoring is None:
-            return None
-        loaded = scoring.loaded
-        same = (loaded.scorer.name, loaded.model_sha256) == (decision.scorer, decision.model_sha256)
-        return loaded.scorer if same else None
+        for scoring in (self._scoring, self._candidate):
+            if scoring is None:
+                continue
+            loaded = scoring.loaded
+            if (loaded.scorer.name, loaded.model_sha256) == (decision.scorer, decision.model_sha256):
+                return loaded.scorer
+        return None
 
     def _scoring_of(self, loaded: LoadedScorer) -> Scoring:
         return Scoring(loaded, self.table, self._scoring_limits, self._timer, self._hooks)
 
     def stop(self) -> bool:
-        """End the scorer's thread; returns whether it ended."""
-        return self._scoring is None or self._scoring.stop()
+        """End the scorers' threads; returns whether they ended."""
+        ended = [scoring.stop() for scoring in (self._scoring, self._candidate) if scoring is not None]
+        return all(ended)
 
     async def decide(self, pod: Pod, names: Sequence[str], received: float | None = None) -> Verdict:
         """Rate every name for this pod, one of them above all others, and assume that it is chosen.
@@ -198,10 +209,13 @@ class Engine:
         """
         received = self._timer() if received is None else received
         demand, warning = pod_demand(pod, self._urgency)
-        scoring = self._scoring
+        scoring, arm, workload = self._scoring, "", ""
+        if self._experiment is not None:
+            arm, workload = self._assigned(self._experiment, pod)
+            scoring = self._candidate if arm == CANDIDATE else scoring
         if len(names) > self.limits.max_nodes:
             neutral = _Scores(np.empty(0), NEUTRAL, TOO_MANY_NODES)
-            question = _Question(pod, demand, warning, "prioritize", received)
+            question = _Question(pod, demand, warning, "prioritize", received, arm, workload)
             return self._conclude(question, NO_ROWS, list(dict.fromkeys(names)), neutral, None)
         table = self.table
         table.withdraw(pod.metadata.uid)  # asked again: the former attempt failed, and a pod must not see itself
@@ -229,7 +243,8 @@ class Engine:
             scores = self._fallen_back(demand, rows, reason)
         else:
             scores = _Scores(preferences, scoring.loaded.scorer.name, None, scoring.loaded.model_sha256)
-        return self._conclude(_Question(pod, demand, warning, "prioritize", received), rows, unknown, scores, scoring)
+        question = _Question(pod, demand, warning, "prioritize", received, arm, workload)
+        return self._conclude(question, rows, unknown, scores, scoring)
 
     def note_only_feasible(self, pod: Pod, name: str, received: float) -> Decision:
         """One node is left after filtering: kube-scheduler will not ask for priorities, so remember and assume now.
@@ -240,7 +255,10 @@ class Engine:
         demand, warning = pod_demand(pod, self._urgency)
         rows, unknown = self._distinct([name], self.table.rows_of([name]))
         scores = _Scores(np.zeros(len(rows)), ONLY_FEASIBLE, None)
-        question = _Question(pod, demand, warning, "filter", received)
+        arm, workload = "", ""
+        if self._experiment is not None:  # nobody chose, but to leave these pods out would compare unlike pods
+            arm, workload = self._assigned(self._experiment, pod)
+        question = _Question(pod, demand, warning, "filter", received, arm, workload)
         return self._record(self._conclude(question, rows, unknown, scores, None))
 
     def finish(self, verdict: Verdict) -> Decision:
@@ -254,6 +272,12 @@ class Engine:
         if verdict.scoring is not None and verdict.assumed is not None:
             verdict.scoring.prepare(verdict.assumed, decision.demand)
         return decision
+
+    @staticmethod
+    def _assigned(experiment: Experiment, pod: Pod) -> tuple[str, str]:
+        """Arm and workload of a pod."""
+        workload = workload_of(pod)
+        return experiment.arm_of(workload), workload
 
     def _offer(self, shadow: Shadow, verdict: Verdict) -> None:
         """Let the shadow compare what the scorer in use answered."""
@@ -342,6 +366,9 @@ class Engine:
             rows=verdict.state.take(top_rows) if len(rows) else None,
             latency_s=verdict.latency_s,
             model_sha256=scores.model_sha256,
+            arm=question.arm,
+            workload=question.workload,
+            experiment=self._experiment.key if self._experiment is not None else "",
         )
         self.ledger.record(decision, rows, verdict.priorities)
         return decision

@@ -29,6 +29,8 @@ def summary(decision: Decision) -> dict[str, Any]:
         "verb": decision.verb,
         "scorer": decision.scorer,
         "model_sha256": decision.model_sha256,
+        "arm": decision.arm or None,
+        "workload": decision.workload or None,
         "fallback_reason": decision.fallback_reason,
         "warning": decision.warning,
         "demand": asdict(decision.demand),

@@ -63,6 +63,7 @@ class Decision:
         former_failure: why the attempt before this one failed, as far as is known; None the first time.
         outcome: what became of it; None until the watch says.
         model_sha256: of the model that answered; empty where none did.
+        arm, workload, experiment: the pod's arm and workload in the experiment of that key; empty without one.
     """
 
     number: int
@@ -89,6 +90,9 @@ class Decision:
     former_failure: str | None = None
     outcome: Outcome | None = None
     model_sha256: str = ""
+    arm: str = ""
+    workload: str = ""
+    experiment: str = ""
 
     @property
     def top(self) -> tuple[RatedNode, ...]:

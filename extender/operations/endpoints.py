@@ -53,6 +53,7 @@ def operations_app(
     scorer_of: Callable[[Decision], Scorer | None],
     policy_status: Callable[[], dict[str, Any]],
     shadow_status: Callable[[], dict[str, Any]],
+    experiment_status: Callable[[], dict[str, Any]],
     version: str,
 ) -> FastAPI:
     """Health, metrics, and under `/v1/` what decides, what it decided, and what is tried beside it.
@@ -68,6 +69,7 @@ def operations_app(
         scorer_of: the scorer that made a decision, if it is still in use.
         policy_status: what `/v1/policy` answers.
         shadow_status: what `/v1/shadow` answers.
+        experiment_status: what `/v1/experiment` answers; asked in a thread.
         version: of the service.
     """
     app = FastAPI(title="maddpg-scheduler", version=version, docs_url=None, redoc_url=None)
@@ -98,6 +100,11 @@ def operations_app(
     async def shadow() -> dict[str, Any]:
         """How far the shadow's candidate agrees with what decides; `candidate` is null where there is none."""
         return shadow_status()
+
+    @app.get("/v1/experiment")
+    async def experiment() -> dict[str, Any]:
+        """What the experiment came to; `candidate` is null where there is none. Put together in a thread."""
+        return await asyncio.to_thread(experiment_status)
 
     @app.get("/v1/decisions", responses=UNREADABLE)
     async def decisions(

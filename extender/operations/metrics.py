@@ -8,7 +8,7 @@ outside the range of training, which are counted for many requests at once.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
@@ -17,6 +17,7 @@ from prometheus_client.metrics import MetricWrapperBase
 from extender.cluster.source import INPUTS, ClusterSource
 from extender.cluster.table import ClusterTable
 from extender.decisions.breaker import Breaker, BreakerState
+from extender.decisions.comparison import VERDICTS
 from extender.decisions.ledger import Decision, Ledger
 from extender.decisions.loaded import LoadedScorer
 from extender.decisions.reasons import FALLBACK_REASONS
@@ -225,6 +226,31 @@ class Metrics:
         self.shadow_seconds = Gauge(
             "maddpg_shadow_seconds", "Time that the shadow's candidate took since the start", registry=registry
         )
+        self.experiment_workloads = Gauge(
+            "maddpg_experiment_workloads", "Workloads remembered, by arm of the experiment", ["arm"], registry=registry
+        )
+        self.experiment_pods = Gauge(
+            "maddpg_experiment_pods", "Pods remembered, by arm of the experiment", ["arm"], registry=registry
+        )
+        self.experiment_mean = Gauge(
+            "maddpg_experiment_mean",
+            "Mean over an arm's workloads, by measure; NaN until it is known",
+            ["arm", "measure"],
+            registry=registry,
+        )
+        self.experiment_difference = Gauge(
+            "maddpg_experiment_difference",
+            "The candidate's mean less the control's (value), and its 95 % interval (low, high), by measure; NaN until "
+            "it is known",
+            ["measure", "bound"],
+            registry=registry,
+        )
+        self.experiment_verdict = Gauge(
+            "maddpg_experiment_verdict",
+            "1 for what the experiment says: control, candidate, mixed or undecided",
+            ["verdict"],
+            registry=registry,
+        )
         self._labels = {
             next(iter(metric.describe())).name: metric._labelnames  # noqa: SLF001 - the library tells it nowhere else
             for metric in vars(self).values()
@@ -314,6 +340,19 @@ class Metrics:
         self.shadow_priorities.labels("false").set(counts.priorities - counts.priorities_far)
         self.shadow_seconds.set(counts.seconds)
 
+    def experimented(self, result: Mapping[str, Any]) -> None:
+        """So far the experiment came to this; see `extender.decisions.comparison.compared`."""
+        for arm, part in result["arms"].items():
+            self.experiment_workloads.labels(arm).set(part["workloads"])
+            self.experiment_pods.labels(arm).set(part["decisions"])
+        for name, measure in result["measures"].items():
+            for arm in result["arms"]:
+                self.experiment_mean.labels(arm, name).set(_known(measure[arm]["mean"]))
+            for bound, value in measure["difference"].items():
+                self.experiment_difference.labels(name, bound).set(_known(value))
+        for verdict in VERDICTS:
+            self.experiment_verdict.labels(verdict).set(result["verdict"] == verdict)
+
     def guarded(self, breaker: Breaker | None) -> None:
         """This breaker stands before the scorer; None while there is no scorer."""
         for state in BreakerState:
@@ -378,3 +417,7 @@ class Metrics:
     def exposition(self) -> bytes:
         """All metrics in the text format of Prometheus."""
         return generate_latest(self.registry)
+
+
+def _known(value: float | None) -> float:
+    return float("nan") if value is None else value

@@ -12,8 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from extender.app import load_candidate
-from extender.decisions.loaded import LoadedScorer
+from extender.decisions.loaded import LoadedScorer, load_candidate
 from extender.decisions.scoring import checked
 from extender.decisions.shadow import Shadow, rank_correlation
 from policy.cluster import ClusterState, PodDemand
