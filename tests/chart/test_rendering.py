@@ -144,6 +144,8 @@ OPTIONAL_SETTINGS = {
     "random_seed": 7,
     "ledger_path": "/tmp/decisions.sqlite",
     "tracing_endpoint": "http://collector.monitoring:4318",
+    "shadow": "least-used",
+    "experiment": "/bundles/next",
     "prometheus_url": "https://prometheus.monitoring:9090",
     "prometheus_ca_file": "/etc/ca/ca.crt",
     "prometheus_token_file": "/var/run/secrets/kubernetes.io/serviceaccount/token",
