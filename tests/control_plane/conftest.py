@@ -26,6 +26,16 @@ def _unavailable(error: Exception) -> NoReturn:
     pytest.skip(f"no control plane here: {error}")
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave long faults to `make faults`: they are not skipped for want of anything, they are not asked for."""
+    if os.environ.get("FAULTS"):
+        return
+    left = [item for item in items if item.get_closest_marker("long") is not None]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
+
+
 @pytest.fixture(scope="session")
 def go() -> Path:
     """The Go that builds binaries here."""

@@ -38,7 +38,6 @@ AFTERWARDS = 10
 BOUND_S = 150.0
 """Time for all pods to be bound; the machine may be busy."""
 
-in_full = pytest.mark.skipif(not ALL, reason="takes half a minute or more: `make faults` runs it")
 
 
 @dataclass
@@ -250,7 +249,7 @@ def test_clock_jumps_forward_and_back(cluster: ControlPlane, record: Record, tmp
     assert assumed
 
 
-@in_full
+@pytest.mark.long
 @pytest.mark.timeout(400, func_only=True)
 def test_metrics_server_goes_away_and_comes_back(cluster: ControlPlane, record: Record) -> None:
     figures: dict[str, float] = {}
@@ -278,7 +277,7 @@ def test_metrics_server_goes_away_and_comes_back(cluster: ControlPlane, record: 
     record(Result("metrics-server back: use is measured again after", figures["back"], "s"))
 
 
-@in_full
+@pytest.mark.long
 @pytest.mark.timeout(400, func_only=True)
 def test_etcd_is_slow(cluster: ControlPlane, record: Record) -> None:
     """Stopped for 0.7 of every second, for 15 s: each write of the API server takes as long."""
@@ -298,7 +297,7 @@ def test_etcd_is_slow(cluster: ControlPlane, record: Record) -> None:
     survive(cluster, record, "etcd slow", slow)
 
 
-@in_full
+@pytest.mark.long
 @pytest.mark.timeout(400, func_only=True)
 def test_process_is_frozen(cluster: ControlPlane, record: Record) -> None:
     def freeze(scene: Scene) -> None:
@@ -310,7 +309,7 @@ def test_process_is_frozen(cluster: ControlPlane, record: Record) -> None:
     survive(cluster, record, "frozen for 20 s", freeze)
 
 
-@in_full
+@pytest.mark.long
 @pytest.mark.timeout(400, func_only=True)
 def test_process_is_killed(cluster: ControlPlane, record: Record) -> None:
     def kill(scene: Scene) -> None:
@@ -322,7 +321,7 @@ def test_process_is_killed(cluster: ControlPlane, record: Record) -> None:
     survive(cluster, record, "SIGKILL and return", kill)
 
 
-@in_full
+@pytest.mark.long
 @pytest.mark.timeout(400, func_only=True)
 def test_api_server_restarts(cluster: ControlPlane, record: Record) -> None:
     def restart(scene: Scene) -> None:
