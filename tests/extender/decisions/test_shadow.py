@@ -123,11 +123,10 @@ def test_a_shadow_that_sleeps_delays_no_request(run_service: Run, monkeypatch: p
     monkeypatch.setattr("extender.app.load_candidate", lambda name, threads: asleep.loaded())
     service = run_service(shadow="asleep", deadline_ms=15_000.0)
     names = service.add_nodes(20)
-    started = time.monotonic()
     for i in range(40):
         service.prioritize(names, pod(f"web-{i}"))
         assert service.decision(f"uid-web-{i}")["fallback_reason"] is None
-    assert time.monotonic() - started < 15.0, "not one of them waited for the shadow"
+    assert len(asleep.calls) <= 4, "forty requests were answered while the shadow slept through a few"
     requests = service.operations.get("/v1/shadow").json()["requests"]
     assert (requests["compared"], requests["dropped"] >= 20) == (0, True)
     assert asleep.threads == {"shadow"}
