@@ -26,16 +26,6 @@ def _unavailable(error: Exception) -> NoReturn:
     pytest.skip(f"no control plane here: {error}")
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave long faults to `make faults`: they are not skipped for want of anything, they are not asked for."""
-    if os.environ.get("FAULTS"):
-        return
-    left = [item for item in items if item.get_closest_marker("long") is not None]
-    if left:
-        config.hook.pytest_deselected(items=left)
-        items[:] = [item for item in items if item not in left]
-
-
 @pytest.fixture(scope="session")
 def go() -> Path:
     """The Go that builds binaries here."""
@@ -87,11 +77,16 @@ def pytest_terminal_summary() -> None:
         publish("real control plane", _figures, REPOSITORY / "build" / "control-plane.json")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Mark what starts the control plane, so that `-m "not control_plane"` leaves it out.
 
-    The time limit of such a test is for the test: whichever comes first would pay for a cold build otherwise.
+    The time limit of such a test is for the test: whichever comes first would pay for a cold build otherwise. Long
+    faults are left to `make faults`: not skipped for want of anything, but not asked for.
     """
+    left = [] if os.environ.get("FAULTS") else [item for item in items if item.get_closest_marker("long") is not None]
+    if left:
+        config.hook.pytest_deselected(items=left)
+        items[:] = [item for item in items if item not in left]
     for item in items:
         if Path(__file__).parent in item.path.parents and "control_plane" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.control_plane)

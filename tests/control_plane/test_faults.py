@@ -39,7 +39,6 @@ BOUND_S = 150.0
 """Time for all pods to be bound; the machine may be busy."""
 
 
-
 @dataclass
 class Scene:
     """What a fault happens to."""
