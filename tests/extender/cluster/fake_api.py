@@ -5,12 +5,13 @@ metrics.k8s.io over plain HTTP on loopback. tests/control_plane proves that the 
 """
 
 import json
+import socket
 import threading
 import time
 from bisect import bisect_right
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -98,6 +99,7 @@ class FakeApi:
         server.server_close()
         self._thread.join()
         self.cut_watches()
+        server.cut()
 
     def kubeconfig(self, directory: Path, user: Json | None = None) -> Path:
         path = directory / "kubeconfig.json"
@@ -217,6 +219,25 @@ class _Server(ThreadingHTTPServer):
     daemon_threads = True
     allow_reuse_address = True
     block_on_close = False
+    _standing: set[socket.socket]
+
+    def server_activate(self) -> None:
+        self._standing = set()
+        super().server_activate()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self._standing.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self._standing.discard(request)
+        super().shutdown_request(request)
+
+    def cut(self) -> None:
+        """End the connections that are kept alive: the thread of each would answer on."""
+        for connection in tuple(self._standing):
+            with suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
 
     def handle_error(self, request: object, client_address: object) -> None:
         """Clients of these tests come and go; what matters is what they make of it."""
