@@ -29,7 +29,10 @@ LEFT_OUT = shutil.ignore_patterns(
     "ensurepip", "lib2to3", "pydoc_data", "*.a", "*.pyi", "_tkinter*", "_test*"
 )  # fmt: skip
 """Of the standard library: what a service never imports."""
-LEFT_OUT_OF_PACKAGES = shutil.ignore_patterns("__pycache__", "*.a", "*.pyi", "bin")
+LEFT_OUT_OF_PACKAGES = shutil.ignore_patterns(
+    "__pycache__", "*.a", "*.pyi", "*.pyx", "*.pxd", "bin", "tests", "transformers", "quantization"
+)
+"""Of the packages: sources, tests, and ONNX Runtime's tools for making models, of which serving imports none."""
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 FILES = {
     "etc/passwd": f"root:x:0:0:root:/:/sbin/nologin\nmaddpg:x:{USER_ID}:{USER_ID}:maddpg:/:/sbin/nologin\n",
