@@ -137,10 +137,7 @@ def report(
     """Say how well deciding has gone: who decided, how fast, and what became of the pods."""
     from extender.decisions.report import as_text
 
-    found = _get(f"{url}/v1/report")
-    if found is None:
-        typer.echo(f"{url} has no /v1/report; is --url the operations port of this version?", err=True)
-        raise typer.Exit(FAILED)
+    found = _get_known(url, "/v1/report")
     typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
 
 
@@ -152,15 +149,21 @@ def experiment(
     """Say what came of the candidate that decides for a share of the workloads, and whether that tells anything."""
     from extender.decisions.comparison import as_text
 
-    found = _get(f"{url}/v1/experiment")
-    if found is None:
-        typer.echo(f"{url} has no /v1/experiment; is --url the operations port of this version?", err=True)
-        raise typer.Exit(FAILED)
+    found = _get_known(url, "/v1/experiment")
     if found["candidate"] is None:
         why = f": {found['refused']}" if found["refused"] else "; set `experiment` to a candidate"
         typer.echo(f"there is no experiment{why}", err=True)
         raise typer.Exit(FAILED)
     typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
+
+
+def _get_known(url: str, path: str) -> dict[str, Any]:
+    """What an endpoint that every such service has says; ends the command where it is absent."""
+    found = _get(f"{url}{path}")
+    if found is None:
+        typer.echo(f"{url} has no {path}; is --url the operations port of this version?", err=True)
+        raise typer.Exit(FAILED)
+    return found
 
 
 def main() -> None:

@@ -5,7 +5,6 @@ Runs on the threads that watch; what it makes of an object is a call of the tabl
 
 from __future__ import annotations
 
-import math
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -15,7 +14,7 @@ from typing import Final
 import structlog
 
 from extender.cluster.decoding import Node, WatchedPod
-from extender.cluster.status import ENDED, ending, is_unplaced, report_of, seconds
+from extender.cluster.status import ENDED, ending, is_unplaced, positive, report_of, seconds
 from extender.cluster.table import ClusterTable
 from extender.pods import GIB, pod_requests
 from extender.quantities import NANO, nano_units
@@ -50,11 +49,8 @@ def node_speed(node: Node, rules: SpeedRules) -> tuple[float, str | None]:
     text = annotations.get(rules.key, labels.get(rules.key))
     if text is None:
         return otherwise, None
-    try:
-        speed = float(text)
-    except ValueError:
-        speed = math.nan
-    if speed > 0.0 and math.isfinite(speed):
+    speed = positive(text)
+    if speed is not None:
         return speed, None
     return otherwise, f"{rules.key} is {text[:40]!r}; give a number > 0, 1.0 for the reference core"
 

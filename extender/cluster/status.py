@@ -124,6 +124,15 @@ def seconds(text: str | None) -> float | None:
         return None
 
 
+def positive(text: str) -> float | None:
+    """The finite number above 0 that a label or annotation gives; None where it gives none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value > 0.0 and math.isfinite(value) else None
+
+
 def _end(container: ContainerStatus) -> Terminated | None:
     return None if container.state is None else container.state.terminated
 
@@ -132,10 +141,7 @@ def _expected(pod: WatchedPod) -> tuple[float | None, str | None]:
     text = pod.metadata.annotations.expected_seconds if pod.metadata.annotations else None
     if text is None:
         return None, None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
-    if value > 0.0 and math.isfinite(value):
+    value = positive(text)
+    if value is not None:
         return value, None
     return None, f"the annotation {EXPECTED_ANNOTATION} is {text[:40]!r}; give seconds > 0"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from tests.bench import source_memory
@@ -16,13 +15,7 @@ FLAGS = ("--ledger-size=500",)
 
 def measure(arguments: Sequence[str]) -> list[Result]:
     """Let pods come and go, ask meanwhile, and fit a line through the resident memory after the first fifth."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.serving endurance", description=__doc__)
-    parser.add_argument("--nodes", type=int, default=5000)
-    parser.add_argument("--pods", type=int, default=50_000)
-    parser.add_argument("--bytes", type=int, default=5000, help="JSON size of each object")
-    parser.add_argument("--churn", type=float, default=50.0, help="pods replaced a second")
-    parser.add_argument("--seconds", type=float, default=600.0, help="length of the churn")
-    chosen = parser.parse_args(arguments)
+    chosen = source_memory.options("endurance", __doc__, churn=50.0, seconds=600.0).parse_args(arguments)
     figures = source_memory.measure(chosen.nodes, chosen.pods, chosen.bytes, chosen.churn, chosen.seconds, FLAGS)
     title = f"{chosen.seconds:g} s of churn, {chosen.nodes} nodes, {chosen.pods} pods"
     slope = figures["rss_churn_slope_mib_per_min"]

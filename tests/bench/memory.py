@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 
 from tests.bench import source_memory
@@ -11,13 +10,7 @@ from tests.bench.report import Result
 
 def measure(arguments: Sequence[str]) -> list[Result]:
     """List the cluster, let pods come and go for a while, and read /proc."""
-    parser = argparse.ArgumentParser(prog="python -m tests.bench.serving memory", description=__doc__)
-    parser.add_argument("--nodes", type=int, default=5000)
-    parser.add_argument("--pods", type=int, default=50_000)
-    parser.add_argument("--bytes", type=int, default=5000, help="JSON size of each object")
-    parser.add_argument("--churn", type=float, default=250.0, help="pods replaced a second")
-    parser.add_argument("--seconds", type=float, default=30.0, help="length of the churn")
-    chosen = parser.parse_args(arguments)
+    chosen = source_memory.options("memory", __doc__, churn=250.0, seconds=30.0).parse_args(arguments)
     figures = source_memory.measure(chosen.nodes, chosen.pods, chosen.bytes, chosen.churn, chosen.seconds)
     title = f"{chosen.nodes} nodes, {chosen.pods} pods"
     return [

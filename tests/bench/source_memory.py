@@ -150,13 +150,20 @@ def measure(
             cluster.terminate()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
+def options(piece: str | None, description: str | None, *, churn: float, seconds: float) -> argparse.ArgumentParser:
+    """Size of the cluster and length of its churn, for this program or a piece of `tests.bench.serving`."""
+    prog = None if piece is None else f"python -m tests.bench.serving {piece}"
+    parser = argparse.ArgumentParser(prog=prog, description=description)
     parser.add_argument("--nodes", type=int, default=5000)
     parser.add_argument("--pods", type=int, default=50_000)
     parser.add_argument("--bytes", type=int, default=5000, help="JSON size of each object")
-    parser.add_argument("--churn", type=float, default=250.0, help="pods replaced a second")
-    parser.add_argument("--seconds", type=float, default=30.0, help="length of the churn")
+    parser.add_argument("--churn", type=float, default=churn, help="pods replaced a second")
+    parser.add_argument("--seconds", type=float, default=seconds, help="length of the churn")
+    return parser
+
+
+def main() -> None:
+    parser = options(None, __doc__, churn=250.0, seconds=30.0)
     chosen = parser.parse_args()
     print(json.dumps(measure(chosen.nodes, chosen.pods, chosen.bytes, chosen.churn, chosen.seconds), indent=2))
 

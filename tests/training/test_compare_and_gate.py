@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 import yaml
 from click.testing import Result
-from typer.testing import CliRunner
 
 from policy.bundle import MANIFEST_FILE, load_bundle, shipped_bundle_path
 from policy.errors import BundleError, InvalidInputError
+from tests.training.command_line import call
 from tests.training.tiny_runs import one_thread, quick_parity, tiny_config  # noqa: F401 - fixtures
-from training.cli import app
 from training.evaluation import gate
 from training.evaluation.compare import difference, pair
 from training.evaluation.protocol import Evaluation
@@ -29,14 +28,6 @@ pytestmark = pytest.mark.usefixtures("quick_parity")
 
 SHIPPED = str(shipped_bundle_path())
 EIGHT = ["--loads", "0.4", "--seeds", "8"]
-
-
-def call(*arguments: str | Path) -> Result:
-    """The command's outcome; our own errors surface as their exceptions, as `main` meets them."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    return result
 
 
 @pytest.fixture
@@ -193,10 +184,7 @@ def test_the_frozen_suite_covers_every_committed_scenario_and_more_nodes() -> No
 
 
 def test_two_bundles_of_one_name_are_told_apart_by_their_folders(bad: Path, tmp_path: Path) -> None:
-    twin = tmp_path / "twin"
-    twin.mkdir()
-    for file in bad.iterdir():
-        (twin / file.name).write_bytes(file.read_bytes())
+    twin = shutil.copytree(bad, tmp_path / "twin")
     first, second = pair(str(bad), str(twin))
     assert (first.name, second.name) == (f"bad ({bad})", f"bad ({twin})")
     assert load_bundle(twin).manifest.name == "bad"

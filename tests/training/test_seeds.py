@@ -13,25 +13,15 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 from policy.errors import InvalidInputError
+from tests.training.command_line import invoke
 from tests.training.test_checkpoint import assert_equal_runs
 from tests.training.tiny_runs import document, one_thread, tiny_config  # noqa: F401 - a fixture
 from training import run_command, runs, seeds
-from training.cli import app
 from training.learning.loop import LATEST_FILE, Outcome
 from training.runs import OUTCOME_FILE, Order, exclusive, read_outcome, train_seed
 from training.seeds import PLAN_FILE, Plan, last_record, load_plan, parse_seeds, seed_folder
-
-
-def invoke(*arguments: str | Path) -> str:
-    """Output of a successful call; failures of ours surface as their exceptions."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 @pytest.fixture

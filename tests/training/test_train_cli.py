@@ -10,13 +10,13 @@ from typing import Any
 
 import pytest
 import yaml
-from typer.testing import CliRunner
 
 from policy.bundle import load_bundle, shipped_bundle_path
 from policy.errors import BundleError, InvalidInputError
+from tests.training.command_line import invoke
 from tests.training.tiny_runs import document, one_thread, quick_parity, tiny_config, write_scenario  # noqa: F401 - fixtures
 from training import card
-from training.cli import ABLATIONS, DEFAULT_CONFIG, SEARCH_SPACE, app, main
+from training.cli import ABLATIONS, DEFAULT_CONFIG, SEARCH_SPACE, main
 from training.config import ArenaConfig, TrainingConfig, load_config, parse_config
 from training.evaluation import plan as plans
 from training.evaluation.plan import Plan
@@ -28,15 +28,6 @@ from training.results import Suite
 from training.simulator.scenarios import load_scenario
 
 pytestmark = pytest.mark.usefixtures("quick_parity")
-
-
-def invoke(*arguments: str | Path) -> str:
-    """Output of a successful call; failures of ours surface as their exceptions."""
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
-    if result.exception is not None and not isinstance(result.exception, SystemExit):
-        raise result.exception
-    assert result.exit_code == 0, result.output
-    return result.output
 
 
 @pytest.fixture
