@@ -103,9 +103,10 @@ evaluate: $(VENV)/.everything ## Play the frozen suite with the policies here an
 evaluation-tables: $(VENV)/.everything ## Put the committed report's headline into README and model card
 	@$(BIN)/python -m training.evaluation.summary policy/models/default README.md policy/models/default/MODEL_CARD.md
 
+# --no-strip-extras: pip before 23.3 takes coverage[toml] for another package than a pinned coverage, and would take its newest.
 pins: $(VENV)/.everything ## Resolve requirements/*.txt again from pyproject.toml
 	@export UV_CUSTOM_COMPILE_COMMAND="make pins"; \
-	COMPILE="$(BIN)/uv pip compile --quiet --universal --upgrade --generate-hashes --no-emit-index-url \
+	COMPILE="$(BIN)/uv pip compile --quiet --universal --upgrade --no-strip-extras --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --python-version 3.11"; \
 	$$COMPILE pyproject.toml --extra train --extra ray --extra test --extra dev -o requirements/test.txt; \
 	$$COMPILE pyproject.toml -c requirements/test.txt -o requirements/serve.txt; \
