@@ -30,7 +30,13 @@ $(VENV)/.serving: requirements/serve.txt requirements/build.txt pyproject.toml |
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# pip says "No space left on device" only after minutes of downloads; torch's CUDA libraries are most of it.
+NEEDED_GIB := 12
+
 $(VENV)/.everything: requirements/test.txt $(VENV)/.serving
+	@test -e $(BIN)/pytest || { free=$$(df -Pk . | awk 'NR == 2 { print int($$4 / 2^20) }'); \
+	  test "$$free" -ge $(NEEDED_GIB) || { echo "need $(NEEDED_GIB) GiB free in $(CURDIR) to install torch and the rest," \
+	  "found $$free GiB" >&2; exit 1; }; }
 	@echo "installing the training, test and development requirements"
 	@$(PIP) --require-hashes -r requirements/test.txt
 	@touch $@
