@@ -40,6 +40,11 @@ VERBS: Final = ("filter", "prioritize", "preempt", "bind")
 REFUSALS: Final = ("connections", "requests", "header_timeout", "header_size", "client_name")
 """What a request can be refused for before anything looks at it; see `extender.connections`."""
 
+HANDSHAKE_FAILURES: Final = (
+    "no_certificate", "bad_certificate", "version", "plain_http", "refused_by_caller", "other"
+)  # fmt: skip
+"""What a TLS handshake can fail of; see `extender.operations.tls`."""
+
 MOST_UNCOUNTED_ROWS: Final = 4096
 MOST_UNCOUNTED_PARTS: Final = 256
 """Scored rows, and calls of `Metrics.scored`, after which they are counted at once, in about 0.2 ms."""
@@ -179,6 +184,11 @@ class Metrics:
         self.certificate_loads = Counter(
             "maddpg_tls_loads", "Times that changed certificates were read, by result", ["result"], registry=registry
         )
+        self.certificates_refused = Gauge(
+            "maddpg_tls_refused",
+            "1 while the certificates on disk are refused and the former ones serve on",
+            registry=registry,
+        )
         self.handshake_failures = Counter(
             "maddpg_tls_handshake_failures", "TLS handshakes that failed, by reason", ["reason"], registry=registry
         )
@@ -261,8 +271,11 @@ class Metrics:
         self._reasons = {reason: self.fallbacks.labels(reason) for reason in FALLBACK_REASONS}
         self._refusals = {reason: self.refusals.labels(reason) for reason in REFUSALS}
         self._features = [self.clipped.labels(feature) for feature in FEATURE_NAMES]
+        # at 0 from the start: Prometheus does not see a counter's first step if the counter comes with it
         for reason in REFUSAL_REASONS:
             self.policy_refusals.labels(reason)
+        for reason in HANDSHAKE_FAILURES:
+            self.handshake_failures.labels(reason)
         self._scorers: dict[str, Counter] = {}
         self._uncounted: list[tuple[ClusterState, PodDemand]] = []
         self._uncounted_rows = 0

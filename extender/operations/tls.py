@@ -125,6 +125,11 @@ class Certificates:
         self._suspect = self._refused = ""
         return self.identity
 
+    @property
+    def refused(self) -> bool:
+        """Whether what lies on disk now was refused, so that what was read before is in use."""
+        return bool(self._refused)
+
     def expiring(self) -> dict[str, float]:
         """File to seconds left, of what has less than `WARN_BELOW` of its lifetime left."""
         now = self._clock()
@@ -252,6 +257,8 @@ async def _look(certificates: Certificates, apply: Callable[[Identity], Awaitabl
         metrics.certificate_loads.labels("refused").inc()
         _log.error("new certificates refused; the old ones serve on", error=str(error))
         return
+    finally:
+        metrics.certificates_refused.set(certificates.refused)
     if identity is not None:
         await apply(identity)
         metrics.certificates_loaded(identity.validity)

@@ -7,6 +7,7 @@ the API server, and a token of the pod's ServiceAccount. Only addresses differ, 
 import base64
 import json
 import re
+import ssl
 import sys
 import urllib.error
 import urllib.request
@@ -28,16 +29,17 @@ Configuration = dict[str, Any]
 class Extender:
     """A running extender."""
 
-    def __init__(self, process: Process, port: int, operations_port: int, scheme: str) -> None:
+    def __init__(self, process: Process, port: int, operations: str, secured: bool, authority: Path | None) -> None:
         self.process = process
         self.port = port
-        self.url = f"{scheme}://127.0.0.1:{port}"
-        self.operations = f"http://127.0.0.1:{operations_port}"
+        self.url = f"{'https' if secured else 'http'}://127.0.0.1:{port}"
+        self.operations = operations
+        self._context = ssl.create_default_context(cafile=authority) if authority else None
 
     def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON of an operations endpoint."""
         try:
-            with urllib.request.urlopen(self.operations + path, timeout=5) as answer:
+            with urllib.request.urlopen(self.operations + path, timeout=5, context=self._context) as answer:
                 return answer.status, json.load(answer)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -48,7 +50,7 @@ class Extender:
         Raises:
             LookupError: it is not exposed.
         """
-        with urllib.request.urlopen(f"{self.operations}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"{self.operations}/metrics", timeout=5, context=self._context) as answer:
             for line in answer.read().decode().splitlines():
                 if line.startswith(f"{name} "):
                     return float(line.rsplit(" ", 1)[1])
@@ -104,12 +106,14 @@ class Deployed:
         }
         command = [sys.executable, "-m", "extender", *arguments]
         command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
-        path = container["readinessProbe" if wait else "livenessProbe"]["httpGet"]["path"]
-        ready = answers_ok(f"http://127.0.0.1:{operations}{path}")
-        process = Process("extender", command, directory, ready)
+        probe = container["readinessProbe" if wait else "livenessProbe"]["httpGet"]
+        authority = self._authority(directory) if probe["scheme"] == "HTTPS" else None
+        # the certificate is for names alone
+        url = f"https://localhost:{operations}" if authority else f"http://127.0.0.1:{operations}"
+        process = Process("extender", command, directory, answers_ok(url + probe["path"], authority))
         try:
             self._plane.launch(process)
-            yield Extender(process, port, operations, "https" if secured else "http")
+            yield Extender(process, port, url, secured, authority)
         finally:
             process.stop()
 
@@ -166,15 +170,24 @@ class Deployed:
             process.stop()
 
     def certificates(self, container: str, directory: Path) -> Path:
-        """A folder with the files of the Secret that this container has mounted as `tls`."""
+        """A folder with the files of the Secret of certificates that this container has mounted."""
         volumes = {each["name"]: each for each in self._pod(container)["volumes"]}
-        secret = volumes["tls"]["secret"]["secretName"]
-        found = access.request(self._plane.api, "GET", f"/api/v1/namespaces/{NAMESPACE}/secrets/{secret}")
+        (mount,) = [each for each in self._container(container)["volumeMounts"] if each["name"].endswith("-tls")]
         folder = directory / "tls"
         folder.mkdir()
-        for name, content in found["data"].items():
-            (folder / name).write_bytes(base64.b64decode(content))
+        for name, content in self._secret(volumes[mount["name"]]["secret"]["secretName"]).items():
+            (folder / name).write_bytes(content)
         return folder
+
+    def _authority(self, directory: Path) -> Path:
+        """What a ServiceMonitor of the chart tells Prometheus to trust."""
+        path = directory / "authority.crt"
+        path.write_bytes(self._secret(f"{self._fullname}-client-tls")["ca.crt"])
+        return path
+
+    def _secret(self, name: str) -> dict[str, bytes]:
+        found = access.request(self._plane.api, "GET", f"/api/v1/namespaces/{NAMESPACE}/secrets/{name}")
+        return {key: base64.b64decode(content) for key, content in found["data"].items()}
 
     def _container(self, name: str) -> access.Manifest:
         """The container of that name, wherever the chart put it."""

@@ -2,13 +2,14 @@
 
 import json
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from tests.chart.audit import AuditedControlPlane, Right
 from tests.chart.deployed import Deployed
-from tests.chart.helm import CHART, NAMESPACE, RELEASE, helm
+from tests.chart.helm import CHART, NAMESPACE, RELEASE, helm, merged
 from tests.control_plane import access
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1"
@@ -79,8 +80,24 @@ class Installation:
 
 
 @contextmanager
-def installed(plane: AuditedControlPlane, home: Path, directory: Path, mode: str) -> Iterator[Installation]:
-    """Install the chart and wait until its pods are ready; remove it at the end, if it is still there."""
+def installed(
+    plane: AuditedControlPlane,
+    home: Path,
+    directory: Path,
+    mode: str,
+    more: Mapping[str, Any] | None = None,
+    chart: Path = CHART,
+) -> Iterator[Installation]:
+    """Install the chart and wait until its pods are ready; remove it at the end, if it is still there.
+
+    Args:
+        plane: where.
+        home: of helm.
+        directory: for what the processes keep.
+        mode: of the extender.
+        more: values beside it.
+        chart: this one, or an earlier one in a package.
+    """
     namespace = {
         "apiVersion": "v1",
         "kind": "Namespace",
@@ -92,8 +109,9 @@ def installed(plane: AuditedControlPlane, home: Path, directory: Path, mode: str
     # quick leases: who takes over waits for them
     election = {"leaseDuration": "4s", "renewDeadline": "3s", "retryPeriod": "1s"}
     values = directory / "values.json"
-    values.write_text(json.dumps({"extender": {"mode": mode}, "scheduler": {"leaderElection": election}}))
-    installation.helm("install", RELEASE, str(CHART), "--wait", "--timeout", "60s", "--values", str(values))
+    given = merged({"extender": {"mode": mode}, "scheduler": {"leaderElection": election}}, more or {})
+    values.write_text(json.dumps(given))
+    installation.helm("install", RELEASE, str(chart), "--wait", "--timeout", "60s", "--values", str(values))
     try:
         yield installation
     finally:

@@ -32,8 +32,9 @@ def installation(
     home: Path,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Installation]:
-    """The chart, installed in one mode and then the other."""
-    with installed(control_plane, home, tmp_path_factory.mktemp("installed"), request.param) as made:
+    """The chart, installed in one mode and then the other, there with TLS on every port."""
+    more = {"tls": {"operations": True}} if request.param == SERVICE else {}
+    with installed(control_plane, home, tmp_path_factory.mktemp("installed"), request.param, more) as made:
         yield made
 
 
@@ -149,13 +150,16 @@ def test_calls_over_the_network_need_a_certificate_which_upgrades_keep(running: 
 def test_extender_process_answers_what_helm_test_asks(running: Running, home: Path, tmp_path: Path) -> None:
     """KWOK runs no container, so the hook's very command is run here, on the addresses of this machine."""
     installation, extender, _ = running
-    hook = template(home, {"extender": {"mode": installation.mode}}).one("Pod", f"{RELEASE}-test")
+    secured = installation.mode == SERVICE
+    values = {"extender": {"mode": installation.mode}, "tls": {"operations": secured}}
+    hook = template(home, values).one("Pod", f"{RELEASE}-test")
     (container,) = hook["spec"]["containers"]
     script, *urls = container["args"]
     here = [extender.operations]
-    if installation.mode == SERVICE:
+    if secured:
         folder = installation.deployed.certificates("kube-scheduler", tmp_path)
         here += [f"https://localhost:{extender.port}", str(folder)]
+    assert [url.partition("://")[0] for url in urls[:-1]] == [url.partition("://")[0] for url in here[:-1]]
     assert len(urls) == len(here)
 
     def ask(*addresses: str) -> "subprocess.CompletedProcess[str]":
@@ -164,6 +168,20 @@ def test_extender_process_answers_what_helm_test_asks(running: Running, home: Pa
 
     assert ask(*here).stdout.startswith("ready")
     assert ask("http://127.0.0.1:1").returncode != 0
+
+
+def test_operations_port_speaks_only_tls_where_that_is_asked_for(running: Running) -> None:
+    installation, extender, _ = running
+    assert extender.operations.startswith("http://" if installation.mode == SIDECAR else "https://")
+    assert extender.get("/readyz") == (200, {"ready": True, "reasons": []})
+    if installation.mode == SIDECAR:
+        return
+    plain = extender.operations.replace("https://", "http://")
+    with pytest.raises(OSError):  # noqa: PT011 - closed or reset, as TCP has it
+        urllib.request.urlopen(f"{plain}/metrics", timeout=5)
+    with pytest.raises(urllib.error.URLError, match="CERTIFICATE_VERIFY_FAILED"):
+        urllib.request.urlopen(f"{extender.operations}/metrics", timeout=5, context=ssl.create_default_context())
+    assert extender.metric('maddpg_tls_expiry_timestamp_seconds{file="certificate"}') > time.time()
 
 
 def test_metrics_of_the_scheduler_are_for_those_with_a_right_to_them(

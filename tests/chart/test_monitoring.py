@@ -2,6 +2,7 @@
 
 import json
 import re
+import ssl
 import subprocess
 import time
 import urllib.error
@@ -25,6 +26,7 @@ from extender.settings import Settings
 from tests.chart.conftest import skip_or_raise
 from tests.chart.helm import CHART, Rendering, nested, template
 from tests.chart.prometheus import prometheus_binary
+from tests.control_plane.certificates import Authority
 from tests.control_plane.processes import Process, answers_ok, free_ports
 from tests.control_plane.toolchain import REPOSITORY, BuildError
 from tests.extender.service import Service, by_names, pod
@@ -128,12 +130,28 @@ Query = Callable[[str], list[dict[str, Any]]]
 
 @pytest.fixture(scope="module")
 def ask(promtool: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Query]:
-    """A real Prometheus with the shipped configuration, which has scraped an extender that decided a few times."""
+    """A real Prometheus with the shipped configuration, which has scraped an extender that decided a few times.
+
+    Over TLS, and with a candidate in the shadow and another in an experiment: their panels have something to show.
+    """
     directory = tmp_path_factory.mktemp("prometheus")
     (port,) = free_ports(1)
     source = EmbeddedSource()
-    settings = Settings(port=0, bundle_path=write_bundle(tmp_path_factory.mktemp("bundle")), deadline_ms=2000.0)
-    service = Service(BackgroundService(create_app(settings, source)).__enter__(), source)
+    authority = Authority(directory, "authority")
+    pair = authority.issue("extender", "127.0.0.1")
+    settings = Settings(
+        port=0,
+        operations_port=0,
+        bundle_path=write_bundle(tmp_path_factory.mktemp("bundle")),
+        deadline_ms=2000.0,
+        shadow="least-used",
+        experiment="most-allocated",
+        tls_cert_file=pair.certificate,
+        tls_key_file=pair.key,
+        operations_tls=True,
+    )
+    background = BackgroundService(create_app(settings, source)).__enter__()
+    service = Service(background, source, ssl.create_default_context(cafile=authority.certificate))
     names = service.add_nodes(5)
     with closing(service):
         config = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
@@ -141,7 +159,12 @@ def ask(promtool: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Qu
         # Debian's build has no discovery through Kubernetes: the target is named instead
         (scrape,) = config["scrape_configs"]
         config["scrape_configs"] = [
-            {"job_name": scrape["job_name"], "static_configs": [{"targets": [f"127.0.0.1:{service.background.port}"]}]}
+            {
+                "job_name": scrape["job_name"],
+                "scheme": "https",
+                "tls_config": {"ca_file": str(authority.certificate)},
+                "static_configs": [{"targets": [f"127.0.0.1:{background.operations_port}"]}],
+            }
         ]
         (directory / "prometheus.yml").write_text(yaml.safe_dump(config))
         (directory / "rules.yaml").write_text((MONITORING / "rules.yaml").read_text())

@@ -31,6 +31,9 @@ from tests.control_plane.toolchain import REPOSITORY
 
 VALUES = {value.name: value for value in reference.read_values((CHART / "values.yaml").read_text())}
 SERVICE = {"extender": {"mode": "service"}}
+CANDIDATE = nested(("extender", "candidate", "persistentVolumeClaim"), "claim")
+PROMETHEUS = nested(("extender", "prometheus", "url"), "https://prometheus.monitoring:9090")
+SECURED = nested(("tls", "operations"), True)
 
 
 @pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
@@ -47,6 +50,12 @@ COMPANY: dict[str, dict[str, Any]] = {
     "extender.autoscaling": nested(("extender",), {"mode": "service", "autoscaling": {"enabled": True}}),
     "extender.autoscaling.enabled": SERVICE,
     "extender.bundle.subPath": nested(("extender", "bundle", "persistentVolumeClaim"), "claim"),
+    "extender.candidate.subPath": CANDIDATE,
+    "extender.candidate.use": CANDIDATE,
+    "extender.prometheus": PROMETHEUS,
+    "extender.prometheus.url": {},
+    "extender.prometheus.ca.key": merged(PROMETHEUS, nested(("extender", "prometheus", "ca", "secret"), "ca")),
+    "extender.prometheus.token.key": merged(PROMETHEUS, nested(("extender", "prometheus", "token", "secret"), "a")),
     "scheduler.enabled": SERVICE,
     "networkPolicy.callers": SERVICE,
     "tls": SERVICE,
@@ -70,6 +79,8 @@ OTHER: dict[str, Any] = {
     "extender.image.digest": "sha256:" + "0" * 64,
     "extender.settings": {"deadline_ms": 17},
     "extender.bundle.subPath": "some/folder",
+    "extender.candidate.subPath": "some/folder",
+    "extender.prometheus.url": "http://prometheus:9090",
     "extender.extraEnv": [{"name": "OMP_NUM_THREADS", "value": "1"}],
     "extender.extraVolumes": [{"name": "ca", "secret": {"secretName": "ca"}}],
     "extender.extraVolumeMounts": [{"name": "ca", "mountPath": "/etc/ca"}],
@@ -198,6 +209,7 @@ WRONG = [
     ("/extender/settings/ledger_size", "minimum", nested(("extender", "settings", "ledger_size"), 0)),
     ("/extender/settings/unknown_node_priority", "maximum", {"extender": {"settings": {"unknown_node_priority": 11}}}),
     ("/extender/bundle/subPath", "does not match pattern", nested(("extender", "bundle", "subPath"), "../elsewhere")),
+    ("/extender/prometheus/url", "does not match", nested(("extender", "prometheus", "url"), "https://me:secret@here")),
     ("/scheduler/name", "not", nested(("scheduler", "name"), "default-scheduler")),
     ("/scheduler/image/tag", "does not match pattern", nested(("scheduler", "image", "tag"), "latest")),
     ("/scheduler/extender/httpTimeout", "pattern", nested(("scheduler", "extender", "httpTimeout"), "fast")),
@@ -226,6 +238,20 @@ DISAGREEING = [
     ("extender.operationsPort", nested(("extender", "operationsPort"), 8888)),
     ("extender.bundle.configMap", nested(("extender", "bundle"), {"configMap": "a", "persistentVolumeClaim": "b"})),
     ("extender.bundle.subPath", nested(("extender", "bundle", "subPath"), "a")),
+    (
+        "extender.candidate.configMap",
+        nested(("extender", "candidate"), {"configMap": "a", "persistentVolumeClaim": "b"}),
+    ),
+    ("extender.candidate.subPath", nested(("extender", "candidate", "subPath"), "a")),
+    ("extender.candidate.use", merged(CANDIDATE, nested(("extender", "settings", "shadow"), "least-used"))),
+    (
+        "extender.prometheus.ca.configMap",
+        merged(PROMETHEUS, nested(("extender", "prometheus", "ca"), {"configMap": "a", "secret": "b"})),
+    ),
+    ("extender.prometheus.url", nested(("extender", "prometheus", "token", "secret"), "a")),
+    ("extender.prometheus.url", merged(PROMETHEUS, nested(("extender", "settings", "usage_source"), "none"))),
+    ("tls.operations", merged(SECURED, nested(("tls", "mode"), "none"))),
+    ("tls.existing.serverSecret", merged(SECURED, nested(("tls", "mode"), "existing"))),
     ("scheduler.leaderElection.renewDeadline", nested(("scheduler", "leaderElection", "renewDeadline"), "15s")),
     ("scheduler.leaderElection.retryPeriod", nested(("scheduler", "leaderElection", "retryPeriod"), "9s")),
     ("extender.settings.prometheus_url", nested(("extender", "settings", "usage_source"), "prometheus")),
@@ -311,7 +337,7 @@ def test_scheduler_calls_the_extender_where_it_listens(home: Path, values: dict[
 def test_objects_find_each_other(home: Path, values: Path) -> None:
     """Selectors select pods of the chart, mounted ConfigMaps and used ServiceAccounts exist, and names stay apart."""
     rendered = template(home, files=[values])
-    theirs = {"policy", "prometheus-ca"}  # ConfigMaps that the values say the user has made
+    theirs = {"policy", "next-policy", "prometheus-ca"}  # ConfigMaps that the values say the user has made
     pods = [each["spec"]["template"] for each in rendered.all("Deployment")]
     for kind in ("Service", "PodDisruptionBudget", "NetworkPolicy"):
         for each in rendered.all(kind):
@@ -403,15 +429,27 @@ TLS_MODES: dict[str, dict[str, Any]] = {
 }
 
 
+PLACES: dict[str, dict[str, Any]] = {"service": SERVICE, "sidecar": SECURED}
+
+
+@pytest.mark.parametrize("place", PLACES)
 @pytest.mark.parametrize("tls", TLS_MODES.values(), ids=TLS_MODES)
-def test_both_sides_mount_and_use_the_certificates_that_the_mode_makes(home: Path, tls: dict[str, Any]) -> None:
-    rendered = template(home, merged(SERVICE, {"tls": tls}))
-    mounted = {}
+def test_both_sides_mount_and_use_the_certificates_that_the_mode_makes(
+    home: Path, tls: dict[str, Any], place: str
+) -> None:
+    rendered = template(home, merged(PLACES[place], {"tls": tls}))
+    mounted: dict[str, str] = {}
     for name in ("extender", "kube-scheduler"):
-        deployment = rendered.one("Deployment", f"{RELEASE}-extender" if name == "extender" else RELEASE)
-        volumes = {each["name"]: each for each in deployment["spec"]["template"]["spec"]["volumes"]}
-        mounts = {each["name"]: each["mountPath"] for each in rendered.container(name)["volumeMounts"]}
-        mounted[volumes["tls"]["secret"]["secretName"]] = mounts["tls"]
+        apart = name == "extender" and place == "service"
+        deployment = rendered.one("Deployment", f"{RELEASE}-extender" if apart else RELEASE)
+        secrets = {
+            each["name"]: each["secret"]["secretName"]
+            for each in deployment["spec"]["template"]["spec"]["volumes"]
+            if "secret" in each
+        }
+        for mount in rendered.container(name)["volumeMounts"]:
+            if mount["name"] in secrets:
+                mounted[secrets[mount["name"]]] = mount["mountPath"]
     made = {each["metadata"]["name"] for each in rendered.all("Secret")}
     made |= {each["spec"]["secretName"] for each in rendered.all("Certificate")}
     assert mounted.keys() <= made | ({"a", "b"} if tls["mode"] == "existing" else set())
@@ -428,6 +466,69 @@ def test_both_sides_mount_and_use_the_certificates_that_the_mode_makes(home: Pat
             assert extender["tlsConfig"]["serverName"] in certificate["spec"]["dnsNames"]
         if certificate["spec"]["secretName"] == f"{RELEASE}-client-tls":
             assert settings["tls_client_names"] == [certificate["spec"]["commonName"]]
+
+
+def test_whoever_asks_the_operations_port_follows_it_to_tls(home: Path) -> None:
+    def askers(values: dict[str, Any]) -> tuple[set[str], dict[str, Any], list[str]]:
+        monitored = nested(("monitoring", "serviceMonitor", "enabled"), True)
+        rendered = template(home, merged(monitored, values))
+        container = rendered.container("extender")
+        probes = {container[f"{name}Probe"]["httpGet"]["scheme"] for name in ("startup", "liveness", "readiness")}
+        (endpoint,) = rendered.one("ServiceMonitor")["spec"]["endpoints"]
+        return probes, endpoint, rendered.one("Pod", f"{RELEASE}-test")["spec"]["containers"][0]["args"][1:]
+
+    probes, endpoint, asked = askers({})
+    assert (probes, endpoint["scheme"], "tlsConfig" in endpoint) == ({"HTTP"}, "http", False)
+    assert asked == [f"http://{RELEASE}-extender.{NAMESPACE}.svc:8889"]
+    probes, endpoint, asked = askers(SECURED)
+    assert (probes, endpoint["scheme"]) == ({"HTTPS"}, "https")
+    host = f"{RELEASE}-extender.{NAMESPACE}.svc"
+    authority = {"secret": {"name": f"{RELEASE}-client-tls", "key": "ca.crt"}}
+    assert endpoint["tlsConfig"] == {"serverName": host, "ca": authority}
+    assert asked == [f"https://{host}:8889", "/etc/client-tls"]
+    assert template(home, SECURED).settings()["operations_tls"] is True
+
+
+def test_prometheus_is_asked_with_what_is_mounted_and_nothing_of_it_is_in_a_configmap(home: Path) -> None:
+    values = nested(
+        ("extender", "prometheus"),
+        {
+            "url": "https://prometheus.monitoring:9090",
+            "ca": {"secret": "authority", "key": "bundle.pem"},
+            "token": {"secret": "reader"},
+        },
+    )
+    rendered = template(home, values)
+    settings = rendered.settings()
+    assert (settings["usage_source"], settings["prometheus_url"]) == (
+        "prometheus",
+        "https://prometheus.monitoring:9090",
+    )
+    assert [each["resources"] for each in rendered.one("ClusterRole", f"{RELEASE}-extender")["rules"]] == [
+        ["nodes", "pods"]
+    ], "nothing is asked of metrics-server"
+    files = {}
+    volumes = {each["name"]: each for each in rendered.one("Deployment")["spec"]["template"]["spec"]["volumes"]}
+    for mount in rendered.container("extender")["volumeMounts"]:
+        source = volumes[mount["name"]].get("secret", {})
+        for item in source.get("items", ()):
+            files[f"{mount['mountPath']}/{item['path']}"] = (source["secretName"], item["key"])
+    assert files == {
+        settings["prometheus_ca_file"]: ("authority", "bundle.pem"),
+        settings["prometheus_token_file"]: ("reader", "token"),
+    }
+
+
+@pytest.mark.parametrize("use", ["shadow", "experiment"])
+def test_candidate_is_mounted_where_its_setting_says(home: Path, use: str) -> None:
+    values = {"persistentVolumeClaim": "policies", "subPath": "bundles/next", "use": use}
+    rendered = template(home, nested(("extender", "candidate"), values))
+    (mount,) = [each for each in rendered.container("extender")["volumeMounts"] if each["name"] == "candidate"]
+    assert rendered.settings()[use] == f"{mount['mountPath']}/bundles/next"
+    volumes = rendered.one("Deployment")["spec"]["template"]["spec"]["volumes"]
+    (volume,) = [each for each in volumes if each["name"] == "candidate"]
+    assert volume["persistentVolumeClaim"] == {"claimName": "policies", "readOnly": True}
+    assert not {"shadow", "experiment"} - {use} & rendered.settings().keys()
 
 
 @pytest.mark.parametrize("values", [{}, merged(SERVICE, nested(("tls", "mode"), "none"))], ids=["sidecar", "none"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 import time
 from collections.abc import Callable, Sequence
@@ -37,14 +38,15 @@ def by_objects(names: Sequence[str], of: dict[str, Any] | None = None) -> dict[s
 
 @dataclass
 class Service:
-    """One service in this process."""
+    """One service in this process; `verify` is how its certificate is checked, where it has one."""
 
     background: BackgroundService
     source: EmbeddedSource
+    verify: ssl.SSLContext | bool = True
 
     def __post_init__(self) -> None:
-        self.http = httpx.Client(base_url=self.background.url, timeout=10.0)
-        self.operations = httpx.Client(base_url=self.background.operations_url, timeout=10.0)
+        self.http = httpx.Client(base_url=self.background.url, timeout=10.0, verify=self.verify)
+        self.operations = httpx.Client(base_url=self.background.operations_url, timeout=10.0, verify=self.verify)
 
     def close(self) -> None:
         """Close the clients, then stop the service."""

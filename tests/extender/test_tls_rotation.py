@@ -243,9 +243,11 @@ def test_a_bad_file_is_refused_counted_and_logged_and_the_old_one_serves_on(
             time.sleep(0.3)
             assert counted(service, "maddpg_tls_loads_total", result="refused") == count, "once for each content"
             assert shown(port, context) == serial(first.certificate)
+            assert counted(service, "maddpg_tls_refused") == 1
         last = issue(authority, "last")
         volume.replace(last, authority.certificate)
         service.eventually(lambda: shown(port, context) == serial(last.certificate))
+        service.eventually(lambda: counted(service, "maddpg_tls_refused") == 0)
     assert found.wrong == []
     refused = [json.loads(line) for line in stream.getvalue().splitlines() if "refused" in line]
     assert [line["level"] for line in refused] == ["error", "error"]

@@ -1,7 +1,7 @@
 """Asks a running extender what `helm test` wants to know. Standard library only; runs in the extender's image.
 
-Arguments: URL of the operations port; URL of the verbs where they can be reached from outside the pod; folder with the
-certificate (tls.crt, tls.key) and authority (ca.crt) for https.
+Arguments: URL of the operations port; URL of the verbs where they can be reached from outside the pod; where either is
+https, the folder with the certificate (tls.crt, tls.key) and authority (ca.crt).
 """
 
 import json
@@ -24,10 +24,9 @@ def ask(url: str, body: object = None) -> bytes:
         sys.exit(f"{url} cannot be reached: {error}")
 
 
-operations, *rest = sys.argv[1:]
-verbs = rest[:1]
+operations, *verbs = [each for each in sys.argv[1:] if "://" in each]
 context = None
-for folder in rest[1:]:
+for folder in [each for each in sys.argv[1:] if "://" not in each]:
     context = ssl.create_default_context(cafile=f"{folder}/ca.crt")
     context.load_cert_chain(f"{folder}/tls.crt", f"{folder}/tls.key")
 ask(f"{operations}/healthz")

@@ -75,20 +75,22 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 
 {{/* Where a kube-scheduler finds the extender. */}}
 {{- define "maddpg.extenderURL" -}}
-{{- if eq .Values.extender.mode "sidecar" -}}
-http://127.0.0.1:{{ .Values.extender.port }}
-{{- else -}}
-{{ eq (include "maddpg.tls" .) "true" | ternary "https" "http" }}://{{ include "maddpg.extenderHost" . }}:{{ .Values.extender.port }}
+{{ eq (include "maddpg.tls" .) "true" | ternary "https" "http" }}://{{ eq .Values.extender.mode "sidecar" | ternary "127.0.0.1" (include "maddpg.extenderHost" .) }}:{{ .Values.extender.port }}
 {{- end -}}
+
+{{/* Scheme of the operations port, as Prometheus spells it. */}}
+{{- define "maddpg.operationsScheme" -}}
+{{ .Values.tls.operations | ternary "https" "http" }}
 {{- end -}}
 
 {{- define "maddpg.extenderHost" -}}
 {{ include "maddpg.extenderName" . }}.{{ .Release.Namespace }}.svc
 {{- end -}}
 
-{{/* "true" where the calls cross the network and are to be encrypted; on loopback nobody listens. */}}
+{{/* "true" where the extender has a certificate: the calls cross the network, or the operations port is to have one.
+     The service has one identity, so a sidecar's verbs have it then too; on loopback alone nobody listens. */}}
 {{- define "maddpg.tls" -}}
-{{- and (eq .Values.extender.mode "service") (ne .Values.tls.mode "none") -}}
+{{- or .Values.tls.operations (and (eq .Values.extender.mode "service") (ne .Values.tls.mode "none")) -}}
 {{- end -}}
 
 {{/* Secrets with tls.crt, tls.key and ca.crt: the extender's, and its callers'. */}}

@@ -103,12 +103,14 @@ startupProbe:
   httpGet:
     path: /healthz
     port: operations
+    scheme: {{ include "maddpg.operationsScheme" . | upper }}
   periodSeconds: 1
   failureThreshold: 60
 livenessProbe:
   httpGet:
     path: /healthz
     port: operations
+    scheme: {{ include "maddpg.operationsScheme" . | upper }}
   periodSeconds: 10
   timeoutSeconds: 5
   failureThreshold: 3
@@ -116,6 +118,7 @@ readinessProbe:
   httpGet:
     path: /readyz
     port: operations
+    scheme: {{ include "maddpg.operationsScheme" . | upper }}
   periodSeconds: 2
   timeoutSeconds: 2
   failureThreshold: 2
@@ -141,13 +144,28 @@ volumeMounts:
     mountPath: /tmp
   {{- if eq (include "maddpg.tls" .) "true" }}
   # the folder and not its files: only so does the kubelet exchange them when the Secret changes
-  - name: tls
+  - name: server-tls
     mountPath: /etc/maddpg/tls
     readOnly: true
   {{- end }}
   {{- if or $extender.bundle.configMap $extender.bundle.persistentVolumeClaim }}
   - name: bundle
     mountPath: /etc/maddpg/bundle
+    readOnly: true
+  {{- end }}
+  {{- if or $extender.candidate.configMap $extender.candidate.persistentVolumeClaim }}
+  - name: candidate
+    mountPath: /etc/maddpg/candidate
+    readOnly: true
+  {{- end }}
+  {{- if or $extender.prometheus.ca.configMap $extender.prometheus.ca.secret }}
+  - name: prometheus-ca
+    mountPath: /etc/maddpg/prometheus-ca
+    readOnly: true
+  {{- end }}
+  {{- if $extender.prometheus.token.secret }}
+  - name: prometheus-token
+    mountPath: /etc/maddpg/prometheus-token
     readOnly: true
   {{- end }}
   {{- with $extender.extraVolumeMounts }}
@@ -163,20 +181,48 @@ volumeMounts:
   emptyDir:
     sizeLimit: 16Mi
 {{- if eq (include "maddpg.tls" .) "true" }}
-- name: tls
+- name: server-tls
   secret:
     secretName: {{ include "maddpg.serverSecret" . }}
     defaultMode: 0440
 {{- end }}
-{{- if .Values.extender.bundle.configMap }}
-- name: bundle
+{{- range $name := list "bundle" "candidate" }}
+{{- $from := get $.Values.extender $name }}
+{{- if $from.configMap }}
+- name: {{ $name }}
   configMap:
-    name: {{ .Values.extender.bundle.configMap }}
-{{- else if .Values.extender.bundle.persistentVolumeClaim }}
-- name: bundle
+    name: {{ $from.configMap }}
+{{- else if $from.persistentVolumeClaim }}
+- name: {{ $name }}
   persistentVolumeClaim:
-    claimName: {{ .Values.extender.bundle.persistentVolumeClaim }}
+    claimName: {{ $from.persistentVolumeClaim }}
     readOnly: true
+{{- end }}
+{{- end }}
+{{- with .Values.extender.prometheus }}
+{{- if or .ca.configMap .ca.secret }}
+- name: prometheus-ca
+  {{- if .ca.configMap }}
+  configMap:
+    name: {{ .ca.configMap }}
+  {{- else }}
+  secret:
+    secretName: {{ .ca.secret }}
+    defaultMode: 0440
+  {{- end }}
+    items:
+      - key: {{ .ca.key }}
+        path: ca.crt
+{{- end }}
+{{- if .token.secret }}
+- name: prometheus-token
+  secret:
+    secretName: {{ .token.secret }}
+    defaultMode: 0440
+    items:
+      - key: {{ .token.key }}
+        path: token
+{{- end }}
 {{- end }}
 {{- with .Values.extender.extraVolumes }}
 {{ toYaml . }}

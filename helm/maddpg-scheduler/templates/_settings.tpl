@@ -11,6 +11,21 @@
 {{- $_ := set $own "bundle_path" (trimSuffix "/" (printf "/etc/maddpg/bundle/%s" .Values.extender.bundle.subPath)) -}}
 {{- /* the whole volume is mounted: a subPath of the mount would go on showing the old folder once another took its place */ -}}
 {{- end -}}
+{{- $candidate := .Values.extender.candidate -}}
+{{- if or $candidate.configMap $candidate.persistentVolumeClaim -}}
+{{- $_ := set $own $candidate.use (trimSuffix "/" (printf "/etc/maddpg/candidate/%s" $candidate.subPath)) -}}
+{{- end -}}
+{{- $prometheus := .Values.extender.prometheus -}}
+{{- if $prometheus.url -}}
+{{- $_ := set $own "usage_source" "prometheus" -}}
+{{- $_ := set $own "prometheus_url" $prometheus.url -}}
+{{- end -}}
+{{- if or $prometheus.ca.configMap $prometheus.ca.secret -}}
+{{- $_ := set $own "prometheus_ca_file" "/etc/maddpg/prometheus-ca/ca.crt" -}}
+{{- end -}}
+{{- if $prometheus.token.secret -}}
+{{- $_ := set $own "prometheus_token_file" "/etc/maddpg/prometheus-token/token" -}}
+{{- end -}}
 {{- if eq (include "maddpg.tls" .) "true" -}}
 {{- $_ := set $own "tls_cert_file" "/etc/maddpg/tls/tls.crt" -}}
 {{- $_ := set $own "tls_key_file" "/etc/maddpg/tls/tls.key" -}}
@@ -19,6 +34,9 @@
 {{- with $names -}}
 {{- $_ := set $own "tls_client_names" . -}}
 {{- end -}}
+{{- end -}}
+{{- if .Values.tls.operations -}}
+{{- $_ := set $own "operations_tls" true -}}
 {{- end -}}
 {{- toYaml (merge $own .Values.extender.settings) -}}
 {{- end -}}
@@ -112,8 +130,35 @@ extenders:
 {{- if and $extender.bundle.subPath (not $extender.bundle.persistentVolumeClaim) -}}
 {{- fail "extender.bundle.subPath: is a folder of extender.bundle.persistentVolumeClaim, which is empty" -}}
 {{- end -}}
+{{- $candidate := $extender.candidate -}}
+{{- if and $candidate.configMap $candidate.persistentVolumeClaim -}}
+{{- fail "extender.candidate.configMap: set it or extender.candidate.persistentVolumeClaim, not both" -}}
+{{- end -}}
+{{- if and $candidate.subPath (not $candidate.persistentVolumeClaim) -}}
+{{- fail "extender.candidate.subPath: is a folder of extender.candidate.persistentVolumeClaim, which is empty" -}}
+{{- end -}}
+{{- if and (or $candidate.configMap $candidate.persistentVolumeClaim) (get $extender.settings $candidate.use) -}}
+{{- fail (printf "extender.candidate.use: is %s, which extender.settings.%s names too; leave one of them out" $candidate.use $candidate.use) -}}
+{{- end -}}
+{{- $prometheus := $extender.prometheus -}}
+{{- if and $prometheus.ca.configMap $prometheus.ca.secret -}}
+{{- fail "extender.prometheus.ca.configMap: set it or extender.prometheus.ca.secret, not both" -}}
+{{- end -}}
+{{- if and (not $prometheus.url) (or $prometheus.ca.configMap $prometheus.ca.secret $prometheus.token.secret) -}}
+{{- fail "extender.prometheus.url: is empty, so nobody needs extender.prometheus.ca or extender.prometheus.token" -}}
+{{- end -}}
+{{- if $prometheus.url -}}
+{{- range $name := list "usage_source" "prometheus_url" "prometheus_ca_file" "prometheus_token_file" -}}
+{{- if hasKey $extender.settings $name -}}
+{{- fail (printf "extender.prometheus.url: is set, so leave extender.settings.%s out, and use extender.prometheus" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
 {{- $tls := .Values.tls -}}
-{{- if and (eq $extender.mode "service") (eq $tls.mode "existing") (or (not $tls.existing.serverSecret) (not $tls.existing.clientSecret)) -}}
+{{- if and $tls.operations (eq $tls.mode "none") -}}
+{{- fail "tls.operations: needs a certificate; set tls.mode to selfSigned, certManager or existing" -}}
+{{- end -}}
+{{- if and (eq (include "maddpg.tls" .) "true") (eq $tls.mode "existing") (or (not $tls.existing.serverSecret) (not $tls.existing.clientSecret)) -}}
 {{- fail "tls.existing.serverSecret: tls.mode is existing, so name it and tls.existing.clientSecret: Secrets with tls.crt, tls.key and ca.crt" -}}
 {{- end -}}
 {{- $lease := $scheduler.leaderElection -}}
