@@ -46,7 +46,7 @@ def priorities(preferences: NDArray[np.floating[Any]], temperature: float = TEMP
 
 @lru_cache(maxsize=16)
 def _levels(temperature: float) -> NDArray[np.float64]:
-    """Preference lost, <= 0, down to which a node still has the priorities 1..10, ``[10]``: where 0.5, 1.5 .. 9.5 round.
+    """Preference lost, <= 0, down to which a node still has the priorities 1..10, ``[10]``: where 0.5 .. 9.5 round.
 
     Looking a preference up here is rounding 10 x exp(lost / temperature), in one step instead of five.
     """
