@@ -21,12 +21,13 @@ from fastapi import FastAPI
 from extender.cluster.source import ClusterSource
 from extender.cluster.table import ClusterTable
 from extender.decisions import comparison, freshness
+from extender.decisions.asking import no_span
 from extender.decisions.engine import Engine, Limits
 from extender.decisions.experiment import Experiment
 from extender.decisions.ledger import Ledger
 from extender.decisions.loaded import LoadedScorer, load_candidate, load_heuristic, load_policy, warm
 from extender.decisions.reload import BundleReloader
-from extender.decisions.scoring import Hooks, ScoringLimits, checked
+from extender.decisions.scoring import Hooks, ScoringLimits
 from extender.decisions.shadow import Shadow
 from extender.operations import logs
 from extender.operations.endpoints import operations_app
@@ -99,10 +100,10 @@ class Application:
         self.table.subscribe(self.ledger)
         version = metadata.version("maddpg-scheduler")
         self.tracing = _tracing(settings, version)
-        score = checked if self.tracing is None else self.tracing.score
+        self._span = no_span if self.tracing is None else self.tracing.span
         self._refused: dict[str, str] = {}
         shadowing = self._candidate("shadow", settings.shadow)
-        self.shadow = None if shadowing is None else Shadow(shadowing, score)
+        self.shadow = None if shadowing is None else Shadow(shadowing)
         trying = self._candidate("experiment", settings.experiment)
         self.experiment = None if trying is None else self._experiment(trying)
         self.engine = Engine(
@@ -129,7 +130,7 @@ class Application:
                 scored=self.metrics.scored,
                 failed=lambda error: _log.error("scorer failed", error=repr(error)),
                 breaker=lambda state: _log.warning("circuit breaker of the scorer changed", state=state.value),
-                score=score,
+                span=self._span,
             ),
             shadow=self.shadow,
             experiment=self.experiment,
@@ -293,7 +294,7 @@ class Application:
         hooks = Hooks(
             failed=lambda error: _log.error("candidate of the experiment failed", error=repr(error)),
             breaker=lambda state: _log.warning("circuit breaker of the candidate changed", state=state.value),
-            score=checked if self.tracing is None else self.tracing.score,
+            span=self._span,
         )
         return Experiment(candidate, self.settings.experiment_share, self.settings.experiment_salt, hooks)
 
