@@ -172,7 +172,7 @@ class Deployed:
     def certificates(self, container: str, directory: Path) -> Path:
         """A folder with the files of the Secret of certificates that this container has mounted."""
         volumes = {each["name"]: each for each in self._pod(container)["volumes"]}
-        (mount,) = [each for each in self._container(container)["volumeMounts"] if each["name"].endswith("-tls")]
+        (mount,) = [each for each in self._container(container)["volumeMounts"] if each["name"].endswith("tls")]
         folder = directory / "tls"
         folder.mkdir()
         for name, content in self._secret(volumes[mount["name"]]["secret"]["secretName"]).items():

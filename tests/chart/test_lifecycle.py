@@ -1,16 +1,32 @@
 """Upgrade, rollback, the loss of a leader, and removal: nothing is left behind and no pod is lost."""
 
+import hashlib
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import yaml
 
 from tests.chart.audit import AuditedControlPlane
-from tests.chart.helm import CHART, NAMESPACE, RELEASE
-from tests.chart.installation import LEASES, SIDECAR, Installation, installed
+from tests.chart.deployed import Extender
+from tests.chart.helm import CHART, CI_VALUES, NAMESPACE, RELEASE, template
+from tests.chart.installation import LEASES, SERVICE, SIDECAR, Installation, installed
 from tests.control_plane import access
 from tests.control_plane.scheduler import PROFILE
 from tests.control_plane.workload import Binds, create, pending_reason, pod
+
+RELEASES = Path(__file__).parent / "releases"
+PREVIOUS = RELEASES / "maddpg-scheduler-0.1.0.tgz"
+LASTING = {
+    "CustomResourceDefinition",
+    "MutatingWebhookConfiguration",
+    "ValidatingWebhookConfiguration",
+    "ValidatingAdmissionPolicy",
+    "APIService",
+    "PriorityClass",
+}
+"""Kinds that helm would leave, or that would go on to change or refuse pods."""
 
 
 @pytest.fixture
@@ -90,20 +106,96 @@ def test_removal_leaves_nothing_but_the_lease_and_running_pods_alone(installatio
         binds.wait(["again"])
 
 
-@pytest.mark.parametrize("version", ["1.35.4", "1.37.2"])
-def test_rendered_configuration_suits_both_versions_of_kube_scheduler(installation: Installation, version: str) -> None:
-    """In the middle of an upgrade of the cluster the scheduler is older than the API server."""
-    account, deployed = installation.scheduler_account, installation.deployed
-    name = f"by-{version}"
-    with (
-        deployed.extender(account) as extender,
-        deployed.scheduler(account, extender.url, version=version),
-        Binds(installation.api) as binds,
-    ):
-        create(installation.api, [pod(name, scheduler=PROFILE)])
+def _placed(installation: Installation, extender: Extender, name: str) -> bool:
+    """Whether a pod made now is bound, after the extender was asked about it."""
+    with Binds(installation.api) as binds:
+        create(installation.api, [pod(name, scheduler=PROFILE, cpu="10m")])
         binds.wait([name])
-        uid = access.request(installation.api, "GET", f"/api/v1/namespaces/default/pods/{name}")["metadata"]["uid"]
-        assert extender.decided(uid)
+    uid = access.request(installation.api, "GET", f"/api/v1/namespaces/default/pods/{name}")["metadata"]["uid"]
+    return extender.decided(uid)
+
+
+def test_rendered_configuration_suits_every_supported_version_of_kube_scheduler(installation: Installation) -> None:
+    """In the middle of an upgrade of the cluster the scheduler is older than the API server.
+
+    It takes over from a newer one as well: the lease is the former's until it lets go of it.
+    """
+    account, deployed = installation.scheduler_account, installation.deployed
+    versions = sorted(installation.plane.binaries.schedulers)
+    assert [version.rsplit(".", 1)[0] for version in versions] == ["1.34", "1.35", "1.36", "1.37"]
+    with deployed.extender(account) as extender:
+        for version in versions:
+            with deployed.scheduler(account, extender.url, version=version):
+                assert _placed(installation, extender, f"by-{version}"), version
+
+
+def test_metrics_and_the_call_over_loopback_go_over_tls_where_that_is_asked_for(installation: Installation) -> None:
+    _upgrade(installation, "tls.operations=true")
+    account, deployed = installation.scheduler_account, installation.deployed
+    with deployed.extender(account) as extender, deployed.scheduler(account, extender.url):
+        assert (extender.url.split(":")[0], extender.operations.split(":")[0]) == ("https", "https")
+        assert _placed(installation, extender, "over-tls")
+        assert extender.metric("maddpg_synced") == 1.0
+
+
+@pytest.mark.parametrize("mode", [SIDECAR, SERVICE])
+def test_chart_is_upgraded_from_the_previous_release_and_rolled_back(
+    control_plane: AuditedControlPlane, nodes: None, home: Path, tmp_path: Path, mode: str
+) -> None:
+    """Old and new pods stand side by side for a while, as in a rolling update; certificates are kept throughout."""
+    with installed(control_plane, home, tmp_path, mode, chart=PREVIOUS) as installation:
+        deployed, extender_account = installation.deployed, installation.extender_account
+        before = installation.own_objects()
+        certificates = _certificates(installation)
+        assert bool(certificates) == (mode == SERVICE)
+        with (
+            deployed.extender(extender_account) as old,
+            deployed.scheduler(installation.scheduler_account, old.url) as leader,
+        ):
+            assert _placed(installation, old, f"{mode}-old")
+            installation.helm("upgrade", RELEASE, str(CHART), "--reset-then-reuse-values", "--wait", "--timeout", "60s")
+            assert _certificates(installation) == certificates
+            with (
+                deployed.extender(extender_account) as new,
+                deployed.scheduler(installation.scheduler_account, new.url),
+            ):
+                assert _placed(installation, old, f"{mode}-meanwhile"), "the old one leads until it goes"
+                leader.stop()
+                assert _placed(installation, new, f"{mode}-new")
+        installation.helm("rollback", RELEASE, "1", "--wait", "--timeout", "60s")
+        assert _lasting(installation.own_objects()) == _lasting(before)
+        assert _certificates(installation) == certificates
+        with deployed.extender(extender_account) as back, deployed.scheduler(installation.scheduler_account, back.url):
+            assert _placed(installation, back, f"{mode}-rolled-back")
+        installation.helm("uninstall", RELEASE, "--wait", "--timeout", "60s")
+        assert installation.own_objects() == set()
+
+
+def _certificates(installation: Installation) -> dict[str, dict[str, str]]:
+    """Name to content of every Secret with a certificate."""
+    listed = access.request(installation.api, "GET", f"/api/v1/namespaces/{NAMESPACE}/secrets")["items"]
+    return {each["metadata"]["name"]: each["data"] for each in listed if "tls.crt" in each.get("data", {})}
+
+
+def test_previous_release_is_the_one_that_was_packaged() -> None:
+    (listed,) = (RELEASES / "SHA256SUMS").read_text().splitlines()
+    assert listed.split() == [hashlib.sha256(PREVIOUS.read_bytes()).hexdigest(), PREVIOUS.name]
+    with tarfile.open(PREVIOUS) as package:
+        content = package.extractfile("maddpg-scheduler/Chart.yaml")
+        assert content
+        old = yaml.safe_load(content.read())["version"]
+    new = yaml.safe_load((CHART / "Chart.yaml").read_text())["version"]
+    assert [int(part) for part in old.split(".")] < [int(part) for part in new.split(".")]
+
+
+def test_nothing_of_the_chart_outlives_its_removal(home: Path) -> None:
+    """No definition, webhook or finalizer: what a release leaves behind is its lease, and pods as they run."""
+    assert not (CHART / "crds").exists()
+    for values in CI_VALUES:
+        for each in template(home, files=[values]).objects:
+            assert each["kind"] not in LASTING, f"{values.name} renders {each['kind']}"
+            assert not each["metadata"].get("finalizers"), each
+            assert each["metadata"].get("annotations", {}).get("helm.sh/resource-policy") != "keep", each
 
 
 def test_second_replica_takes_over_when_the_leaders_pod_dies(installation: Installation) -> None:

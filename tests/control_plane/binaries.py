@@ -105,7 +105,7 @@ def _kubernetes(name: str, *binaries: str) -> Module:
 
 
 KUBE = _kubernetes("kube", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
-KUBE_1_35 = _kubernetes("kube-1.35", "kube-scheduler")
+OLDER_SCHEDULERS = tuple(_kubernetes(f"kube-{minor}", "kube-scheduler") for minor in ("1.34", "1.35", "1.36"))
 ETCD = Module("etcd", MODULES / "etcd", {"etcd": "go.etcd.io/etcd/server/v3"}, "go.etcd.io/etcd/server/v3")
 KWOK = Module(
     "kwok",
@@ -146,7 +146,7 @@ KUBECONFORM = Module(
 )
 DONOTHING = Module("donothing", REPOSITORY / "tests" / "bench" / "donothing", {"donothing": "."})
 
-ALL = (ETCD, KUBE, KWOK, METRICS_SERVER, KUBE_1_35, DONOTHING, HELM, KUBECONFORM)
+ALL = (ETCD, KUBE, KWOK, METRICS_SERVER, *OLDER_SCHEDULERS, DONOTHING, HELM, KUBECONFORM)
 
 
 def build(module: Module) -> Path:

@@ -59,7 +59,8 @@ class Binaries:
         """
         kube = binaries.build(binaries.KUBE)
         schedulers = {
-            module.version: binaries.build(module) / "kube-scheduler" for module in (binaries.KUBE, binaries.KUBE_1_35)
+            module.version: binaries.build(module) / "kube-scheduler"
+            for module in (*binaries.OLDER_SCHEDULERS, binaries.KUBE)
         }
         etcd, kwok, metrics = map(binaries.build, (binaries.ETCD, binaries.KWOK, binaries.METRICS_SERVER))
         return cls(etcd, kube, kwok, metrics, schedulers)
