@@ -154,6 +154,9 @@ class TracedVerbs(SchedulingVerbs):
 class TracedConnection(VerbConnection):
     """A connection that lets `TracedVerbs` see the headers of a request that does not come by ASGI."""
 
+    def _learn(self, data: bytes) -> None:
+        """Every head is parsed: it may name a trace."""
+
     def on_message_complete(self) -> None:
         """Answer: the task that does so starts with a copy of this context."""
         token = _headers.set(self.headers)
