@@ -155,6 +155,11 @@ class ClusterTable:
         return len(self._nodes)
 
     @property
+    def capacity(self) -> int:
+        """Rows, free ones included."""
+        return len(self._names)
+
+    @property
     def assignments(self) -> int:
         """Grows whenever a row is given to a node or taken from one: equal numbers, equal meaning of every row."""
         return self._assignments

@@ -20,9 +20,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from extender.cluster.table import UNKNOWN, ClusterTable
+from extender.cluster.named import Rows
+from extender.cluster.table import ClusterTable
 from extender.decisions.asking import Scored, Span, TrainingRange, ask, no_span
 from extender.decisions.breaker import Breaker, BreakerState
 from extender.decisions.loaded import LoadedScorer
@@ -36,8 +36,6 @@ from policy.scorers import Preferences
 INLINE_BUDGET_S: Final = 0.002
 """Rows are scored on the event loop if that is expected to take less, seconds. 500 rows take less than 1 ms; handing
 them to a thread and back takes 0.1 ms, and several where cores are short."""
-
-Rows = NDArray[np.intp]
 
 NO_ROWS: Final[Rows] = np.empty(0, dtype=np.intp)
 
@@ -77,6 +75,34 @@ class Hooks:
     span: Span = no_span
 
 
+class Pace:
+    """How long a scorer takes for so many rows, by its last runs with about as many: one row is no 500th of 500."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, float] = {}
+        """Seconds of the last run, by the number of bits of its rows; never less for more rows."""
+
+    def expected(self, rows: int) -> float:
+        """Seconds that so many rows should take; infinite where nothing is known."""
+        size = rows.bit_length()
+        known = [each for each in self._seconds if each >= size]
+        if known:
+            return self._seconds[min(known)]
+        largest = max(self._seconds, default=None)
+        return math.inf if largest is None else self._seconds[largest] * 2 ** (size - largest)
+
+    def took(self, rows: int, seconds: float) -> None:
+        """So many rows took so long; more cannot be expected to take less, nor fewer to take more."""
+        size = rows.bit_length()
+        for other, known in self._seconds.items():
+            self._seconds[other] = max(known, seconds) if other > size else min(known, seconds)
+        self._seconds[size] = seconds
+
+    def forget(self) -> None:
+        """It failed: nothing can be expected."""
+        self._seconds.clear()
+
+
 class Scoring:
     """Asks one scorer. Owned by the event loop's thread.
 
@@ -110,7 +136,7 @@ class Scoring:
         self.breaker = Breaker(limits.breaker_failures, limits.breaker_cooling_s, timer, self._hooks.breaker)
         self._worker = Worker()
         self._overdue: set[asyncio.Future[Any]] = set()
-        self._seconds_per_row = math.inf
+        self._pace = Pace()
         self._training = TrainingRange(loaded, limits.range_tolerance)
         self._outside = False
 
@@ -156,21 +182,15 @@ class Scoring:
             raise OutOfRangeError("a feasible node lies beyond what the policy was trained on")
         return preferences
 
-    def prepare(self, node: str, demand: PodDemand) -> None:
-        """Score one node's row ahead of the next request alike, if that is quick and the scorer does well."""
-        if (
-            self._seconds_per_row >= INLINE_BUDGET_S
-            or self._overdue
-            or self.retired
-            or self.breaker.state is not BreakerState.CLOSED
-        ):
+    def prepare(self, rows: Rows, demand: PodDemand) -> None:
+        """Score distinct rows of nodes ahead of a request, if that is quick and the scorer does well."""
+        if self._overdue or self.retired or self.breaker.state is not BreakerState.CLOSED:
             return
-        row = np.array((self._table.row_of(node),), dtype=np.intp)
-        state = self._table.state
-        if row[0] == UNKNOWN or len(self._kept.stale(state, demand, row)) == 0:
+        stale = self._kept.stale(self._table.state, demand, rows)
+        if len(stale) == 0 or self._pace.expected(len(stale)) >= INLINE_BUDGET_S:
             return
         with contextlib.suppress(ScoringError):  # logged and counted by `_failed`; the next request falls back
-            self._inline(self._table.copy(row), demand, row)
+            self._inline(self._table.copy(stale), demand, stale)
 
     async def _fresh(self, part: ClusterState, demand: PodDemand, stale: Rows, due: float) -> Preferences:
         """Score the copied rows in the worker; whenever the answer comes, it is kept for later requests."""
@@ -182,19 +202,20 @@ class Scoring:
         def work() -> tuple[Scored, float]:
             started = self._timer()
             result = ask(self.loaded.scorer, part, demand, self._training, self._hooks.span)
-            return result, (self._timer() - started) / len(part)
+            return result, self._timer() - started
 
         def keep(done: asyncio.Future[tuple[Scored, float]]) -> None:
             in_time = done not in self._overdue
             self._overdue.discard(done)
             error = done.exception()
             if error is None:
-                result, self._seconds_per_row = done.result()
+                result, seconds = done.result()
+                self._pace.took(len(part), seconds)
                 self._keep(part, demand, stale, result, in_time)
             else:
                 self._failed(error, in_time)
 
-        if self._seconds_per_row * len(stale) < INLINE_BUDGET_S:
+        if self._pace.expected(len(stale)) < INLINE_BUDGET_S:
             return self._inline(part, demand, stale)
         future = self._worker.submit(work)
         future.add_done_callback(keep)
@@ -213,7 +234,7 @@ class Scoring:
         except ScoringError as error:
             self._failed(error, in_time=True)
             raise
-        self._seconds_per_row = (self._timer() - started) / len(part)
+        self._pace.took(len(part), self._timer() - started)
         self._keep(part, demand, stale, scored, in_time=True)
         return scored.preferences
 
@@ -227,7 +248,7 @@ class Scoring:
 
     def _failed(self, error: BaseException, in_time: bool) -> None:
         """The next attempt goes to the worker again: what failed may also hang."""
-        self._seconds_per_row = math.inf
+        self._pace.forget()
         if in_time:  # else it was counted when it became late
             self.breaker.failed()
         self._hooks.failed(error)

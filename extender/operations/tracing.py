@@ -117,8 +117,7 @@ class TracedVerbs(SchedulingVerbs):
     def __init__(self, tracer: Tracer, *parts: Any) -> None:
         super().__init__(*parts)
         self._tracer = tracer
-        self._decode = _spanned(tracer, "decode", self._decode)
-        self._decode_prioritize = _spanned(tracer, "decode", self._decode_prioritize)
+        self._decode = _spanned(tracer, "decode", self._decode)  # type: ignore[assignment]  # called alike
         self._encode = _spanned(tracer, "encode", self._encode)
         self._encode_filter = _spanned(tracer, "encode", self._encode_filter)
 
@@ -154,6 +153,9 @@ class TracedVerbs(SchedulingVerbs):
 
 class TracedConnection(VerbConnection):
     """A connection that lets `TracedVerbs` see the headers of a request that does not come by ASGI."""
+
+    def _learn(self, data: bytes) -> None:
+        """Every head is parsed: it may name a trace."""
 
     def on_message_complete(self) -> None:
         """Answer: the task that does so starts with a copy of this context."""
