@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -36,8 +37,12 @@ class Cluster:
     name: str = ""
 
     @cached_property
-    def _kubectl(self) -> Path:
-        return build(binaries.KUBE_NODE) / "kubectl"
+    def _tools(self) -> dict[str, str]:
+        """kubectl and helm: the user's beside a cluster or an engine of theirs, else those built here."""
+        theirs = self.engine is None or not self.engine.own
+        found = {name: shutil.which(name) if theirs else None for name in ("kubectl", "helm")}
+        kubectl = found["kubectl"] or str(build(binaries.KUBE_NODE) / "kubectl")
+        return {"kubectl": kubectl, "helm": found["helm"] or str(helm_binary())}
 
     def kubectl(self, *arguments: str, stdin: str | None = None, timeout_s: float = 300.0) -> str:
         """Run kubectl and return what it wrote on stdout.
@@ -45,7 +50,7 @@ class Cluster:
         Raises:
             ClusterError: it failed; with what it said.
         """
-        return self._run([str(self._kubectl), *arguments], stdin, timeout_s)
+        return self._run([self._tools["kubectl"], *arguments], stdin, timeout_s)
 
     def helm(self, *arguments: str, timeout_s: float = 300.0) -> str:
         """Run helm and return what it wrote on stdout.
@@ -53,7 +58,7 @@ class Cluster:
         Raises:
             ClusterError: it failed; with what it said.
         """
-        return self._run([str(helm_binary()), *arguments], None, timeout_s)
+        return self._run([self._tools["helm"], *arguments], None, timeout_s)
 
     def get(self, *arguments: str) -> dict[str, Any]:
         """`kubectl get` as JSON."""
