@@ -33,6 +33,7 @@ from extender.operations import logs
 from extender.operations.endpoints import operations_app
 from extender.operations.metrics import VERBS, Metrics
 from extender.operations.probes import Probes
+from extender.operations.signals import Signals, judge
 from extender.pods import UrgencyRules
 from extender.protocol.connection import VerbConnection
 from extender.protocol.routes import PATHS, Receive, SchedulingVerbs, Scope, Send
@@ -50,6 +51,10 @@ _log = logs.get(__name__)
 
 EXPERIMENT_INTERVAL_S: Final = 60.0
 """How often an experiment's metrics are brought up to date; it takes some 10 ms a thousand decisions."""
+
+
+SIGNALS_INTERVAL_S: Final = 5.0
+"""How often the signals for autoscalers are worked out: no autoscaler asks more often."""
 
 
 def load_scorer(settings: Settings) -> LoadedScorer:
@@ -72,7 +77,8 @@ class Application:
     """The service as ASGI.
 
     Attributes:
-        settings, source, table, engine, ledger, store, shadow, experiment, metrics, probes, verbs, tracing: its parts.
+        settings, source, table, engine, ledger, store, signals, shadow, experiment, metrics, probes, verbs: its parts.
+        tracing: another; None where it is off.
         connection: what kube-scheduler's connections are made of.
         operations: ASGI application of the operations endpoints alone.
         start_error: why the lifespan could not start; None while it could.
@@ -98,6 +104,8 @@ class Application:
             keep=None if self.store is None else self.store.put,
         )
         self.table.subscribe(self.ledger)
+        self.signals = Signals(self.table, self.ledger.get)
+        self.table.subscribe(self.signals)
         version = metadata.version("maddpg-scheduler")
         self.tracing = _tracing(settings, version)
         self._span = no_span if self.tracing is None else self.tracing.span
@@ -196,6 +204,7 @@ class Application:
             self.shadow.start()
         await self.source.start(self.table)
         self._background.append(asyncio.create_task(self._keep_house(), name="housekeeping"))
+        self._background.append(asyncio.create_task(self._follow_signals(), name="signals"))
         if self.reloader is not None:
             following = self.reloader.run(self.settings.bundle_reload_s)
             self._background.append(asyncio.create_task(following, name="bundle"))
@@ -297,6 +306,21 @@ class Application:
             span=self._span,
         )
         return Experiment(candidate, self.settings.experiment_share, self.settings.experiment_salt, hooks)
+
+    async def update_signals(self) -> None:
+        """Work out in a thread what an autoscaler should know, and show it in the metrics."""
+        judgement = await asyncio.to_thread(judge, self.signals.sample(), self.settings.node_metrics)
+        self.metrics.judged(judgement)
+
+    async def _follow_signals(self) -> None:
+        """Keep the signals for autoscalers current."""
+        while True:
+            try:
+                if self.source.synced:
+                    await self.update_signals()
+            except Exception:
+                _log.exception("the signals for autoscalers could not be worked out")
+            await asyncio.sleep(SIGNALS_INTERVAL_S)
 
     async def _follow_experiment(self) -> None:
         """Keep the experiment's metrics current."""

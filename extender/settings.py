@@ -258,6 +258,12 @@ class Settings(BaseSettings):
         {}, "speed per core by `node.kubernetes.io/instance-type`, for nodes without that label", "1 = reference core"
     )
 
+    scheduler_name: str = setting(
+        "maddpg-scheduler",
+        "`spec.schedulerName` of the pods that count as waiting for this service: the profile that calls it",
+        min_length=1,
+    )
+
     # how it reports
     log_level: Literal["debug", "info", "warning", "error"] = setting("info", "least severe events that are logged")
     log_format: Literal["json", "console"] = setting("json", "form of the log on stderr")
@@ -273,6 +279,9 @@ class Settings(BaseSettings):
         "0..1",
         ge=0.0,
         le=1.0,
+    )
+    node_metrics: int = setting(
+        0, "nodes that get metrics of their own, those with the least room first", "nodes", ge=0, le=1000
     )
     housekeeping_interval_s: float = setting(
         1.0, "how often gauges are refreshed and old assumptions and measurements dropped", "s", gt=0.0, le=60.0

@@ -23,7 +23,7 @@ from extender.settings import Settings
 CHART = Path(__file__).resolve().parent / "maddpg-scheduler"
 BEGIN, END = "<!-- values: begin -->", "<!-- values: end -->"
 OWNED = frozenset(
-    {"host", "port", "operations_port", "bundle_path", "kubeconfig", "kube_context"}
+    {"host", "port", "operations_port", "bundle_path", "kubeconfig", "kube_context", "scheduler_name"}
     | {"tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_client_names", "operations_tls"}
 )
 """Settings that templates/_settings.tpl decides, or that make no sense in a pod."""

@@ -63,6 +63,10 @@ class AssumedPlacements:
         """Whether the pod's placement is assumed."""
         return uid in self._by_uid
 
+    def uids(self) -> list[str]:
+        """The pods whose placement is assumed, oldest first."""
+        return list(self._by_uid)
+
     def add(self, assumption: Assumption) -> None:
         """Believe it; replaces what was believed of the same pod."""
         self._by_uid[assumption.uid] = assumption

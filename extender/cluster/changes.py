@@ -14,9 +14,9 @@ from typing import Final
 import structlog
 
 from extender.cluster.decoding import Node, WatchedPod
-from extender.cluster.status import ENDED, ending, is_unplaced, positive, report_of, seconds
+from extender.cluster.status import ENDED, ending, is_gated, is_unplaced, positive, report_of, seconds
 from extender.cluster.table import ClusterTable
-from extender.pods import GIB, pod_requests
+from extender.pods import GIB, UrgencyRules, pod_demand, pod_requests
 from extender.quantities import NANO, nano_units
 from policy.cluster import REFERENCE_SPEED
 from policy.errors import InvalidQuantityError
@@ -40,6 +40,19 @@ class SpeedRules:
 
     key: str = "maddpg-scheduler.io/speed"
     by_instance_type: Mapping[str, float] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class WaitingRules:
+    """Which unbound pods wait for us, and how urgent they are.
+
+    Attributes:
+        scheduler_name: their `spec.schedulerName`.
+        urgency: see there.
+    """
+
+    scheduler_name: str
+    urgency: UrgencyRules
 
 
 def node_speed(node: Node, rules: SpeedRules) -> tuple[float, str | None]:
@@ -126,14 +139,20 @@ class NodeChanges:
 class PodChanges:
     """Receives pods.
 
+    Args:
+        table: whom to tell.
+        put: see there.
+        waiting: which unbound pods to tell of; None: none.
+
     Attributes:
         ignored: pods, counted each time they are seen, whose requests do not parse.
         synced: whether the table has seen all of a list.
     """
 
-    def __init__(self, table: ClusterTable, put: Put) -> None:
+    def __init__(self, table: ClusterTable, put: Put, waiting: WaitingRules | None = None) -> None:
         self._table = table
         self._put = put
+        self._rules = waiting
         self.ignored = 0
         self.synced = False
 
@@ -144,8 +163,7 @@ class PodChanges:
             self.absent(received)
             return
         if not node:
-            if is_unplaced(received.status.conditions):
-                self._put(partial(self._table.pod_reported, uid, partial(report_of, received)))
+            self._unbound(received)
             return
         try:
             cpu, memory = pod_requests(received)
@@ -158,6 +176,19 @@ class PodChanges:
         # One text for the thousands of pods that name the same node.
         report = partial(report_of, received)
         self._put(partial(self._table.pod_bound, uid, sys.intern(node), cpu, memory, bound_since(received), report))
+
+    def _unbound(self, received: WatchedPod) -> None:
+        """Nobody has placed the pod yet."""
+        uid, conditions, rules = received.metadata.uid, received.status.conditions, self._rules
+        if is_unplaced(conditions):
+            self._put(partial(self._table.pod_reported, uid, partial(report_of, received)))
+        if rules is None or received.spec.scheduler_name != rules.scheduler_name or is_gated(conditions):
+            return
+        try:
+            demand, _ = pod_demand(received, rules.urgency)
+        except InvalidQuantityError:
+            return  # kube-scheduler will ask about it, and be told what is wrong
+        self._put(partial(self._table.pod_waiting, uid, demand))
 
     def absent(self, received: WatchedPod) -> None:
         """The pod was deleted, or has ended."""

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 import msgspec
 
 from extender.errors import SourceError
-from extender.pods import EXPECTED_ANNOTATION, Annotations, Condition, Metadata, Pod, Requests, Status
+from extender.pods import EXPECTED_ANNOTATION, Annotations, Condition, Metadata, Pod, Requests, Spec, Status
 
 T = TypeVar("T")
 
@@ -76,6 +76,12 @@ class PodMetadata(Metadata, frozen=True):
     deletion_timestamp: str | None = msgspec.field(default=None, name="deletionTimestamp")
 
 
+class PodSpec(Spec, frozen=True, rename="camel"):
+    """`extender.pods.Spec` and who is to place the pod."""
+
+    scheduler_name: str | None = None
+
+
 class PodCondition(Condition, frozen=True, rename="camel"):
     """A condition of a pod, and why."""
 
@@ -116,6 +122,7 @@ class WatchedPod(Pod, frozen=True):
     """A pod as lists and watches show it."""
 
     metadata: PodMetadata
+    spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
 
 

@@ -12,7 +12,7 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 from extender.cluster.api import ApiError, ApiServer
-from extender.cluster.changes import NodeChanges, PodChanges, SpeedRules
+from extender.cluster.changes import NodeChanges, PodChanges, SpeedRules, WaitingRules
 from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod
 from extender.cluster.handover import Handover
 from extender.cluster.metrics_server import MetricsServer
@@ -22,6 +22,7 @@ from extender.cluster.source import INPUTS, Binding
 from extender.cluster.table import ClusterTable
 from extender.cluster.usage import UsagePoller, UsageReader
 from extender.errors import BindError
+from extender.pods import UrgencyRules
 from extender.settings import Settings
 
 NODES: Final[Resource[Node]] = Resource(
@@ -53,6 +54,7 @@ class KubernetesOptions:
         timing: pages, watches, resync.
         speed: where a node's speed comes from.
         usage_interval: seconds between two questions for measured use.
+        waiting: which unbound pods are told of; None: none.
     """
 
     kubeconfig: Path | None = None
@@ -60,6 +62,7 @@ class KubernetesOptions:
     timing: Timing = field(default_factory=Timing)
     speed: SpeedRules = field(default_factory=SpeedRules)
     usage_interval: float = 15.0
+    waiting: WaitingRules | None = None
 
 
 @dataclass(slots=True)
@@ -106,6 +109,9 @@ class KubernetesSource:
             timing=Timing(page=settings.list_page_size),
             speed=speed,
             usage_interval=settings.usage_interval_s,
+            waiting=WaitingRules(
+                settings.scheduler_name, UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos)
+            ),
         )
         return cls(options, _usage(settings))
 
@@ -122,7 +128,7 @@ class KubernetesSource:
         api = await asyncio.to_thread(ApiServer, options.kubeconfig, options.context)
         handover = Handover(asyncio.get_running_loop())
         node_changes = NodeChanges(table, handover.put, options.speed)
-        pod_changes = PodChanges(table, handover.put)
+        pod_changes = PodChanges(table, handover.put, options.waiting)
         poller = UsagePoller(self._usage(api), table, options.usage_interval) if self._usage is not None else None
         polling = asyncio.create_task(poller.run(), name="usage") if poller is not None else None
         nodes = Reflector(NODES, node_changes, api, options.timing, self._clock)

@@ -114,6 +114,11 @@ def is_unplaced(conditions: list[PodCondition] | None) -> bool:
     return any(it.type == "PodScheduled" and it.status == "False" for it in conditions or ())
 
 
+def is_gated(conditions: list[PodCondition] | None) -> bool:
+    """Whether the pod is kept from being scheduled by a gate (`spec.schedulingGates`)."""
+    return any(it.type == "PodScheduled" and it.reason == "SchedulingGated" for it in conditions or ())
+
+
 def seconds(text: str | None) -> float | None:
     """A time of the API to seconds since the epoch; None if there is none, or it does not parse."""
     if not text:

@@ -20,6 +20,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
@@ -30,8 +31,9 @@ from numpy.typing import NDArray
 
 from extender.cluster.assumed import AssumedPlacements, Assumption
 from extender.cluster.status import ReadReport
+from extender.cluster.waiting import WaitingPods
 from extender.errors import OwnershipError
-from policy.cluster import COLUMNS, REFERENCE_SPEED, ClusterState
+from policy.cluster import COLUMNS, REFERENCE_SPEED, ClusterState, PodDemand
 from policy.criteria import EXPECTED_USE_RATIO
 from policy.errors import InvalidInputError
 from policy.observation import estimated_pressure, estimated_pressure_of_one
@@ -124,6 +126,7 @@ class ClusterTable:
         self._homeless: dict[str, set[str]] = {}
         self._dirty: dict[str, _Node] = {}
         self._assumed = AssumedPlacements(assumed_time_limit)
+        self._waiting = WaitingPods()
         self._listeners: list[PodListener] = []
         self._row_listeners: list[Callable[[int, str], None]] = []
         self._clock = clock
@@ -178,6 +181,15 @@ class ClusterTable:
     def assumed_count(self) -> int:
         """Pods whose placement is assumed, not seen."""
         return len(self._assumed)
+
+    def ready_nodes(self) -> tuple[list[str], NDArray[np.intp]]:
+        """Names of the nodes that are ready, and their rows, int ``[n]``."""
+        ready = [(name, node.row) for name, node in self._nodes.items() if node.ready]
+        return [name for name, _ in ready], np.array([row for _, row in ready], dtype=np.intp)
+
+    def waiting_classes(self) -> Counter[PodDemand]:
+        """How many pods that wait ask for the same; those assumed to be on their way are left out."""
+        return self._waiting.classes(without=self._assumed.uids())
 
     def node_names(self) -> list[str]:
         """Names of all nodes, in no particular order."""
@@ -317,6 +329,7 @@ class ClusterTable:
         """
         self._check_owner()
         now = self._clock()
+        self._waiting.end(uid)
         known = self._pods.get(uid)
         first = known is None or known.assumed or known.node != node
         if known is not None:
@@ -330,6 +343,11 @@ class ClusterTable:
         if read is not None:
             self.pod_reported(uid, read)
 
+    def pod_waiting(self, uid: str, demand: PodDemand) -> None:
+        """The watch shows this pod unbound, and it asks for our scheduler."""
+        self._check_owner()
+        self._waiting.add(uid, demand)
+
     def pod_reported(self, uid: str, read: ReadReport) -> None:
         """The watch shows this pod, bound or not, and `read` tells what its status says: for the listeners alone."""
         self._check_owner()
@@ -341,6 +359,7 @@ class ClusterTable:
         """The pod is deleted or has ended, bound or not. Returns whether anything was known of it."""
         self._check_owner()
         self._assumed.end(uid)
+        self._waiting.end(uid)
         pod = self._pods.get(uid)
         if pod is not None:
             self._take_off(uid, pod)
@@ -356,6 +375,7 @@ class ClusterTable:
         gone = [uid for uid, pod in self._pods.items() if uid not in uids and not pod.assumed]
         for uid in gone:
             self.pod_removed(uid, "deleted")
+        self._waiting.keep_only(uids)
         return len(gone)
 
     def assume(self, uid: str, node: str, cpu: float, memory: float) -> bool:

@@ -21,6 +21,7 @@ from extender.decisions.loaded import LoadedScorer
 from extender.decisions.reasons import FALLBACK_REASONS
 from extender.decisions.reload import REFUSAL_REASONS
 from extender.decisions.shadow import Shadow
+from extender.operations.signals import AT_RISK, RATED, RESOURCES, Judgement
 from policy.features import FEATURE_NAMES, SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -253,6 +254,51 @@ class Metrics:
             ["verdict"],
             registry=registry,
         )
+        self.pending_pods = Gauge(
+            "maddpg_pending_pods",
+            "Pods that wait for this scheduler, by how the best node with room would serve them: well (in time), badly "
+            "(too slow for their urgency), nowhere (no node has room), unrated (too many kinds of pods to look at)",
+            ["rated"],
+            registry=registry,
+        )
+        self.pending_requests = Gauge(
+            "maddpg_pending_requests",
+            "What these pods request together",
+            ["resource", "unit", "rated"],
+            registry=registry,
+        )
+        self.placements = Counter(
+            "maddpg_placements",
+            "Pods decided upon here and seen bound, by whether their node was expected to be too slow for their "
+            "urgency; unknown where it was not among the best few",
+            ["at_risk"],
+            registry=registry,
+        )
+        self.headroom = Gauge(
+            "maddpg_headroom",
+            "Allocatable less requested on nodes that are ready: of all together (cluster), and of the one with most "
+            "(node)",
+            ["resource", "unit", "of"],
+            registry=registry,
+        )
+        self.headroom_ratio = Gauge(
+            "maddpg_headroom_ratio",
+            "Allocatable less requested over allocatable, of all nodes that are ready together",
+            ["resource"],
+            registry=registry,
+        )
+        self.node_headroom_ratio = Gauge(
+            "maddpg_node_headroom_ratio",
+            "The same of single nodes, those with the least room; see the setting `node_metrics`",
+            ["node", "resource"],
+            registry=registry,
+        )
+        self.node_expected_rate = Gauge(
+            "maddpg_node_expected_rate",
+            "Rate that a small pod is expected to run at on these nodes: 1 is an idle reference core's",
+            ["node"],
+            registry=registry,
+        )
         self._labels = {
             next(iter(metric.describe())).name: metric._labelnames  # noqa: SLF001 - the library tells it nowhere else
             for metric in vars(self).values()
@@ -266,6 +312,8 @@ class Metrics:
         # at 0 from the start: Prometheus does not see a counter's first step if the counter comes with it
         for reason in REFUSAL_REASONS:
             self.policy_refusals.labels(reason)
+        for at_risk in AT_RISK:
+            self.placements.labels(at_risk)
         for reason in HANDSHAKE_FAILURES:
             self.handshake_failures.labels(reason)
         self._scorers: dict[str, Counter] = {}
@@ -336,6 +384,26 @@ class Metrics:
                 self.experiment_difference.labels(name, bound).set(_known(value))
         for verdict in VERDICTS:
             self.experiment_verdict.labels(verdict).set(result["verdict"] == verdict)
+
+    def judged(self, judgement: Judgement) -> None:
+        """This is what an autoscaler should know now."""
+        for rated in RATED:
+            pending = judgement.pending[rated]
+            self.pending_pods.labels(rated).set(pending.pods)
+            for resource, unit in RESOURCES.items():
+                self.pending_requests.labels(resource, unit, rated).set(getattr(pending, resource))
+        for at_risk, count in judgement.placements.items():
+            self.placements.labels(at_risk).inc(count)
+        for (resource, of), value in judgement.headroom.items():
+            self.headroom.labels(resource, RESOURCES[resource], of).set(value)
+        for resource, ratio in judgement.headroom_ratio.items():
+            self.headroom_ratio.labels(resource).set(ratio)
+        self.node_headroom_ratio.clear()
+        self.node_expected_rate.clear()
+        for node, signals in judgement.nodes.items():
+            self.node_expected_rate.labels(node).set(signals.expected_rate)
+            for resource, ratio in signals.headroom.items():
+                self.node_headroom_ratio.labels(node, resource).set(ratio)
 
     def guarded(self, breaker: Breaker | None) -> None:
         """This breaker stands before the scorer; None while there is no scorer."""

@@ -48,6 +48,12 @@ SOURCES = (
         "h1:H2P75ycGcTMauV3gvpkDqLdS3RSXonWF2S49QGA1PZE=",
         ("deploy/crds/crd-certificates.yaml", "deploy/crds/crd-issuers.yaml"),
     ),
+    Source(
+        "github.com/kedacore/keda/v2",
+        "v2.17.2",
+        "h1:xlrcK5TKABJF9PebK79sgL07s/csGjL3H4m72OkZXxk=",
+        ("config/crd/bases/keda.sh_scaledobjects.yaml",),
+    ),
 )
 
 

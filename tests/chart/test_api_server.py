@@ -139,6 +139,25 @@ def test_restricted_standard_is_enforced_here(api: client.ApiClient, home: Path)
         _dry_run(api, pod)
 
 
+EXAMPLES = ("placeholder", "hpa", "keda")
+
+
+@pytest.mark.parametrize("name", EXAMPLES)
+def test_examples_of_autoscaling_are_accepted(api: client.ApiClient, schemas: Path, name: str) -> None:
+    path = REPOSITORY / "deploy" / "autoscaling" / f"{name}.yaml"
+    manifests = access.read_manifests(path)
+    for each in manifests:
+        _dry_run(api, each)
+        if each["kind"] == "Deployment":  # it runs where the restricted standard is enforced
+            spec = each["spec"]["template"]["spec"]
+            spec.pop("priorityClassName")  # which a dry run has not made
+            pod = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": name, "namespace": NAMESPACE}, "spec": spec}
+            _dry_run(api, pod)
+    done = _kubeconform(schemas, path.read_text())
+    summary = json.loads(done.stdout)["summary"]
+    assert summary == {"valid": len(manifests), "invalid": 0, "errors": 0, "skipped": 0}, done.stdout
+
+
 def test_example_workload_is_accepted_and_asks_for_the_policy(api: client.ApiClient, home: Path) -> None:
     (workload,) = access.read_manifests(REPOSITORY / "deploy" / "kind" / "workload.yaml")
     _dry_run(api, workload)

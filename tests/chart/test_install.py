@@ -170,6 +170,31 @@ def test_extender_process_answers_what_helm_test_asks(running: Running, home: Pa
     assert ask("http://127.0.0.1:1").returncode != 0
 
 
+def test_pods_that_fit_nowhere_are_counted_while_they_wait(running: Running) -> None:
+    installation, extender, _ = running
+    huge = [pod(f"{installation.mode}-huge-{number}", cpu="1000", scheduler=PROFILE) for number in range(2)]
+    create(installation.api, [*huge, pod(f"{installation.mode}-huge-other", cpu="1000")])
+
+    def waiting() -> float | None:
+        try:
+            return extender.metric('maddpg_pending_pods{rated="nowhere"}')
+        except LookupError:  # signals come every few seconds, and it has just started
+            return None
+
+    def wait_for(count: float) -> None:
+        deadline = time.monotonic() + 20.0
+        while (found := waiting()) != count:
+            assert time.monotonic() < deadline, found
+            time.sleep(0.2)
+
+    wait_for(2)
+    assert extender.metric('maddpg_pending_requests{rated="nowhere",resource="cpu",unit="core"}') == 2000.0
+    for each in huge:
+        name = each["metadata"]["name"]
+        access.request(installation.api, "DELETE", f"/api/v1/namespaces/default/pods/{name}?gracePeriodSeconds=0")
+    wait_for(0)
+
+
 def test_operations_port_speaks_only_tls_where_that_is_asked_for(running: Running) -> None:
     installation, extender, _ = running
     assert extender.operations.startswith("http://" if installation.mode == SIDECAR else "https://")

@@ -20,6 +20,7 @@ import yaml
 
 from extender.app import create_app
 from extender.cluster.embedded import EmbeddedSource
+from extender.cluster.table import ClusterTable
 from extender.operations.metrics import Metrics
 from extender.server import BackgroundService
 from extender.settings import Settings
@@ -32,11 +33,24 @@ from tests.control_plane.toolchain import REPOSITORY, BuildError
 from tests.extender.service import Service, by_names, pod
 from tests.policy.states import write_bundle
 
+EXAMPLES = REPOSITORY / "deploy" / "autoscaling"
 MONITORING = REPOSITORY / "deploy" / "monitoring"
 RULES = yaml.safe_load((CHART / "files" / "rules.yaml").read_text())
 DASHBOARD = json.loads((CHART / "files" / "dashboard.json").read_text())
 RULE_LIST = [rule for group in RULES["groups"] for rule in group["rules"]]
 ALERTS = [rule["alert"] for rule in RULE_LIST if "alert" in rule]
+AUTOSCALING = {
+    "keda": [
+        trigger["metadata"]["query"]
+        for trigger in yaml.safe_load((EXAMPLES / "keda.yaml").read_text())["spec"]["triggers"]
+    ],
+    "prometheus-adapter": [
+        query
+        for rule in yaml.safe_load((EXAMPLES / "prometheus-adapter.yaml").read_text())["rules"]["external"]
+        for query in (rule["seriesQuery"], rule["metricsQuery"])
+    ],
+}
+"""Queries of deploy/autoscaling."""
 RECORDED = {rule["record"] for rule in RULE_LIST if "record" in rule}
 QUERIES = [
     *((rule.get("alert") or rule["record"], rule["expr"]) for rule in RULE_LIST),
@@ -45,6 +59,7 @@ QUERIES = [
         for panel in DASHBOARD["panels"]
         for target in panel["targets"]
     ),
+    *((f"{file} {number}", query) for file, queries in AUTOSCALING.items() for number, query in enumerate(queries)),
 ]
 _METRIC = re.compile(r"\bmaddpg[:_][a-z0-9_:]+")
 
@@ -67,7 +82,7 @@ def _exposed() -> set[str]:
 def test_query_uses_only_metrics_that_exist(name: str, query: str) -> None:
     used = set(_METRIC.findall(query))
     assert used <= _exposed() | RECORDED, name
-    assert used or "up{" in query
+    assert used or "up{" in query or query.startswith("vector(")
 
 
 def test_promtool_accepts_the_rules(promtool: Path) -> None:
@@ -186,10 +201,15 @@ def ask(promtool: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Qu
                     break
                 assert time.monotonic() < deadline, process.tail()
                 service.post("prioritize", by_names(names, pod(f"pod-{cpu}", cpu=f"{cpu}m")))
+                service.change(partial(_bind, f"uid-pod-{cpu}", names[cpu % len(names)]))
                 time.sleep(0.2)
             yield query
         finally:
             process.stop()
+
+
+def _bind(uid: str, node: str, table: ClusterTable) -> None:
+    table.pod_bound(uid, node, 0.1, 1.0)
 
 
 def _query(url: str, expression: str) -> list[dict[str, Any]]:
@@ -212,6 +232,12 @@ def _as_grafana_sends(expression: str) -> str:
 def test_prometheus_answers_every_panel_with_data(ask: Query, panel: dict[str, Any]) -> None:
     for target in panel["targets"]:
         assert ask(_as_grafana_sends(target["expr"])), target["expr"]
+
+
+@pytest.mark.parametrize("file", AUTOSCALING)
+def test_prometheus_answers_the_queries_of_autoscalers_with_one_number(ask: Query, file: str) -> None:
+    for query in AUTOSCALING[file]:
+        assert len(ask(query)) == 1, query
 
 
 @pytest.mark.parametrize("rule", RULE_LIST, ids=[rule.get("alert") or rule["record"] for rule in RULE_LIST])

@@ -547,7 +547,7 @@ def test_chart_has_the_version_of_the_project() -> None:
     assert KUBE_VERSION.startswith("v1.37.")
 
 
-PAGES = [REPOSITORY / "docs" / "install.md", REPOSITORY / "docs" / "upgrade.md", CHART / "README.md"]
+PAGES = [*(REPOSITORY / "docs" / f"{name}.md" for name in ("install", "upgrade", "autoscaling")), CHART / "README.md"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda path: path.name)

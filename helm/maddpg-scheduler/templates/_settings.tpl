@@ -6,6 +6,7 @@
     "host" "0.0.0.0"
     "port" (int .Values.extender.port)
     "operations_port" (int .Values.extender.operationsPort)
+    "scheduler_name" .Values.scheduler.name
 -}}
 {{- if or .Values.extender.bundle.configMap .Values.extender.bundle.persistentVolumeClaim -}}
 {{- $_ := set $own "bundle_path" (trimSuffix "/" (printf "/etc/maddpg/bundle/%s" .Values.extender.bundle.subPath)) -}}

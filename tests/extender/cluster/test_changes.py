@@ -6,9 +6,19 @@ from typing import Any
 import msgspec
 import pytest
 
-from extender.cluster.changes import NodeChanges, PodChanges, SpeedRules, bound_since, is_ready, node_speed
+from extender.cluster.changes import (
+    NodeChanges,
+    PodChanges,
+    SpeedRules,
+    WaitingRules,
+    bound_since,
+    is_ready,
+    node_speed,
+)
 from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod
 from extender.cluster.table import ClusterTable
+from extender.pods import UrgencyRules
+from policy.cluster import PodDemand
 from tests.extender.cluster import following
 
 KEY = "maddpg-scheduler.io/speed"
@@ -120,3 +130,46 @@ def test_an_ended_pod_is_never_counted_even_if_a_server_ignores_the_selector() -
     PodChanges(table, lambda change: change()).present(a_pod(following.pod("p", on="n", phase="Succeeded")))
     assert table.pod_count == 0
     assert math.isclose(table.state.cpu_requested.sum(), 0.0)
+
+
+WAITING = WaitingRules("ours", UrgencyRules({}, {"Guaranteed": 0.75, "Burstable": 0.5, "BestEffort": 0.0}))
+GATED = [{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]
+UNSCHEDULABLE = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "changed", "waits"),
+    [
+        pytest.param("ours", {}, True, id="nobody has looked at it"),
+        pytest.param("ours", {"conditions": UNSCHEDULABLE}, True, id="it fits nowhere"),
+        pytest.param("ours", {"conditions": GATED}, False, id="a gate keeps it"),
+        pytest.param("ours", {"on": "n"}, False, id="bound"),
+        pytest.param("ours", {"phase": "Failed"}, False, id="ended"),
+        pytest.param("ours", {"cpu": "much"}, False, id="asks for nonsense"),
+        pytest.param("default-scheduler", {}, False, id="another scheduler's"),
+        pytest.param(None, {}, False, id="says nothing"),
+    ],
+)
+def test_unbound_pods_of_our_scheduler_wait(scheduler: str | None, changed: dict[str, Any], waits: bool) -> None:
+    table = ClusterTable()
+    changes = PodChanges(table, lambda change: change(), WAITING)
+    content = following.pod("p", **{"on": None, "cpu": "250m", "memory": "512Mi", **changed})
+    content["spec"]["schedulerName"] = scheduler
+    content["status"]["qosClass"] = "Guaranteed"
+    changes.present(a_pod(content))
+    assert table.waiting_classes() == ({PodDemand(0.25, 0.5, 0.75): 1} if waits else {})
+    changes.absent(a_pod(content))
+    assert table.waiting_classes() == {}
+
+
+def test_pods_that_wait_are_forgotten_when_a_list_leaves_them_out_or_they_change() -> None:
+    table = ClusterTable()
+    changes = PodChanges(table, lambda change: change(), WAITING)
+    for uid, cpu in (("p", "1"), ("q", "1"), ("q", "2")):
+        content = following.pod(uid, on=None, cpu=cpu, memory="1Gi")
+        content["spec"]["schedulerName"] = "ours"
+        content["status"]["qosClass"] = "Burstable"
+        changes.present(a_pod(content))
+    assert table.waiting_classes() == {PodDemand(1.0, 1.0, 0.5): 1, PodDemand(2.0, 1.0, 0.5): 1}
+    changes.complete({a_pod(content).metadata.uid})
+    assert table.waiting_classes() == {PodDemand(2.0, 1.0, 0.5): 1}

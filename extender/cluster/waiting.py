@@ -1,0 +1,50 @@
+"""Pods that wait for this scheduler, as the watch shows them. Pure bookkeeping; refuses to rate them."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Collection, Iterable
+
+from policy.cluster import PodDemand
+
+
+class WaitingPods:
+    """What unbound pods ask for, by UID, and how many ask for the same."""
+
+    def __init__(self) -> None:
+        self._demands: dict[str, PodDemand] = {}
+        self._classes: Counter[PodDemand] = Counter()
+
+    def __len__(self) -> int:
+        """How many wait."""
+        return len(self._demands)
+
+    def add(self, uid: str, demand: PodDemand) -> None:
+        """The pod waits; replaces what was known of it."""
+        self.end(uid)
+        self._demands[uid] = demand
+        self._classes[demand] += 1
+
+    def end(self, uid: str) -> bool:
+        """The pod waits no more: it is bound, or gone. Returns whether it did."""
+        demand = self._demands.pop(uid, None)
+        if demand is None:
+            return False
+        self._classes[demand] -= 1
+        if not self._classes[demand]:
+            del self._classes[demand]
+        return True
+
+    def keep_only(self, uids: Collection[str]) -> None:
+        """End every pod that is not in `uids` (pass a set): what a list must do."""
+        for uid in [uid for uid in self._demands if uid not in uids]:
+            self.end(uid)
+
+    def classes(self, without: Iterable[str] = ()) -> Counter[PodDemand]:
+        """How many pods ask for the same, those in `without` left out; a copy."""
+        found = self._classes.copy()
+        for uid in without:
+            demand = self._demands.get(uid)
+            if demand is not None:
+                found[demand] -= 1
+        return +found
