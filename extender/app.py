@@ -49,6 +49,9 @@ if TYPE_CHECKING:
 
 _log = logs.get(__name__)
 
+GC_THRESHOLD: Final = 20_000
+"""Objects that may come before the collector looks for cycles among them; Python's own is 700."""
+
 EXPERIMENT_INTERVAL_S: Final = 60.0
 """How often an experiment's metrics are brought up to date; it takes some 10 ms a thousand decisions."""
 
@@ -376,6 +379,8 @@ class Application:
             self._frozen = True
             gc.collect()
             gc.freeze()
+            # and hardly anything here refers to itself: look for that once in hundreds of requests, not in a dozen
+            gc.set_threshold(GC_THRESHOLD, *gc.get_threshold()[1:])
 
     def _judge_freshness(self) -> None:
         """Let the fallback decide while what is known of the cluster is too old, and the policy once it is not."""

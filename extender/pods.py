@@ -164,13 +164,12 @@ def pod_demand(pod: Pod, rules: UrgencyRules) -> tuple[PodDemand, str | None]:
 
 def _total(spec: Spec, resource: str) -> int:
     """Billionths of a core or byte, over the whole pod."""
-    running = sum(
-        _asked(container.resources, resource, f"spec.containers[{i}].resources.requests")
-        for i, container in enumerate(spec.containers or ())
-    )
+    running = 0
+    for i, container in enumerate(spec.containers or ()):
+        running += _asked(container.resources, resource, "spec.containers[{}].resources.requests", i)
     sidecars = starting = 0
     for i, container in enumerate(spec.init_containers or ()):
-        asked = _asked(container.resources, resource, f"spec.initContainers[{i}].resources.requests")
+        asked = _asked(container.resources, resource, "spec.initContainers[{}].resources.requests", i)
         if container.restart_policy == RESTARTABLE:
             sidecars += asked
             starting = max(starting, sidecars)
@@ -180,25 +179,27 @@ def _total(spec: Spec, resource: str) -> int:
     if spec.resources and spec.resources.requests and getattr(spec.resources.requests, resource) is not None:
         total = _asked(spec.resources, resource, "spec.resources.requests")
     if spec.overhead:
-        total += _nano(getattr(spec.overhead, resource), f"spec.overhead.{resource}")
+        total += _nano(getattr(spec.overhead, resource), resource, "spec.overhead")
     return total
 
 
-def _asked(resources: Resources | None, resource: str, path: str) -> int:
+def _asked(resources: Resources | None, resource: str, path: str, position: int = 0) -> int:
     if resources is None or resources.requests is None:
         return 0
-    return _nano(getattr(resources.requests, resource), f"{path}.{resource}")
+    return _nano(getattr(resources.requests, resource), resource, path, position)
 
 
-def _nano(value: str | float | None, path: str) -> int:
+def _nano(value: str | float | None, resource: str, path: str, position: int = 0) -> int:
+    """The quantity in billionths; `path`, with the position put in, is where it stands: told only where it is wrong."""
     if value is None:
         return 0
     try:
         nano = nano_units(value if isinstance(value, str) else repr(value))
     except InvalidQuantityError as error:
-        raise InvalidQuantityError(f"Pod.{path}: {error}") from error
+        raise InvalidQuantityError(f"Pod.{path.format(position)}.{resource}: {error}") from error
     if nano < 0:
-        raise InvalidQuantityError(f"Pod.{path}: {value!r} is negative; a request must be >= 0")
+        where = f"Pod.{path.format(position)}.{resource}"
+        raise InvalidQuantityError(f"{where}: {value!r} is negative; a request must be >= 0")
     return nano
 
 

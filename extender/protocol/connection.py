@@ -108,11 +108,10 @@ class VerbExchange:
 
 
 class Head(NamedTuple):
-    """The head of an ordinary request for a verb: what stands around the digits of its length."""
+    """The head of an ordinary request: what stands around the digits of its length."""
 
     before: bytes
     after: bytes
-    verb: str
 
     def length_in(self, data: bytes) -> tuple[int, int] | None:
         """Length of the body, and where it begins, if `data` begins with this head but for the digits of the length."""
@@ -145,8 +144,8 @@ class VerbConnection(LimitedConnection):
         self.verbs = verbs
         self._exchange: VerbExchange | None = None
         """The cycle in progress, if it is one of ours."""
-        self._known: Head | None = None
-        """The last head of an ordinary request; None: the next one is parsed in any case."""
+        self._known: dict[str, Head] = {}
+        """The last head of an ordinary request for each verb: they come in turns."""
         self._between = True
         """Whether the parser has read whole requests only."""
         self._begun = 0
@@ -163,9 +162,12 @@ class VerbConnection(LimitedConnection):
                 self.data_received(rest)
             return
         if self._between and self._answered():
-            found = None if self._known is None else self._known.length_in(data)
-            if found is not None and self._known is not None and self._repeated(self._known.verb, data, *found):
-                return
+            for verb, head in self._known.items():
+                found = head.length_in(data)
+                if found is not None:
+                    if self._repeated(verb, data, *found):
+                        return
+                    break
             self._begun, before = 0, self._exchange
             super().data_received(data)
             if self._exchange is not before and self._begun == 1:
@@ -209,7 +211,7 @@ class VerbConnection(LimitedConnection):
         length = _LENGTH.search(data, 0, end) if end >= 4 else None
         exchange = self._exchange
         if length is not None and exchange is not None and exchange.keep_alive:
-            self._known = Head(data[: length.start(1)], data[length.end(1) : end], exchange.verb)
+            self._known[exchange.verb] = Head(data[: length.start(1)], data[length.end(1) : end])
 
     def on_message_begin(self) -> None:
         """The parser begins to read a request."""

@@ -1,0 +1,70 @@
+"""A pod is scored between /filter and /prioritize, where that is quick; the answer is the same."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from extender.decisions.scoring import Pace
+from tests.extender.scorers import Controlled, open_gate
+from tests.extender.service import Service, by_names, pod
+from tests.extender.test_decisions import until
+
+Run = Callable[..., Service]
+
+
+def filtered(service: Service, names: list[str], name: str, **asked: str) -> None:
+    assert service.post("filter", by_names(names, pod(name, **asked))).json()["NodeNames"] == names
+
+
+def test_filter_leaves_nothing_to_score_for_prioritize(run_service: Run) -> None:
+    scorer = open_gate()
+    service = run_service(loaded=scorer.loaded())
+    names = service.add_nodes(20)
+    plain = service.prioritize(names, pod("first"))  # how long it takes is known now
+    service.change(lambda table: table.withdraw("uid-first"))
+    scorer.calls.clear()
+    filtered(service, names, "second", cpu="300m")
+    until(lambda: scorer.calls == [20])
+    answer = service.prioritize(names, pod("second", cpu="300m"))
+    assert sorted(answer.values()) == sorted(plain.values()), "of the fastest nodes, all alike, one is drawn"
+    assert scorer.calls in ([20], [20, 1]), "asked again about the node assumed for it at most"
+    assert service.decision("uid-second")["fallback_reason"] is None
+
+
+def test_a_scorer_that_is_slow_or_unknown_is_not_asked_ahead(run_service: Run) -> None:
+    scorer = Controlled()
+    scorer.gate.set()
+    service = run_service(loaded=scorer.loaded())
+    names = service.add_nodes(20)
+    scorer.calls.clear()
+    filtered(service, names, "first")
+    assert scorer.calls == []
+    scorer.gate.clear()  # a scorer that hangs would hang the event loop
+    filtered(service, names, "second")
+    scorer.gate.set()
+    assert set(service.prioritize(names, pod("first"))) == set(names)
+
+
+@pytest.mark.parametrize("quantity", ["1x", "-1"])
+def test_a_pod_that_cannot_be_asked_about_still_passes_the_filter(run_service: Run, quantity: str) -> None:
+    service = run_service()
+    filtered(service, service.add_nodes(3), "broken", cpu=quantity)
+    assert service.metric("maddpg_requests_total", verb="filter", code="200") == 1
+
+
+def test_more_rows_are_expected_to_take_no_less() -> None:
+    pace = Pace()
+    assert pace.expected(1) == float("inf")
+    pace.took(500, 0.001)
+    assert pace.expected(1) == pace.expected(500) == 0.001
+    assert pace.expected(5000) == pytest.approx(0.016)
+    pace.took(1, 0.0001)
+    assert (pace.expected(1), pace.expected(2), pace.expected(500)) == (0.0001, 0.001, 0.001)
+    pace.took(1, 0.01)
+    assert pace.expected(500) == 0.01, "if one row takes as long, 500 cannot take less"
+    pace.took(500, 0.0005)
+    assert pace.expected(1) == 0.0005
+    pace.forget()
+    assert pace.expected(500) == float("inf")
