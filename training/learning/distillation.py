@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from policy.actors import Actors
-from training.config import TrainingConfig
+from training.config import LoadConfig, TrainingConfig
 from training.learning.collector import Arena
 from training.learning.networks import AnyActor, build_actor
 from training.learning.placement import placement_probabilities, preferences
@@ -23,6 +23,9 @@ from training.learning.replay import Batch
 UPDATES: Final = 3000
 RATE: Final = 2e-3
 """Adam's, falling linearly to nothing."""
+
+LOADS: Final = LoadConfig(low=0.15, high=0.75)
+"""Offered loads while the teacher plays: wider than it was trained on, since the student has to copy it everywhere."""
 
 SIGMA: Final = 0.1
 """Noise on the teacher's bids while it plays, so that the student sees what lies beside its path."""
@@ -41,11 +44,12 @@ def distil(
 
     Args:
         teacher: the policy that is copied.
-        config: the student's: its actor, seed, arenas, loads and temperature are read.
+        config: the student's: its actor, seed, arenas and temperature are read.
         updates: gradient steps.
         watch: told of every step and its errors.
     """
-    arenas = [Arena(config, index) for index in range(len(config.arenas))]
+    played = config.model_copy(update={"load": LOADS})
+    arenas = [Arena(played, index) for index in range(len(config.arenas))]
     for arena in arenas:
         arena.begin()
         for _ in range(arena.steps):
