@@ -107,7 +107,8 @@ TRACE      ?=
 
 evaluate: $(VENV)/.everything ## Play the frozen suite with the policies here and every rule; writes build/evaluation
 	@$(BIN)/maddpg-train report policy/models/default $(addprefix --also ,$(wildcard training/models)) \
-	  $(addprefix --trace ,$(TRACE)) --out $(EVALUATION)
+	  $(addprefix --trace ,$(TRACE)) $(addprefix --scale ,$(wildcard docs/scale/outcome.json)) \
+	  --ablations docs/ablations/ablations.json --out $(EVALUATION)
 
 evaluation-tables: $(VENV)/.everything ## Put the committed report's headline into README and model card
 	@$(BIN)/python -m training.evaluation.summary policy/models/default README.md policy/models/default/MODEL_CARD.md

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from policy.scorers import Scorer
@@ -39,13 +39,8 @@ def render_card(config: TrainingConfig, training: dict[str, Any], results: Resul
         + (f", machines: {', '.join(each.name for each in arena.node_classes)}" if arena.node_classes else "")
         for arena in config.arenas
     )
-    best = training["best"]
-    chosen = (
-        f"chosen at update {best['updates']} of {config.updates} by its mean SLA violation rate relative to "
-        f"`expected-speed` on selection episodes (seed {config.selection.seed}): {best['score']:.3f}"
-        if best
-        else f"the last one, after {training['updates']} updates; no selection suites were configured"
-    )
+    teacher = training.get("teacher")
+    updates = training["updates"] if teacher else config.updates
     return f"""# Model card: {config.name}
 
 {_actors(config.actor)} for scheduling pods, one agent per node: eight features in, bids on four criteria out.
@@ -57,10 +52,10 @@ Exported by `maddpg-train export`; every number below was measured by it.
 | trained parameters | {{parameters}} |
 | file | {{bytes}} bytes, sha256 `{{sha256}}` |
 | ONNX Runtime against torch | differs by {{parity}} at most: 10,000 random observations, by 1, 10, 500, 5,000 |
-| command | `{training["command"]}` |
+{_teacher(teacher)}| command | `{training["command"]}` |
 | training seed | {config.seed} |
-| training time | {training["seconds"] / 60:.1f} min, {config.updates} updates, {training["threads"]} torch threads |
-| checkpoint | {chosen} |
+| training time | {training["seconds"] / 60:.1f} min, {updates} updates, {training["threads"]} torch threads |
+| checkpoint | {_checkpoint(config, training)} |
 
 ## Training data
 
@@ -87,6 +82,30 @@ load is uniform in {config.load.low:g} to {config.load.high:g} of the speed-weig
 - Where nodes are alike, use equals requests and nothing is urgent, there is nothing to win: expect a tie.
 - It minimises missed SLAs, so fast nodes are used more than slow ones; load is spread less evenly than by kube-default.
 """
+
+
+def _checkpoint(config: TrainingConfig, training: dict[str, Any]) -> str:
+    """Which of a run's actors this is, and its selection score."""
+    best, updates = training["best"], training["updates"]
+    if not best:
+        return f"the last one, after {updates} updates; no selection suites were configured"
+    score = (
+        f"its mean SLA violation rate relative to `expected-speed` on selection episodes "
+        f"(seed {config.selection.seed}): {best['score']:.3f}"
+    )
+    if "teacher" in training:
+        return f"the last of {updates} supervised updates; {score}"
+    return f"chosen at update {best['updates']} of {config.updates} by {score}"
+
+
+def _teacher(teacher: Mapping[str, str] | None) -> str:
+    """The row about what a distilled actor was taught by; nothing for one that learned from rewards."""
+    if teacher is None:
+        return ""
+    return (
+        f"| distilled from | {teacher['name']}, model sha256 `{teacher['model_sha256']}`, trained by "
+        f"`{teacher['command']}` |\n"
+    )
 
 
 def _actors(settings: ActorConfig) -> str:

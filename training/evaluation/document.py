@@ -14,12 +14,13 @@ from typing import Any, Final
 
 import numpy as np
 
+from training.evaluation.capacity import sustainable_load
 from training.evaluation.contestants import BundleScorer, training_seed
 from training.evaluation.curves import Curve, read_curve
 from training.evaluation.evidence import Evidence, further_goals
 from training.evaluation.goals import LOAD_VARIANCE, Goal, better_on_both, by_load, gap, judge
-from training.evaluation.highest_load import Highest, best_rule_by_load, highest_load, load_ratio, sustained_by_any
-from training.evaluation.plan import STUDY_SEEDS, TRACE_FILE_SCENARIO
+from training.evaluation.highest_load import Highest, best_rule_by_load, highest_load, load_ratio
+from training.evaluation.plan import LARGE, REFERENCE, STUDY_SEEDS, TRACE_FILE_SCENARIO, Plan
 from training.evaluation.protocol import PERCENTILES
 from training.evaluation.statistics import (
     Estimate,
@@ -29,6 +30,8 @@ from training.evaluation.statistics import (
     paired_difference,
 )
 from training.evaluation.study import SLA, Study
+from training.simulator.draws import episode_seeds
+from training.simulator.scenarios import load_scenario
 from training.simulator.traces import load_trace
 
 DIGITS: Final = 5
@@ -94,10 +97,7 @@ def as_document(study: Study, provenance: Provenance | None = None) -> dict[str,
         },
         "scenario_versions": {item.scenario.name: item.scenario.version for item in study.evaluations.values()},
         "bundles": {name: _bundle(study, bundle, curves[name]) for name, bundle in provenance.bundles.items()},
-        "goals": [
-            {"name": goal.name, "value": goal.value, "goal": goal.goal, "pass": goal.reached}
-            for goal in all_goals(study, provenance)
-        ],
+        "goals": [_goal(goal) for goal in all_goals(study, provenance)],
         "by_load": {
             line: {label: {"value": goal.value, "pass": goal.reached} for label, goal in goals.items()}
             for line, goals in by_load(study).items()
@@ -117,11 +117,7 @@ def as_document(study: Study, provenance: Provenance | None = None) -> dict[str,
         document["highest_load"] = _highest_loads(study)
     if TRACE_FILE_SCENARIO in document["scenario_versions"]:
         document["trace"] = _trace(study, provenance.trace)
-    document["evidence"] = {
-        "decisions_per_second": {str(nodes): speed for nodes, speed in provenance.evidence.speeds.items()},
-        "scale": provenance.evidence.scale,
-        "ablations": provenance.evidence.ablations,
-    }
+    document["evidence"] = _evidence(provenance.evidence)
     document["scenarios"] = {
         label: {scorer: _metrics(study, label, scorer) for scorer in evaluation.values}
         for label, evaluation in study.evaluations.items()
@@ -130,9 +126,32 @@ def as_document(study: Study, provenance: Provenance | None = None) -> dict[str,
     return rounded
 
 
+def renewed(document: dict[str, Any], evidence: Evidence) -> dict[str, Any]:
+    """The same study's document with other evidence: what the episodes showed stays as it is."""
+    kept = document["goals"][: -len(further_goals(Evidence()))] if "evidence" in document else document["goals"]
+    goals = [*kept, *(_goal(goal) for goal in further_goals(evidence))]
+    changed: dict[str, Any] = _rounded({**document, "goals": goals, "evidence": _evidence(evidence)})
+    return changed
+
+
 def to_text(document: dict[str, Any]) -> str:
     """As JSON, every estimate on a line of its own."""
     return _lines(document, 0) + "\n"
+
+
+def _goal(goal: Goal) -> dict[str, Any]:
+    return {"name": goal.name, "value": goal.value, "goal": goal.goal, "pass": goal.reached}
+
+
+def _evidence(evidence: Evidence) -> dict[str, Any]:
+    clusters = STUDY_SEEDS[: Plan().large_episodes]
+    sustained = sustainable_load(load_scenario(REFERENCE).resized(LARGE), episode_seeds(clusters))
+    return {
+        "decisions_per_second": {str(nodes): speed for nodes, speed in evidence.speeds.items()},
+        "sustainable_load": {"nodes": LARGE, **_entry(estimate(sustained), len(sustained))},
+        "scale": evidence.scale,
+        "ablations": evidence.ablations,
+    }
 
 
 def _lines(value: Any, depth: int) -> str:
@@ -248,7 +267,6 @@ def _highest_loads(study: Study) -> dict[str, Any]:
         "loads": list(study.large_sweep()),
         "best_rule": best,
         "policy_over_best_rule": _entry(load_ratio(study, study.policy, best), episodes),
-        "sustainable_at_most": _entry(sustained_by_any(study), episodes),
         "scorers": {
             name: _entry(highest_load(study, name), episodes) for name in [study.policy, *study.rules_at(label)]
         },

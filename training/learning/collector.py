@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
+from numpy.typing import NDArray
 
 from policy import criteria
 from policy.observation import observe
 from policy.scorers import combine
 from training.config import ArenaConfig, ObjectiveConfig, TrainingConfig
-from training.learning.algorithms import Algorithm
 from training.learning.networks import bid_mask
 from training.learning.noise import build_noise
 from training.learning.placement import sample_placement
@@ -46,6 +46,14 @@ def arena_scenario(arena: ArenaConfig, objective: ObjectiveConfig) -> Scenario:
         )
     }
     return replace(scenario, reward=replace(scenario.reward, **overridden))
+
+
+class Bidder(Protocol):
+    """Whatever places the pods: an algorithm that learns, or a policy that teaches."""
+
+    def bids(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bids without noise, ``[..., 8]`` to ``[..., 4]``."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,12 +121,12 @@ class Arena:
         self._reward = 0.0
         self._pending = 0
 
-    def step(self, algorithm: Algorithm, sigma: float) -> None:
+    def step(self, bidder: Bidder, sigma: float) -> None:
         """One decision in every cluster, at noise scale `sigma`, kept in the replay."""
         settings = self._config.exploration
         look = look_at(self._simulator)
         noise = self._bid_mask * self._noise.draw(sigma)
-        bids = np.clip(algorithm.bids(look.observation) + noise, -1.0, 1.0)
+        bids = np.clip(bidder.bids(look.observation) + noise, -1.0, 1.0)
         placement = sample_placement(
             combine(bids, look.measures), look.feasible, settings.temperature, settings.uniform_share, self._placements
         )
