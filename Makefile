@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST_ARGS ?=
 
 .PHONY: help setup demo test lint audit bench bench-serving robustness fuzz faults control-plane test-chart \
-  chart-docs train evaluate evaluation-tables pins clean
+  test-kind chart-docs train evaluate evaluation-tables pins clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -30,7 +30,13 @@ $(VENV)/.serving: requirements/serve.txt requirements/build.txt pyproject.toml |
 	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
+# pip says "No space left on device" only after minutes of downloads; torch's CUDA libraries are most of it.
+NEEDED_GIB := 12
+
 $(VENV)/.everything: requirements/test.txt $(VENV)/.serving
+	@test -e $(BIN)/pytest || { free=$$(df -Pk . | awk 'NR == 2 { print int($$4 / 2^20) }'); \
+	  test "$$free" -ge $(NEEDED_GIB) || { echo "need $(NEEDED_GIB) GiB free in $(CURDIR) to install torch and the rest," \
+	  "found $$free GiB" >&2; exit 1; }; }
 	@echo "installing the training, test and development requirements"
 	@$(PIP) --require-hashes -r requirements/test.txt
 	@touch $@
@@ -85,6 +91,9 @@ control-plane: $(VENV)/.everything ## Build (once) etcd, kube-apiserver, kube-sc
 
 test-chart: $(VENV)/.everything ## The chart and the image alone: helm, kubeconform, a real API server, a real Prometheus
 	@$(BIN)/python -m pytest tests/chart $(PYTEST_ARGS)
+
+test-kind: $(VENV)/.everything ## The chart on a real kind cluster, the image really built; root, or a Docker Engine, is needed
+	@KIND=1 $(BIN)/python -m pytest tests/kind $(PYTEST_ARGS)
 
 chart-docs: $(VENV)/.everything ## Write the chart's schema and table of values from its values.yaml and the service's settings
 	@$(BIN)/python -m helm.reference

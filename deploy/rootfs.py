@@ -33,6 +33,8 @@ LEFT_OUT_OF_PACKAGES = shutil.ignore_patterns(
     "__pycache__", "*.a", "*.pyi", "*.pyx", "*.pxd", "bin", "tests", "transformers", "quantization"
 )
 """Of the packages: sources, tests, and ONNX Runtime's tools for making models, of which serving imports none."""
+LEFT_OUT_FOLDERS = ("kubernetes/aio", "sqlalchemy/testing", "numpy/f2py")
+"""Of the packages, by place: the Kubernetes client's asyncio twin (63 MiB), and more tools that serving never imports."""
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 FILES = {
     "etc/passwd": f"root:x:0:0:root:/:/sbin/nologin\nmaddpg:x:{USER_ID}:{USER_ID}:maddpg:/:/sbin/nologin\n",
@@ -60,6 +62,8 @@ def assemble(target: Path, packages: Path) -> None:
     _copy(interpreter, target)
     shutil.copytree(library, _inside(target, library), ignore=LEFT_OUT, symlinks=True)
     shutil.copytree(packages, _inside(target, HOME_OF_PACKAGES), ignore=LEFT_OUT_OF_PACKAGES, symlinks=True)
+    for name in LEFT_OUT_FOLDERS:
+        shutil.rmtree(_inside(target, HOME_OF_PACKAGES) / name)
     # asked of the originals, whose neighbours are where they expect them
     copied = {HOME_OF_PACKAGES: packages, library: library}
     modules = [

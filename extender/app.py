@@ -21,13 +21,14 @@ from fastapi import FastAPI
 from extender.cluster.source import ClusterSource, NoteTaker
 from extender.cluster.table import ClusterTable
 from extender.decisions import comparison, freshness
+from extender.decisions.asking import no_span
 from extender.decisions.engine import Engine, Limits
 from extender.decisions.experiment import Experiment
 from extender.decisions.ledger import Ledger
 from extender.decisions.loaded import LoadedScorer, load_candidate, load_heuristic, load_policy, warm
 from extender.decisions.notes import Notes
 from extender.decisions.reload import BundleReloader
-from extender.decisions.scoring import Hooks, ScoringLimits, checked
+from extender.decisions.scoring import Hooks, ScoringLimits
 from extender.decisions.shadow import Shadow
 from extender.errors import SettingsError
 from extender.operations import logs
@@ -109,10 +110,10 @@ class Application:
         self.table.subscribe(self.signals)
         version = metadata.version("maddpg-scheduler")
         self.tracing = _tracing(settings, version)
-        score = checked if self.tracing is None else self.tracing.score
+        self._span = no_span if self.tracing is None else self.tracing.span
         self._refused: dict[str, str] = {}
         shadowing = self._candidate("shadow", settings.shadow)
-        self.shadow = None if shadowing is None else Shadow(shadowing, score)
+        self.shadow = None if shadowing is None else Shadow(shadowing)
         trying = self._candidate("experiment", settings.experiment)
         self.experiment = None if trying is None else self._experiment(trying)
         self.engine = Engine(
@@ -139,7 +140,7 @@ class Application:
                 scored=self.metrics.scored,
                 failed=lambda error: _log.error("scorer failed", error=repr(error)),
                 breaker=lambda state: _log.warning("circuit breaker of the scorer changed", state=state.value),
-                score=score,
+                span=self._span,
             ),
             shadow=self.shadow,
             experiment=self.experiment,
@@ -326,7 +327,7 @@ class Application:
         hooks = Hooks(
             failed=lambda error: _log.error("candidate of the experiment failed", error=repr(error)),
             breaker=lambda state: _log.warning("circuit breaker of the candidate changed", state=state.value),
-            score=checked if self.tracing is None else self.tracing.score,
+            span=self._span,
         )
         return Experiment(candidate, self.settings.experiment_share, self.settings.experiment_salt, hooks)
 

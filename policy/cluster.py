@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from math import inf
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,19 @@ IntArray = NDArray[np.int64]
 
 REFERENCE_SPEED: Final = 1.0
 """Speed of the reference core; `ClusterState.node_speed` is relative to it."""
+
+
+class Node(NamedTuple):
+    """One node's row of a `ClusterState`, as floats; the same names, the same units."""
+
+    cpu_allocatable: float
+    memory_allocatable: float
+    cpu_requested: float
+    memory_requested: float
+    cpu_used: float
+    memory_used: float
+    cpu_pressure: float
+    node_speed: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,12 +63,22 @@ class ClusterState:
 
     def __post_init__(self) -> None:
         shape = self.cpu_allocatable.shape
-        for column in COLUMNS:
-            got = getattr(self, column).shape
-            if got != shape:
-                raise InvalidInputError(
-                    f"ClusterState.{column} has shape {got}; give it the shape of cpu_allocatable, {shape}"
-                )
+        if not (
+            shape
+            == self.memory_allocatable.shape
+            == self.cpu_requested.shape
+            == self.memory_requested.shape
+            == self.cpu_used.shape
+            == self.memory_used.shape
+            == self.cpu_pressure.shape
+            == self.node_speed.shape
+            == self.version.shape
+        ):
+            column = next(name for name in COLUMNS if getattr(self, name).shape != shape)
+            raise InvalidInputError(
+                f"ClusterState.{column} has shape {getattr(self, column).shape}; "
+                f"give it the shape of cpu_allocatable, {shape}"
+            )
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -69,6 +92,19 @@ class ClusterState:
     def take(self, rows: NDArray[np.intp]) -> Self:
         """Copy of the given rows of the last axis, in that order; shape ``[..., len(rows)]``."""
         return type(self)(*(getattr(self, column).take(rows, axis=-1) for column in COLUMNS))
+
+    def only(self) -> Node:
+        """The numbers of the only node; raises `ValueError` unless the columns hold one number each."""
+        return Node(
+            self.cpu_allocatable.item(),
+            self.memory_allocatable.item(),
+            self.cpu_requested.item(),
+            self.memory_requested.item(),
+            self.cpu_used.item(),
+            self.memory_used.item(),
+            self.cpu_pressure.item(),
+            self.node_speed.item(),
+        )
 
     @classmethod
     def idle(
@@ -117,6 +153,8 @@ class PodDemand:
     urgency: float
 
     def __post_init__(self) -> None:
+        if 0.0 <= self.cpu < inf and 0.0 <= self.memory < inf and 0.0 <= self.urgency <= 1.0:
+            return
         for name, value, upper in (
             ("cpu", self.cpu, inf),
             ("memory", self.memory, inf),

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.cluster import ClusterState, Demand, FloatArray
+from policy.arithmetic import ARRAYS, FLOATS, Arithmetic, Number
+from policy.cluster import ClusterState, Demand, FloatArray, Node, PodDemand
 
 CRITERIA_NAMES: Final = ("headroom", "balance", "expected_speed", "constant")
 CRITERIA_COUNT: Final = len(CRITERIA_NAMES)
@@ -39,7 +40,7 @@ def headroom(state: ClusterState, demand: Demand) -> FloatArray:
     Source: kubernetes pkg/scheduler/framework/plugins/noderesources/least_allocated.go. A resource asked for beyond
     what is allocatable counts 0.
     """
-    return _headroom(*_requested_fractions(state, demand))
+    return _headroom(*_requested(state, demand), ARRAYS)
 
 
 def balance(state: ClusterState, demand: Demand) -> FloatArray:
@@ -48,7 +49,7 @@ def balance(state: ClusterState, demand: Demand) -> FloatArray:
     Source: kubernetes pkg/scheduler/framework/plugins/noderesources/balanced_allocation.go, where fractions are capped
     at 1 and the deviation of two of them is half their difference.
     """
-    return _balance(*_requested_fractions(state, demand))
+    return _balance(*_requested(state, demand), ARRAYS)
 
 
 def expected_speed(state: ClusterState, demand: Demand) -> FloatArray:
@@ -57,11 +58,7 @@ def expected_speed(state: ClusterState, demand: Demand) -> FloatArray:
     CPU share is 1 until the use expected with the pod exceeds the node; contention takes `CONTENTION_SLOPE` of the rate
     linearly between `CONTENTION_KNEE` and full use.
     """
-    used = (state.cpu_used + EXPECTED_USE_RATIO * demand.cpu) / state.cpu_allocatable
-    share = 1.0 / np.maximum(used, 1.0)
-    past_knee = _within_unit((used - CONTENTION_KNEE) / (1.0 - CONTENTION_KNEE))
-    rate = state.node_speed * share * (1.0 - CONTENTION_SLOPE * past_knee)
-    return _within_unit(rate / FASTEST_SPEED)
+    return _speed(_expected_use(state, demand), state.node_speed, ARRAYS)
 
 
 def evaluate(state: ClusterState, demand: Demand) -> NDArray[np.float32]:
@@ -69,34 +66,47 @@ def evaluate(state: ClusterState, demand: Demand) -> NDArray[np.float32]:
 
     The last is constantly 1: the bid on it is the node's reserve price.
     """
+    if isinstance(demand, PodDemand) and state.shape == (1,):
+        node = state.only()
+        cpu, memory = _requested(node, demand)
+        speed = _speed(_expected_use(node, demand), node.node_speed, FLOATS)
+        measures = (_headroom(cpu, memory, FLOATS), _balance(cpu, memory, FLOATS), speed, 1.0)
+        return np.array((measures,), dtype=np.float32)
     out = np.empty((*state.shape, CRITERIA_COUNT), dtype=np.float32)
-    fractions = _requested_fractions(state, demand)
-    out[..., 0] = _headroom(*fractions)
-    out[..., 1] = _balance(*fractions)
-    out[..., 2] = expected_speed(state, demand)
+    fractions = _requested(state, demand)
+    out[..., 0] = _headroom(*fractions, ARRAYS)
+    out[..., 1] = _balance(*fractions, ARRAYS)
+    out[..., 2] = _speed(_expected_use(state, demand), state.node_speed, ARRAYS)
     out[..., 3] = 1.0
     return out
 
 
-def _requested_fractions(state: ClusterState, demand: Demand) -> tuple[FloatArray, FloatArray]:
-    """Requested CPU and memory after this pod, over allocatable; each ``[..., n]``."""
+def _requested(node: ClusterState | Node, demand: Demand) -> tuple[Any, Any]:
+    """Requested CPU and memory after this pod, over allocatable; each a number, or ``[..., n]``."""
     return (
-        (state.cpu_requested + demand.cpu) / state.cpu_allocatable,
-        (state.memory_requested + demand.memory) / state.memory_allocatable,
+        (node.cpu_requested + demand.cpu) / node.cpu_allocatable,
+        (node.memory_requested + demand.memory) / node.memory_allocatable,
     )
 
 
-def _headroom(cpu: FloatArray, memory: FloatArray) -> FloatArray:
+def _expected_use(node: ClusterState | Node, demand: Demand) -> Any:
+    """CPU use expected with this pod, over allocatable; a number, or ``[..., n]``."""
+    return (node.cpu_used + EXPECTED_USE_RATIO * demand.cpu) / node.cpu_allocatable
+
+
+def _headroom(cpu: Number, memory: Number, to: Arithmetic[Number]) -> Number:
     """`headroom` of the requested fractions."""
-    return (np.maximum(1.0 - cpu, 0.0) + np.maximum(1.0 - memory, 0.0)) / 2.0
+    return (to.maximum(1.0 - cpu, 0.0) + to.maximum(1.0 - memory, 0.0)) / 2.0
 
 
-def _balance(cpu: FloatArray, memory: FloatArray) -> FloatArray:
+def _balance(cpu: Number, memory: Number, to: Arithmetic[Number]) -> Number:
     """`balance` of the requested fractions."""
-    result: FloatArray = 1.0 - np.abs(np.minimum(cpu, 1.0) - np.minimum(memory, 1.0)) / 2.0
-    return result
+    return 1.0 - to.absolute(to.minimum(cpu, 1.0) - to.minimum(memory, 1.0)) / 2.0
 
 
-def _within_unit(values: FloatArray) -> FloatArray:
-    """Clipped to 0..1, in place. Two ufuncs, because np.clip costs more for the one row scored after a decision."""
-    return np.minimum(np.maximum(values, 0.0, out=values), 1.0, out=values)
+def _speed(used: Number, node_speed: Number, to: Arithmetic[Number]) -> Number:
+    """`expected_speed` of the expected use."""
+    share = 1.0 / to.maximum(used, 1.0)
+    past_knee = to.minimum(to.maximum((used - CONTENTION_KNEE) / (1.0 - CONTENTION_KNEE), 0.0), 1.0)
+    rate = node_speed * share * (1.0 - CONTENTION_SLOPE * past_knee)
+    return to.minimum(to.maximum(rate / FASTEST_SPEED, 0.0), 1.0)

@@ -73,7 +73,7 @@ class IncrementalPreferences:
         kept = self._kept.get(demand)
         if kept is None or len(kept.versions) < len(state):
             return None
-        if not np.array_equal(kept.versions.take(rows), state.version.take(rows)):
+        if not (kept.versions.take(rows) == state.version.take(rows)).all():
             return None
         self._kept.move_to_end(demand)
         return kept.preferences.take(rows)
@@ -104,10 +104,15 @@ class IncrementalPreferences:
         """Remember `fresh` (for the rows `stale`, computed at `versions`, default: the state's) and read `rows`."""
         kept = self._kept.get(demand)
         if kept is None:
-            kept = self._kept[demand] = _Kept()
-            while len(self._kept) > self._classes:
-                self._kept.popitem(last=False)
-        self._kept.move_to_end(demand)
+            kept = _Kept()
+            if len(self._kept) >= self._classes:
+                _, kept = self._kept.popitem(
+                    last=False
+                )  # its memory is the new one's: to get some costs more than to clear
+                kept.versions.fill(NEVER)
+            self._kept[demand] = kept
+        else:
+            self._kept.move_to_end(demand)
         kept.resize(len(state))
         if fresh is not None:
             kept.preferences[stale] = fresh

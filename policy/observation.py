@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.cluster import ClusterState, Demand, FloatArray
+from policy.arithmetic import ARRAYS, FLOATS, Arithmetic, Number
+from policy.cluster import ClusterState, Demand, FloatArray, Node, PodDemand
 from policy.features import FEATURE_COUNT, HIGH, LOW
 
 PRESSURE_KNEE: Final = 0.6
@@ -23,10 +24,18 @@ def estimated_pressure(cpu_used: FloatArray, cpu_allocatable: FloatArray) -> Flo
     Demand beyond capacity adds the share of time that tasks must wait when `use` cores of work compete for one,
     1 - 1 / use.
     """
-    use = cpu_used / cpu_allocatable
-    queueing = PRESSURE_SLOPE * np.maximum(np.minimum(use, 1.0) - PRESSURE_KNEE, 0.0)
-    overload = 1.0 - 1.0 / np.maximum(use, 1.0)
-    return np.minimum(queueing + overload, 1.0)
+    return _pressure(cpu_used / cpu_allocatable, ARRAYS)
+
+
+def estimated_pressure_of_one(cpu_used: float, cpu_allocatable: float) -> float:
+    """`estimated_pressure` of one node."""
+    return _pressure(cpu_used / cpu_allocatable, FLOATS)
+
+
+def _pressure(use: Number, to: Arithmetic[Number]) -> Number:
+    queueing = PRESSURE_SLOPE * to.maximum(to.minimum(use, 1.0) - PRESSURE_KNEE, 0.0)
+    overload = 1.0 - 1.0 / to.maximum(use, 1.0)
+    return to.minimum(queueing + overload, 1.0)
 
 
 def observe(state: ClusterState, demand: Demand) -> NDArray[np.float32]:
@@ -39,19 +48,33 @@ def observe(state: ClusterState, demand: Demand) -> NDArray[np.float32]:
     Returns:
         Observation, float32 ``[..., n, 8]``, clipped to the bounds of `policy.features.FEATURES`.
     """
-    raw = observe_unclipped(state, demand)
-    return np.minimum(np.maximum(raw, LOW, out=raw), HIGH, out=raw)
+    return clip(observe_unclipped(state, demand))
 
 
 def observe_unclipped(state: ClusterState, demand: Demand) -> NDArray[np.float32]:
     """As `observe`, before clipping; tells which features lie outside the range the policy was trained on."""
+    if isinstance(demand, PodDemand) and state.shape == (1,):
+        return np.array((_features(state.only(), demand),), dtype=np.float32)
     out = np.empty((*state.shape, FEATURE_COUNT), dtype=np.float32)
-    out[..., 0] = (state.cpu_requested + demand.cpu) / state.cpu_allocatable
-    out[..., 1] = (state.memory_requested + demand.memory) / state.memory_allocatable
-    out[..., 2] = state.cpu_used / state.cpu_allocatable
-    out[..., 3] = state.memory_used / state.memory_allocatable
-    out[..., 4] = state.cpu_pressure
-    out[..., 5] = state.node_speed - 1.0
-    out[..., 6] = demand.cpu / state.cpu_allocatable
-    out[..., 7] = demand.urgency
+    for feature, values in enumerate(_features(state, demand)):
+        out[..., feature] = values
     return out
+
+
+def clip(observation: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`observe` of what `observe_unclipped` gave, in its place."""
+    return np.minimum(np.maximum(observation, LOW, out=observation), HIGH, out=observation)
+
+
+def _features(node: ClusterState | Node, demand: Demand) -> tuple[Any, ...]:
+    """The eight, unclipped: each one a number, or ``[..., n]`` or what broadcasts to it."""
+    return (
+        (node.cpu_requested + demand.cpu) / node.cpu_allocatable,
+        (node.memory_requested + demand.memory) / node.memory_allocatable,
+        node.cpu_used / node.cpu_allocatable,
+        node.memory_used / node.memory_allocatable,
+        node.cpu_pressure,
+        node.node_speed - 1.0,
+        demand.cpu / node.cpu_allocatable,
+        demand.urgency,
+    )

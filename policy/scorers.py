@@ -61,7 +61,7 @@ class ActorScorer:
     def from_observation(
         self, observation: NDArray[np.float32], state: ClusterState, demand: Demand
     ) -> NDArray[np.float32]:
-        """`preferences`, from an observation ``[..., n, 8]`` already made of the two: to time its parts apart."""
+        """`preferences`, from an observation ``[..., n, 8]`` already made of the two."""
         bids = self._actors.bids(observation)
         result = combine(bids, criteria.evaluate(state, demand))
         if not np.isfinite(result).all():

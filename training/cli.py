@@ -177,6 +177,12 @@ def report(
     trace: Annotated[
         Path | None, typer.Option(help="A trace in the openb format, played besides the sample that ships.")
     ] = None,
+    scale: Annotated[
+        Path | None, typer.Option(help="The outcome.json of a run of more than 10,000 episodes, for its goal.")
+    ] = None,
+    ablations: Annotated[
+        Path | None, typer.Option(help="The ablations.json of maddpg-train ablate, for its goal.")
+    ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes; default: one for each CPU. Results do not depend on it.")
     ] = None,
@@ -187,15 +193,18 @@ def report(
 ) -> None:
     """Play the frozen suite (scenarios, loads, sizes, the oracle) and write the report with every goal."""
     from training.evaluation.contestants import SEED_PREFIX, contestant, gather
-    from training.evaluation.document import Provenance
-    from training.evaluation.goals import judge
+    from training.evaluation.document import Provenance, all_goals
+    from training.evaluation.evidence import Evidence, read_ablations, read_scale
     from training.evaluation.plan import QUICK, Plan
     from training.evaluation.report import write_report
     from training.evaluation.study import run_study
+    from training.simulator.speed import speeds
 
     subject, further = contestant(bundle), gather(also or [])
     if subject.name in {each.name for each in further}:
         raise InvalidInputError(f"--also holds a bundle called {subject.name!r}, as BUNDLE is; rename its folder")
+    cited = read_scale(scale) if scale else None, read_ablations(ablations) if ablations else None
+    evidence = Evidence(speeds(), *cited)
     with _share_bar() as bar:
         task = bar.add_task("playing", total=2.0, note="")
         study = run_study(
@@ -207,11 +216,11 @@ def report(
             jobs=jobs or os.cpu_count() or 1,
             watch=lambda label, share: bar.update(task, advance=share, note=label),
         )
-    command = _report_command(bundle, also or [], trace, quick=quick)
-    provenance = Provenance(command, {each.name: each for each in (subject, *further)}, trace)
+    command = _report_command(bundle, also or [], trace, scale, ablations, quick=quick)
+    provenance = Provenance(command, {each.name: each for each in (subject, *further)}, trace, evidence)
     for path in write_report(study, out, provenance):
         typer.echo(f"wrote {path}")
-    goals = judge(study, provenance.curves())
+    goals = all_goals(study, provenance)
     typer.echo(f"{sum(goal.reached for goal in goals)} of {len(goals)} goals reached; {out}/evaluation.md lists them")
 
 
@@ -341,13 +350,17 @@ def _share_bar() -> Progress:
     )
 
 
-def _report_command(bundle: Path, also: list[Path], trace: Path | None, *, quick: bool) -> str:
+def _report_command(
+    bundle: Path, also: list[Path], trace: Path | None, scale: Path | None, ablations: Path | None, *, quick: bool
+) -> str:
     """The command that repeats a report; a trace by its file name, since it may lie anywhere."""
     words = ["maddpg-train", "report", str(bundle)]
     for folder in also:
         words += ["--also", str(folder)]
     if trace is not None:
         words += ["--trace", trace.name]
+    for option, path in (("--scale", scale), ("--ablations", ablations)):
+        words += [option, str(path)] if path else []
     return shlex.join([*words, *(["--quick"] if quick else []), "--out", "OUT"])
 
 

@@ -33,15 +33,18 @@ from extender.cluster.assumed import AssumedPlacements, Assumption
 from extender.cluster.status import ReadReport
 from extender.cluster.waiting import WaitingPods
 from extender.errors import OwnershipError
-from policy.cluster import REFERENCE_SPEED, ClusterState, PodDemand
+from policy.cluster import COLUMNS, REFERENCE_SPEED, ClusterState, PodDemand
 from policy.criteria import EXPECTED_USE_RATIO
 from policy.errors import InvalidInputError
-from policy.observation import estimated_pressure
+from policy.observation import estimated_pressure, estimated_pressure_of_one
 
 NANO: Final = 1_000_000_000
 GIB: Final = 1 << 30
 UNKNOWN: Final = -1
 """Row of a node that the table does not know."""
+
+_DERIVED: Final = slice(COLUMNS.index("cpu_requested"), COLUMNS.index("cpu_pressure") + 1)
+"""The columns that follow from a node's pods and its measurements."""
 
 INITIAL_CAPACITY: Final = 64
 ASSUMED_TIME_LIMIT: Final = 30.0
@@ -114,7 +117,7 @@ class ClusterTable:
     ) -> None:
         if capacity < 1:
             raise InvalidInputError(f"capacity is {capacity}; give a positive number of rows")
-        self._state = ClusterState.idle(np.ones(capacity), np.ones(capacity))
+        self._block, self._state = _columns(capacity)
         self._names: list[str | None] = [None] * capacity
         self._free = list(range(capacity - 1, -1, -1))
         self._nodes: dict[str, _Node] = {}
@@ -145,10 +148,19 @@ class ClusterTable:
             self._derive()
         return self._state
 
+    def copy(self, rows: NDArray[np.intp]) -> ClusterState:
+        """Copy of these rows as the columns stand: what changed since `state` was last read is not in it."""
+        return _state_of(self._block.take(rows, axis=1), self._state.version.take(rows))
+
     @property
     def node_count(self) -> int:
         """Nodes known."""
         return len(self._nodes)
+
+    @property
+    def capacity(self) -> int:
+        """Rows, free ones included."""
+        return len(self._names)
 
     @property
     def assignments(self) -> int:
@@ -472,12 +484,11 @@ class ClusterTable:
 
     def _grow(self) -> None:
         """Double the capacity; old rows keep their numbers and versions."""
-        old = self._state
+        block, old = self._block, self._state
         rows = len(old)
-        fresh = ClusterState.idle(np.ones(2 * rows), np.ones(2 * rows))
-        for column in ClusterState.__dataclass_fields__:
-            getattr(fresh, column)[:rows] = getattr(old, column)
-        self._state = fresh
+        self._block, self._state = _columns(2 * rows)
+        self._block[:, :rows] = block
+        self._state.version[:rows] = old.version
         self._names.extend([None] * rows)
         self._free.extend(range(2 * rows - 1, rows - 1, -1))
 
@@ -535,30 +546,39 @@ class ClusterTable:
         used = [node.measured_cpu + EXPECTED_USE_RATIO * node.unmeasured_cpu / NANO for node in nodes]
         pressures = [node.measured_pressure for node in nodes]
         if None in pressures:
-            estimated = estimated_pressure(np.array(used), state.cpu_allocatable[[node.row for node in nodes]]).tolist()
-            pressures = [e if known is None else known for known, e in zip(pressures, estimated, strict=True)]
-        columns = (
-            state.cpu_requested,
-            state.memory_requested,
-            state.cpu_used,
-            state.memory_used,
-            state.cpu_pressure,
-        )
+            pressures = _estimated(pressures, used, state.cpu_allocatable[[node.row for node in nodes]])
         for node, cpu_used, pressure in zip(nodes, used, pressures, strict=True):
-            fresh = (
+            fresh = [
                 node.requested_cpu / NANO,
                 node.requested_memory / GIB,
                 cpu_used,
                 node.measured_memory + EXPECTED_USE_RATIO * node.unmeasured_memory / GIB,
                 pressure,
-            )
-            row, changed = node.row, False
-            for column, value in zip(columns, fresh, strict=True):
-                if column[row] != value:
-                    column[row] = value
-                    changed = True
-            if changed:
-                self._bump(row)
+            ]
+            derived = self._block[_DERIVED, node.row]
+            if derived.tolist() != fresh:
+                derived[:] = fresh
+                self._bump(node.row)
+
+
+def _estimated(pressures: list[float | None], used: list[float], cpu: NDArray[np.float64]) -> list[float | None]:
+    """The pressures, those that are not measured estimated from the use, cores, of nodes of these sizes, ``[n]``."""
+    if len(used) == 1:
+        return [estimated_pressure_of_one(used[0], cpu.item())]
+    estimates = estimated_pressure(np.array(used), cpu).tolist()
+    return [estimate if known is None else known for known, estimate in zip(pressures, estimates, strict=True)]
+
+
+def _columns(rows: int) -> tuple[NDArray[np.float64], ClusterState]:
+    """Columns of so many rows without nodes, and the block ``[8, rows]`` they lie in: to copy rows takes one step."""
+    idle = ClusterState.idle(np.ones(rows), np.ones(rows))
+    block = np.array([getattr(idle, column) for column in COLUMNS[:-1]])
+    return block, _state_of(block, idle.version)
+
+
+def _state_of(block: NDArray[np.float64], version: NDArray[np.int64]) -> ClusterState:
+    """Columns that are the lines of a block, in the order of `COLUMNS`."""
+    return ClusterState(block[0], block[1], block[2], block[3], block[4], block[5], block[6], block[7], version)
 
 
 def _nano(cpu: float, field_name: str) -> int:

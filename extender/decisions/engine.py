@@ -18,12 +18,13 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from extender.cluster.named import Named, Rows, find
 from extender.cluster.table import UNKNOWN, ClusterTable
 from extender.decisions.experiment import CANDIDATE, Experiment, workload_of
 from extender.decisions.ledger import TOP, Decision, Ledger
 from extender.decisions.loaded import LoadedScorer
 from extender.decisions.reasons import TOO_MANY_NODES, reason_of
-from extender.decisions.scoring import NO_ROWS, Hooks, Rows, Scoring, ScoringLimits
+from extender.decisions.scoring import NO_ROWS, Hooks, Scoring, ScoringLimits
 from extender.decisions.shadow import Shadow
 from extender.errors import NoScorerError
 from extender.pods import Pod, UrgencyRules, pod_demand
@@ -194,14 +195,14 @@ class Engine:
         ended = [scoring.stop() for scoring in (self._scoring, self._candidate) if scoring is not None]
         return all(ended)
 
-    async def decide(self, pod: Pod, names: Sequence[str], received: float | None = None) -> Verdict:
-        """Rate every name for this pod, one of them above all others, and assume that it is chosen.
+    async def decide(self, pod: Pod, nodes: Named, received: float | None = None) -> Verdict:
+        """Rate every node for this pod, one of them above all others, and assume that it is chosen.
 
         Call `finish` with the verdict when the answer is on its way, before anything else changes the table.
 
         Args:
             pod: the pod to be placed.
-            names: names of the feasible nodes; duplicates are rated once.
+            nodes: the feasible nodes, as the table knows them now.
             received: when the request arrived, by the engine's timer; default: now.
 
         Raises:
@@ -209,19 +210,14 @@ class Engine:
         """
         received = self._timer() if received is None else received
         demand, warning = pod_demand(pod, self._urgency)
-        scoring, arm, workload = self._scoring, "", ""
-        if self._experiment is not None:
-            arm, workload = self._assigned(self._experiment, pod)
-            scoring = self._candidate if arm == CANDIDATE else scoring
-        if len(names) > self.limits.max_nodes:
+        scoring, arm, workload = self._chosen(pod)
+        question = _Question(pod, demand, warning, "prioritize", received, arm, workload)
+        if len(nodes.names) > self.limits.max_nodes:
             neutral = _Scores(np.empty(0), NEUTRAL, TOO_MANY_NODES)
-            question = _Question(pod, demand, warning, "prioritize", received, arm, workload)
-            return self._conclude(question, NO_ROWS, list(dict.fromkeys(names)), neutral, None)
+            return self._conclude(question, NO_ROWS, list(dict.fromkeys(nodes.names)), neutral, None)
         table = self.table
         table.withdraw(pod.metadata.uid)  # asked again: the former attempt failed, and a pod must not see itself
-        state, assignments = table.state, table.assignments
-        asked = table.rows_of(names)
-        rows, unknown = self._distinct(names, asked)
+        rows, unknown = nodes.rows, nodes.unknown
         preferences: Preferences | None = None
         reason: str | None = None
         try:
@@ -229,11 +225,12 @@ class Engine:
                 raise NoScorerError("no policy is loaded")
             if self._distrusted is not None:
                 raise self._distrusted.with_traceback(None)  # one error for many decisions: keep no frames of them
-            preferences = await scoring.preferences(state, demand, rows, received + self.limits.deadline_s)
+            preferences = await scoring.preferences(table.state, demand, rows, received + self.limits.deadline_s)
         except ScoringError as error:
             reason = reason_of(error)
-        if table.assignments != assignments:
+        if table.assignments != nodes.assignments:
             # while we waited nodes came or went, and a row may mean another one now: those count as unknown
+            names, asked = nodes.names, nodes.asked
             same = (asked != UNKNOWN) & (table.rows_of(names) == asked)
             stayed = np.isin(rows, asked[same])
             rows, unknown = rows[stayed], list(dict.fromkeys(names[i] for i in np.flatnonzero(~same).tolist()))
@@ -243,8 +240,19 @@ class Engine:
             scores = self._fallen_back(demand, rows, reason)
         else:
             scores = _Scores(preferences, scoring.loaded.scorer.name, None, scoring.loaded.model_sha256)
-        question = _Question(pod, demand, warning, "prioritize", received, arm, workload)
         return self._conclude(question, rows, unknown, scores, scoring)
+
+    def look_ahead(self, pod: Pod, nodes: Named) -> None:
+        """This pod will be asked about for these nodes: score what must be, if that is quick; changes no answer.
+
+        kube-scheduler asks for priorities as soon as it has worked on the answer to /filter; meanwhile we may work too.
+
+        Raises:
+            InvalidQuantityError: a request of the pod does not parse.
+        """
+        scoring, _, _ = self._chosen(pod)
+        if scoring is not None and self._distrusted is None and len(nodes.names) <= self.limits.max_nodes:
+            scoring.prepare(nodes.rows, pod_demand(pod, self._urgency)[0])
 
     def note_only_feasible(self, pod: Pod, name: str, received: float) -> Decision:
         """One node is left after filtering: kube-scheduler will not ask for priorities, so remember and assume now.
@@ -253,13 +261,11 @@ class Engine:
             InvalidQuantityError: a request of the pod does not parse.
         """
         demand, warning = pod_demand(pod, self._urgency)
-        rows, unknown = self._distinct([name], self.table.rows_of([name]))
-        scores = _Scores(np.zeros(len(rows)), ONLY_FEASIBLE, None)
-        arm, workload = "", ""
-        if self._experiment is not None:  # nobody chose, but to leave these pods out would compare unlike pods
-            arm, workload = self._assigned(self._experiment, pod)
+        nodes = find(self.table, [name])
+        scores = _Scores(np.zeros(len(nodes.rows)), ONLY_FEASIBLE, None)
+        _, arm, workload = self._chosen(pod)  # nobody chose, but to leave these pods out would compare unlike pods
         question = _Question(pod, demand, warning, "filter", received, arm, workload)
-        return self._record(self._conclude(question, rows, unknown, scores, None))
+        return self._record(self._conclude(question, nodes.rows, nodes.unknown, scores, None))
 
     def finish(self, verdict: Verdict) -> Decision:
         """After an answer: remember it, and score the row whose placement it assumed, if that is quick.
@@ -270,14 +276,18 @@ class Engine:
             self._offer(self._shadow, verdict)
         decision = self._record(verdict)
         if verdict.scoring is not None and verdict.assumed is not None:
-            verdict.scoring.prepare(verdict.assumed, decision.demand)
+            row = self.table.row_of(verdict.assumed)
+            if row != UNKNOWN:
+                verdict.scoring.prepare(np.array((row,), dtype=np.intp), decision.demand)
         return decision
 
-    @staticmethod
-    def _assigned(experiment: Experiment, pod: Pod) -> tuple[str, str]:
-        """Arm and workload of a pod."""
+    def _chosen(self, pod: Pod) -> tuple[Scoring | None, str, str]:
+        """The scorer that decides for a pod, and the pod's arm and workload in the experiment."""
+        if self._experiment is None:
+            return self._scoring, "", ""
         workload = workload_of(pod)
-        return experiment.arm_of(workload), workload
+        arm = self._experiment.arm_of(workload)
+        return self._candidate if arm == CANDIDATE else self._scoring, arm, workload
 
     def _offer(self, shadow: Shadow, verdict: Verdict) -> None:
         """Let the shadow compare what the scorer in use answered."""
@@ -295,23 +305,10 @@ class Engine:
         preferences = self.fallback.preferences(self.table.state.take(rows), demand)
         return _Scores(preferences, self.fallback.name, reason)
 
-    # ---- names and rows ------------------------------------------------------------------------------------------
-
-    def _distinct(self, names: Sequence[str], asked: Rows) -> tuple[Rows, list[str]]:
-        """Rows of the known names and the names of the others, each once: kube-scheduler adds up duplicates."""
-        seen = np.zeros(len(self.table.state) + 1, dtype=np.bool_)  # the last one stands for UNKNOWN
-        seen[asked] = True
-        if np.count_nonzero(seen) == len(asked) and not seen[UNKNOWN]:
-            return asked, []
-        unknown = list(dict.fromkeys(names[i] for i in np.flatnonzero(asked == UNKNOWN).tolist()))
-        rows = asked[asked != UNKNOWN]
-        rows = rows[np.sort(np.unique(rows, return_index=True)[1])]
-        return rows, unknown
-
     # ---- concluding ----------------------------------------------------------------------------------------------
 
     def _conclude(
-        self, question: _Question, rows: Rows, unknown: list[str], scores: _Scores, scoring: Scoring | None
+        self, question: _Question, rows: Rows, unknown: Sequence[str], scores: _Scores, scoring: Scoring | None
     ) -> Verdict:
         """Turn preferences to priorities, single one node out, assume the pod there.
 
@@ -323,11 +320,11 @@ class Engine:
         assumed: str | None = None
         first, best_count = 0, len(unknown)
         if len(rows):
-            alike = rated == MAX_PRIORITY
+            (alike,) = (rated == MAX_PRIORITY).nonzero()
             neutral = self.limits.neutral_priority
-            best_count = int(np.count_nonzero(alike)) + (len(unknown) if neutral == MAX_PRIORITY else 0)
-            first = self._first(scores.preferences)
-            rated -= alike
+            best_count = len(alike) + (len(unknown) if neutral == MAX_PRIORITY else 0)
+            first = self._first(alike.tolist(), scores.preferences.take(alike).tolist())
+            rated[alike] = MAX_PRIORITY - 1
             rated[first] = MAX_PRIORITY
             assumed = table.name_of(int(rows[first]))
         elif unknown:
@@ -340,7 +337,7 @@ class Engine:
     def _record(self, verdict: Verdict) -> Decision:
         """Remember a verdict, with the nodes rated best and their rows as they were."""
         question, scores, rows = verdict.question, verdict.scores, verdict.rows
-        top = _leading(scores.preferences, TOP, verdict.first) if len(rows) else NO_ROWS
+        top = np.array(_leading(scores.preferences, TOP, verdict.first) if len(rows) else (), dtype=np.intp)
         top_rows = rows.take(top)
         self._numbers += 1
         metadata = question.pod.metadata
@@ -363,7 +360,7 @@ class Engine:
             preferences=scores.preferences.take(top),
             priorities=verdict.priorities.take(top),
             # the columns themselves: the placement just assumed is not derived into them yet
-            rows=verdict.state.take(top_rows) if len(rows) else None,
+            rows=self.table.copy(top_rows) if len(rows) else None,
             latency_s=verdict.latency_s,
             model_sha256=scores.model_sha256,
             arm=question.arm,
@@ -373,17 +370,23 @@ class Engine:
         self.ledger.record(decision, rows, verdict.priorities)
         return decision
 
-    def _first(self, preferences: Preferences) -> int:
-        """Position of the highest preference; of equals, any, each as likely."""
-        (equals,) = (preferences == preferences.max()).nonzero()
-        return int(equals[self._generator.randrange(len(equals)) if len(equals) > 1 else 0])
+    def _first(self, positions: list[int], preferences: list[float]) -> int:
+        """The one of these positions that has the highest preference; of equals, any, each as likely."""
+        best = max(preferences)
+        equals = [position for position, each in zip(positions, preferences, strict=True) if each == best]
+        return equals[self._generator.randrange(len(equals)) if len(equals) > 1 else 0]
 
 
-def _leading(preferences: Preferences, count: int, first: int) -> Rows:
+def _leading(preferences: Preferences, count: int, first: int) -> list[int]:
     """Positions of the `count` highest preferences, best first; `first`, one of the best, leads them."""
-    lost = -preferences
-    lost[first] = -np.inf
-    if len(lost) <= 4 * count:
-        return lost.argsort(kind="stable")[:count]
-    candidates = lost.argpartition(count)[:count]
-    return candidates[lost[candidates].argsort()]
+    size = len(preferences)
+    positions = range(size) if size <= count else preferences.argpartition(size - count - 1)[-count - 1 :].tolist()
+    others = [position for position in positions if position != first]
+    values = preferences.take(others).tolist() if others else []
+    ranked = sorted(zip(values, others, strict=True), key=_lost)
+    return [first, *(position for _, position in ranked[: count - 1])]
+
+
+def _lost(ranked: tuple[float, int]) -> tuple[float, int]:
+    """Orders by falling preference, then by position."""
+    return -ranked[0], ranked[1]

@@ -15,30 +15,27 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
-from numpy.typing import NDArray
 
-from extender.cluster.table import UNKNOWN, ClusterTable
+from extender.cluster.named import Rows
+from extender.cluster.table import ClusterTable
+from extender.decisions.asking import Scored, Span, TrainingRange, ask, no_span
 from extender.decisions.breaker import Breaker, BreakerState
 from extender.decisions.loaded import LoadedScorer
 from extender.decisions.worker import Worker
 from extender.errors import BreakerOpenError, DecisionLateError, OutOfRangeError, ScorerBusyError
 from policy.cluster import ClusterState, PodDemand
-from policy.errors import NonFinitePreferenceError, ScoringError
+from policy.errors import ScoringError
 from policy.incremental import IncrementalPreferences
-from policy.observation import observe_unclipped
-from policy.scorers import Preferences, Scorer
+from policy.scorers import Preferences
 
 INLINE_BUDGET_S: Final = 0.002
 """Rows are scored on the event loop if that is expected to take less, seconds. 500 rows take less than 1 ms; handing
 them to a thread and back takes 0.1 ms, and several where cores are short."""
-
-Rows = NDArray[np.intp]
-Bounds = tuple[NDArray[np.float32], NDArray[np.float32]]
 
 NO_ROWS: Final[Rows] = np.empty(0, dtype=np.intp)
 
@@ -65,18 +62,45 @@ class Hooks:
     """Who is told what a scorer does; called on the event loop.
 
     Attributes:
-        scored: after rows were scored, with those rows and the demand; for metrics.
+        scored: after rows were scored, with how many and how many of them were outside the range of training, by
+            feature; for metrics.
         failed: with every exception of the scorer; for the log.
         breaker: with the breaker's new state.
-        score: how a scorer is asked, in whatever thread scores; for tracing.
+        span: encloses the parts of a scorer's work, in whatever thread scores; for tracing.
     """
 
-    scored: Callable[[ClusterState, PodDemand], None] = lambda _rows, _demand: None
+    scored: Callable[[int, Sequence[int] | None], None] = lambda _rows, _outside: None
     failed: Callable[[BaseException], None] = lambda _error: None
     breaker: Callable[[BreakerState], None] = lambda _state: None
-    score: Callable[[Scorer, ClusterState, PodDemand], Preferences] = lambda scorer, rows, demand: checked(
-        scorer, rows, demand
-    )
+    span: Span = no_span
+
+
+class Pace:
+    """How long a scorer takes for so many rows, by its last runs with about as many: one row is no 500th of 500."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[int, float] = {}
+        """Seconds of the last run, by the number of bits of its rows; never less for more rows."""
+
+    def expected(self, rows: int) -> float:
+        """Seconds that so many rows should take; infinite where nothing is known."""
+        size = rows.bit_length()
+        known = [each for each in self._seconds if each >= size]
+        if known:
+            return self._seconds[min(known)]
+        largest = max(self._seconds, default=None)
+        return math.inf if largest is None else self._seconds[largest] * 2 ** (size - largest)
+
+    def took(self, rows: int, seconds: float) -> None:
+        """So many rows took so long; more cannot be expected to take less, nor fewer to take more."""
+        size = rows.bit_length()
+        for other, known in self._seconds.items():
+            self._seconds[other] = max(known, seconds) if other > size else min(known, seconds)
+        self._seconds[size] = seconds
+
+    def forget(self) -> None:
+        """It failed: nothing can be expected."""
+        self._seconds.clear()
 
 
 class Scoring:
@@ -112,8 +136,8 @@ class Scoring:
         self.breaker = Breaker(limits.breaker_failures, limits.breaker_cooling_s, timer, self._hooks.breaker)
         self._worker = Worker()
         self._overdue: set[asyncio.Future[Any]] = set()
-        self._seconds_per_row = math.inf
-        self._bounds = _bounds(loaded, limits.range_tolerance)
+        self._pace = Pace()
+        self._training = TrainingRange(loaded, limits.range_tolerance)
         self._outside = False
 
     def retire(self) -> None:
@@ -146,10 +170,10 @@ class Scoring:
         if len(stale) == 0:
             return self._within(kept.store(state, demand, stale, None, rows))
         if len(stale) == len(rows):
-            return self._within(await self._fresh(state.take(rows), demand, rows, due))
+            return self._within(await self._fresh(self._table.copy(rows), demand, rows, due))
         values = np.zeros(len(state), dtype=np.float32)
         values[rows] = kept.store(state, demand, stale, None, rows)
-        values[stale] = await self._fresh(state.take(stale), demand, stale, due)
+        values[stale] = await self._fresh(self._table.copy(stale), demand, stale, due)
         return self._within(values[rows])
 
     def _within(self, preferences: Preferences) -> Preferences:
@@ -158,21 +182,15 @@ class Scoring:
             raise OutOfRangeError("a feasible node lies beyond what the policy was trained on")
         return preferences
 
-    def prepare(self, node: str, demand: PodDemand) -> None:
-        """Score one node's row ahead of the next request alike, if that is quick and the scorer does well."""
-        if (
-            self._seconds_per_row >= INLINE_BUDGET_S
-            or self._overdue
-            or self.retired
-            or self.breaker.state is not BreakerState.CLOSED
-        ):
+    def prepare(self, rows: Rows, demand: PodDemand) -> None:
+        """Score distinct rows of nodes ahead of a request, if that is quick and the scorer does well."""
+        if self._overdue or self.retired or self.breaker.state is not BreakerState.CLOSED:
             return
-        row = np.array((self._table.row_of(node),), dtype=np.intp)
-        state = self._table.state
-        if row[0] == UNKNOWN or len(self._kept.stale(state, demand, row)) == 0:
+        stale = self._kept.stale(self._table.state, demand, rows)
+        if len(stale) == 0 or self._pace.expected(len(stale)) >= INLINE_BUDGET_S:
             return
         with contextlib.suppress(ScoringError):  # logged and counted by `_failed`; the next request falls back
-            self._inline(state.take(row), demand, row)
+            self._inline(self._table.copy(stale), demand, stale)
 
     async def _fresh(self, part: ClusterState, demand: PodDemand, stale: Rows, due: float) -> Preferences:
         """Score the copied rows in the worker; whenever the answer comes, it is kept for later requests."""
@@ -180,24 +198,24 @@ class Scoring:
             raise ScorerBusyError("the scorer still works on a request that is overdue")
         if not self.breaker.admits():
             raise BreakerOpenError("the scorer kept failing; it is left alone for a while")
-        scorer = self._kept.scorer
 
-        def work() -> tuple[Preferences, float]:
+        def work() -> tuple[Scored, float]:
             started = self._timer()
-            result = self._ranged(self._hooks.score(scorer, part, demand), part, demand)
-            return result, (self._timer() - started) / len(part)
+            result = ask(self.loaded.scorer, part, demand, self._training, self._hooks.span)
+            return result, self._timer() - started
 
-        def keep(done: asyncio.Future[tuple[Preferences, float]]) -> None:
+        def keep(done: asyncio.Future[tuple[Scored, float]]) -> None:
             in_time = done not in self._overdue
             self._overdue.discard(done)
             error = done.exception()
             if error is None:
-                result, self._seconds_per_row = done.result()
+                result, seconds = done.result()
+                self._pace.took(len(part), seconds)
                 self._keep(part, demand, stale, result, in_time)
             else:
                 self._failed(error, in_time)
 
-        if self._seconds_per_row * len(stale) < INLINE_BUDGET_S:
+        if self._pace.expected(len(stale)) < INLINE_BUDGET_S:
             return self._inline(part, demand, stale)
         future = self._worker.submit(work)
         future.add_done_callback(keep)
@@ -206,68 +224,31 @@ class Scoring:
             self._overdue.add(future)
             self.breaker.failed()
             raise DecisionLateError("the scorer did not answer within the deadline")
-        return future.result()[0]
-
-    def _ranged(self, result: Preferences, part: ClusterState, demand: PodDemand) -> Preferences:
-        """The result with NaN for rows beyond the range that the scorer is trusted with; in whatever thread scores."""
-        if self._bounds is None:
-            return result
-        raw = observe_unclipped(part, demand)
-        outside = ((raw < self._bounds[0]) | (raw > self._bounds[1])).any(axis=-1)
-        return np.where(outside, np.nan, result) if outside.any() else result
+        return future.result()[0].preferences
 
     def _inline(self, part: ClusterState, demand: PodDemand, stale: Rows) -> Preferences:
         """Score a few copied rows on the event loop, and keep the answer."""
         started = self._timer()
         try:
-            result = self._ranged(self._hooks.score(self._kept.scorer, part, demand), part, demand)
+            scored = ask(self.loaded.scorer, part, demand, self._training, self._hooks.span)
         except ScoringError as error:
             self._failed(error, in_time=True)
             raise
-        self._seconds_per_row = (self._timer() - started) / len(part)
-        self._keep(part, demand, stale, result, in_time=True)
-        return result
+        self._pace.took(len(part), self._timer() - started)
+        self._keep(part, demand, stale, scored, in_time=True)
+        return scored.preferences
 
-    def _keep(self, part: ClusterState, demand: PodDemand, stale: Rows, result: Preferences, in_time: bool) -> None:
+    def _keep(self, part: ClusterState, demand: PodDemand, stale: Rows, scored: Scored, in_time: bool) -> None:
         if in_time:
             self.breaker.succeeded()
-        if self._bounds is not None and not self._outside:
-            self._outside = bool(np.isnan(result).any())
-        self._kept.store(self._table.state, demand, stale, result, NO_ROWS, versions=part.version)
-        asyncio.get_running_loop().call_soon(self._hooks.scored, part, demand)  # once the answer is on its way
+        if scored.outside is not None and not self._outside:
+            self._outside = bool(np.isnan(scored.preferences).any())
+        self._kept.store(self._table.state, demand, stale, scored.preferences, NO_ROWS, versions=part.version)
+        self._hooks.scored(len(part), scored.outside)
 
     def _failed(self, error: BaseException, in_time: bool) -> None:
         """The next attempt goes to the worker again: what failed may also hang."""
-        self._seconds_per_row = math.inf
+        self._pace.forget()
         if in_time:  # else it was counted when it became late
             self.breaker.failed()
         self._hooks.failed(error)
-
-
-def _bounds(loaded: LoadedScorer, tolerance: float | None) -> Bounds | None:
-    """Smallest and largest value ``[8]`` of each feature that the scorer is trusted with; None: any."""
-    if loaded.training_range is None or tolerance is None:
-        return None
-    low, high = loaded.training_range
-    margin = np.float32(tolerance) * (high - low)
-    return low - margin, high + margin
-
-
-def checked(scorer: Scorer, rows: ClusterState, demand: PodDemand) -> Preferences:
-    """Preferences of `rows` by the scorer: one finite number for each, whatever the scorer does.
-
-    Raises:
-        ScoringError: it failed, or gave another shape.
-        NonFinitePreferenceError: it gave NaN or infinity.
-    """
-    try:
-        result = scorer.preferences(rows, demand)
-    except ScoringError:
-        raise
-    except Exception as error:
-        raise ScoringError(f"scorer {scorer.name} failed: {error!r}") from error
-    if result.shape != rows.shape:
-        raise ScoringError(f"scorer {scorer.name} gave shape {result.shape} for rows of shape {rows.shape}")
-    if not np.isfinite(result).all():
-        raise NonFinitePreferenceError(f"scorer {scorer.name} gave a preference that is not finite")
-    return result

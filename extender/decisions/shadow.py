@@ -18,10 +18,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from extender.decisions.asking import checked
 from extender.decisions.loaded import LoadedScorer
 from policy.cluster import ClusterState, PodDemand
 from policy.priorities import priorities
-from policy.scorers import Preferences, Scorer
+from policy.scorers import Preferences
 
 WAITING: Final = 16
 """Requests that may wait for the candidate; each holds its rows, 72 bytes a node."""
@@ -76,7 +77,6 @@ class Shadow:
 
     Args:
         loaded: the candidate.
-        score: how it is asked; as `extender.decisions.scoring.Hooks.score`.
         waiting: requests that may wait for it.
         timer: monotonic seconds.
     """
@@ -84,12 +84,10 @@ class Shadow:
     def __init__(
         self,
         loaded: LoadedScorer,
-        score: Callable[[Scorer, ClusterState, PodDemand], Preferences],
         waiting: int = WAITING,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.loaded = loaded
-        self._score = score
         self._timer = timer
         self._counts = Counts()
         self._last_error: str | None = None
@@ -179,7 +177,7 @@ class Shadow:
 
     def _compare(self, answered: _Answered) -> None:
         started = self._timer()
-        candidate = self._score(self.loaded.scorer, answered.part, answered.demand)
+        candidate = checked(self.loaded.scorer, answered.part, answered.demand)
         seconds = self._timer() - started
         theirs = priorities(candidate, self.loaded.temperature)
         ours = priorities(answered.preferences, answered.temperature)

@@ -1,16 +1,14 @@
 """Every metric of the service, in a registry of its own. Refuses to decide when anything is measured.
 
 Counters of requests and decisions are moved where the event happens (about a microsecond each). Gauges are refreshed by
-the housekeeping task and when they are scraped, never by a request; so are the counters of scored rows and of what was
-outside the range of training, which are counted for many requests at once.
+the housekeeping task and when they are scraped, never by a request; so is the counter of scored rows.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-import numpy as np
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.metrics import MetricWrapperBase
 
@@ -25,9 +23,7 @@ from extender.decisions.reasons import FALLBACK_REASONS
 from extender.decisions.reload import REFUSAL_REASONS
 from extender.decisions.shadow import Shadow
 from extender.operations.signals import AT_RISK, RATED, RESOURCES, Judgement
-from policy.cluster import COLUMNS, ClusterState, DemandBatch, PodDemand
-from policy.features import FEATURE_NAMES, HIGH, LOW, SCHEMA_VERSION
-from policy.observation import observe_unclipped
+from policy.features import FEATURE_NAMES, SCHEMA_VERSION
 
 if TYPE_CHECKING:
     from extender.decisions.store import DecisionStore  # for its type alone: it brings SQLAlchemy
@@ -46,10 +42,6 @@ HANDSHAKE_FAILURES: Final = (
     "no_certificate", "bad_certificate", "version", "plain_http", "refused_by_caller", "other"
 )  # fmt: skip
 """What a TLS handshake can fail of; see `extender.operations.tls`."""
-
-MOST_UNCOUNTED_ROWS: Final = 4096
-MOST_UNCOUNTED_PARTS: Final = 256
-"""Scored rows, and calls of `Metrics.scored`, after which they are counted at once, in about 0.2 ms."""
 
 
 class Metrics:
@@ -333,9 +325,7 @@ class Metrics:
         for reason in HANDSHAKE_FAILURES:
             self.handshake_failures.labels(reason)
         self._scorers: dict[str, Counter] = {}
-        self._uncounted: list[tuple[ClusterState, PodDemand]] = []
         self._uncounted_rows = 0
-        self._range = (LOW, HIGH)
 
     def answered(self, verb: str, code: int, seconds: float) -> None:
         """One request was answered."""
@@ -360,31 +350,13 @@ class Metrics:
         if decision.unknown:
             self.unknown_nodes.inc(decision.unknown)
 
-    def scored(self, rows: ClusterState, demand: PodDemand) -> None:
-        """Rows were given to the scorer: they are counted by the next `refresh`, or now, if they have become many."""
-        self._uncounted.append((rows, demand))
-        self._uncounted_rows += len(rows)
-        if self._uncounted_rows >= MOST_UNCOUNTED_ROWS or len(self._uncounted) >= MOST_UNCOUNTED_PARTS:
-            self._count_scored()
-
-    def _count_scored(self) -> None:
-        """Count the rows noted by `scored`, and which of their features lie outside the range of training."""
-        if not self._uncounted:
-            return
-        parts, demands = zip(*self._uncounted, strict=True)
-        rows = ClusterState(*(np.concatenate([getattr(part, column) for part in parts]) for column in COLUMNS))
-        asked = np.repeat(
-            [(demand.cpu, demand.memory, demand.urgency) for demand in demands], [*map(len, parts)], axis=0
-        )
-        self._uncounted.clear()
-        self._uncounted_rows = 0
-        raw = observe_unclipped(rows, DemandBatch(*asked.T))
-        self.scored_rows.inc(len(rows))
-        low, high = self._range
-        outside = np.count_nonzero((raw < low) | (raw > high), axis=0)
-        for counter, count in zip(self._features, outside.tolist(), strict=True):
-            if count:
-                counter.inc(count)
+    def scored(self, rows: int, outside: Sequence[int] | None) -> None:
+        """So many rows were given to the scorer, and so many of them were outside the range of training, by feature."""
+        self._uncounted_rows += rows
+        if outside is not None:
+            for counter, count in zip(self._features, outside, strict=True):
+                if count:
+                    counter.inc(count)
 
     def traced(self, exported: int, failed: int) -> None:
         """So many spans were sent since the start, and so many could not be."""
@@ -398,7 +370,6 @@ class Metrics:
 
     def loaded(self, loaded: LoadedScorer) -> None:
         """This scorer is in use from now on."""
-        self._range = (LOW, HIGH) if loaded.training_range is None else loaded.training_range
         self.policy.clear()
         self.policy.labels(loaded.scorer.name, loaded.model_sha256, str(SCHEMA_VERSION)).set(1)
 
@@ -464,7 +435,8 @@ class Metrics:
 
     def refresh(self, table: ClusterTable, source: ClusterSource, ledger: Ledger, store: DecisionStore | None) -> None:
         """Bring every gauge up to date, and count what `scored` left for later."""
-        self._count_scored()
+        self.scored_rows.inc(self._uncounted_rows)
+        self._uncounted_rows = 0
         ages: Mapping[str, float | None] = source.staleness()
         for name in INPUTS:
             age = ages.get(name)

@@ -16,6 +16,7 @@ import asyncio
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Final, ParamSpec, TypeVar
 
@@ -28,12 +29,8 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode, Tracer, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from extender.decisions.scoring import checked
 from extender.protocol.connection import VerbConnection
 from extender.protocol.routes import Answer, Receive, SchedulingVerbs, Scope, Send
-from policy.cluster import ClusterState, Demand, PodDemand
-from policy.observation import observe
-from policy.scorers import ActorScorer, Preferences, Scorer
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -52,6 +49,7 @@ _Headers = Iterable[tuple[bytes, bytes]]
 _headers: ContextVar[_Headers] = ContextVar("headers", default=())
 """Headers of the request that is being answered."""
 
+_NO_SPAN: Final = nullcontext()
 _propagator: Final = TraceContextTextMapPropagator()
 
 
@@ -92,9 +90,12 @@ class Tracing:
         """Spans that it did not take."""
         return self._exporter.failed
 
-    def score(self, scorer: Scorer, rows: ClusterState, demand: PodDemand) -> Preferences:
-        """`extender.decisions.scoring.checked` with spans; raises as it does."""
-        return checked(_TracedScorer(scorer, self.tracer), rows, demand)
+    def span(self, name: str, scorer: str, rows: int) -> AbstractContextManager[object]:
+        """Encloses a part of a scorer's work; what is scored after an answer belongs to no request and has no span."""
+        if not get_current_span().get_span_context().is_valid:
+            return _NO_SPAN
+        attributes: dict[str, str | int] = {"maddpg.scorer": scorer, "maddpg.rows": rows}
+        return self.tracer.start_as_current_span(name, attributes=attributes)
 
     def stop(self, timeout: float) -> bool:
         """Send what waits; returns whether that was done within `timeout` seconds. Afterwards spans go nowhere."""
@@ -116,8 +117,7 @@ class TracedVerbs(SchedulingVerbs):
     def __init__(self, tracer: Tracer, *parts: Any) -> None:
         super().__init__(*parts)
         self._tracer = tracer
-        self._decode = _spanned(tracer, "decode", self._decode)
-        self._decode_prioritize = _spanned(tracer, "decode", self._decode_prioritize)
+        self._decode = _spanned(tracer, "decode", self._decode)  # type: ignore[assignment]  # called alike
         self._encode = _spanned(tracer, "encode", self._encode)
         self._encode_filter = _spanned(tracer, "encode", self._encode_filter)
 
@@ -154,6 +154,9 @@ class TracedVerbs(SchedulingVerbs):
 class TracedConnection(VerbConnection):
     """A connection that lets `TracedVerbs` see the headers of a request that does not come by ASGI."""
 
+    def _learn(self, data: bytes) -> None:
+        """Every head is parsed: it may name a trace."""
+
     def on_message_complete(self) -> None:
         """Answer: the task that does so starts with a copy of this context."""
         token = _headers.set(self.headers)
@@ -161,31 +164,6 @@ class TracedConnection(VerbConnection):
             super().on_message_complete()
         finally:
             _headers.reset(token)
-
-
-class _TracedScorer:
-    """A scorer whose work is seen; of actors, observing and inferring apart."""
-
-    local = True
-
-    def __init__(self, scorer: Scorer, tracer: Tracer) -> None:
-        self.name = scorer.name
-        self._scorer = scorer
-        self._tracer = tracer
-
-    def preferences(self, state: ClusterState, demand: Demand) -> Preferences:
-        """As the scorer gives them; what is scored ahead, after an answer, belongs to no request and has no span."""
-        if not get_current_span().get_span_context().is_valid:
-            return self._scorer.preferences(state, demand)
-        attributes: dict[str, str | int] = {"maddpg.scorer": self.name, "maddpg.rows": len(state)}
-        span = self._tracer.start_as_current_span
-        if isinstance(self._scorer, ActorScorer):
-            with span("observe", attributes=attributes):
-                observation = observe(state, demand)
-            with span("infer", attributes=attributes):
-                return self._scorer.from_observation(observation, state, demand)
-        with span("infer", attributes=attributes):
-            return self._scorer.preferences(state, demand)
 
 
 class _CountingExporter(SpanExporter):

@@ -5,13 +5,17 @@ It hands each request to a "cycle"; for the ordinary request of a verb, a POST w
 limit, that is a `VerbExchange`, which answers in one write. Everything else (another path or method, a chunked or too
 large body, `Expect: 100-continue`, a request sent before the last answer was read, a caller not let in) goes the
 usual way to the ASGI application, where `SchedulingVerbs` answers the same verbs with the same words.
+
+kube-scheduler's heads are all alike but for the length of the body. So a head that differs from one that was parsed on
+this connection in those digits alone means what that one meant, and is not parsed again.
 """
 
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Callable
-from typing import Any, Final, cast
+from typing import Any, Final, NamedTuple, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
@@ -29,16 +33,17 @@ class VerbExchange:
     Attributes:
         response_complete, keep_alive, disconnected: as uvicorn's cycle has them; it sets the last two.
         message_event: uvicorn calls its `set` when the connection is lost.
+        verb: as given.
     """
 
-    def __init__(self, connection: VerbConnection, verb: str, received: float) -> None:
+    def __init__(self, connection: VerbConnection, verb: str, received: float, keep_alive: bool) -> None:
         self.response_complete = False
-        self.keep_alive = connection.parser.should_keep_alive()
+        self.keep_alive = keep_alive
         self.disconnected = False
         self.message_event = self
         self._connection = connection
         self._verbs = connection.verbs
-        self._verb = verb
+        self.verb = verb
         self._received = received
         self._parts: list[bytes] = []
         self._timeout: asyncio.TimerHandle | None = None
@@ -75,7 +80,7 @@ class VerbExchange:
             self._timeout.cancel()
         if not self._begun and not self.response_complete:
             self.response_complete = True
-            self._verbs.answered(self._verb, self._verbs.broken_off(), self._received)
+            self._verbs.answered(self.verb, self._verbs.broken_off(), self._received)
 
     def _too_slow(self) -> None:
         self._send(self._verbs.refused(self._verbs.too_slow()))
@@ -83,7 +88,7 @@ class VerbExchange:
     async def _run(self) -> None:
         parts = self._parts
         body = parts[0] if len(parts) == 1 else b"".join(parts)
-        self._send(await self._verbs.answer(self._verb, body, self._received))
+        self._send(await self._verbs.answer(self.verb, body, self._received))
 
     def _send(self, answer: Answer) -> None:
         """Write head and body at once: two segments would wake the client twice. uvloop sends them right away."""
@@ -99,7 +104,30 @@ class VerbExchange:
             if closing:
                 connection.transport.close()
             connection.on_response_complete()
-        self._verbs.answered(self._verb, answer, self._received)
+        self._verbs.answered(self.verb, answer, self._received)
+
+
+class Head(NamedTuple):
+    """The head of an ordinary request for a verb: what stands around the digits of its length."""
+
+    before: bytes
+    after: bytes
+    verb: str
+
+    def length_in(self, data: bytes) -> tuple[int, int] | None:
+        """Length of the body, and where it begins, if `data` begins with this head but for the digits of the length."""
+        if not data.startswith(self.before):
+            return None
+        begin = len(self.before)
+        end = data.find(b"\r", begin, begin + _MOST_DIGITS + 1)
+        digits = data[begin:end]
+        if end < 0 or not digits.isdigit() or not data.startswith(self.after, end):
+            return None
+        return int(digits), end + len(self.after)
+
+
+_MOST_DIGITS: Final = 18
+_LENGTH: Final = re.compile(rb"\r\ncontent-length: ?([0-9]+)\r\n", re.IGNORECASE)
 
 
 class VerbConnection(LimitedConnection):
@@ -117,19 +145,85 @@ class VerbConnection(LimitedConnection):
         self.verbs = verbs
         self._exchange: VerbExchange | None = None
         """The cycle in progress, if it is one of ours."""
+        self._known: Head | None = None
+        """The last head of an ordinary request; None: the next one is parsed in any case."""
+        self._between = True
+        """Whether the parser has read whole requests only."""
+        self._begun = 0
+        """Requests that the parser began to read in this turn."""
+        self._missing = 0
+        """Bytes still to come of the body of a request that the parser does not see."""
 
     def data_received(self, data: bytes) -> None:
         """Read on; a body that is not complete now has its time limit from now."""
-        super().data_received(data)
+        if self._missing:
+            rest = data[self._missing :]
+            self._go_on(data[: self._missing] if rest else data)
+            if rest:
+                self.data_received(rest)
+            return
+        if self._between and self._answered():
+            found = None if self._known is None else self._known.length_in(data)
+            if found is not None and self._known is not None and self._repeated(self._known.verb, data, *found):
+                return
+            self._begun, before = 0, self._exchange
+            super().data_received(data)
+            if self._exchange is not before and self._begun == 1:
+                self._learn(data)
+        else:
+            super().data_received(data)
         if self._exchange is not None:
             self._exchange.wait()
+
+    def _answered(self) -> bool:
+        """Whether all that was asked so far is answered, and read."""
+        before = cast("RequestResponseCycle | None", self.cycle)
+        return not self.flow.write_paused and (before is None or before.response_complete)
+
+    def _repeated(self, verb: str, data: bytes, length: int, begin: int) -> bool:
+        """Take a request whose head is known already; False: the parser must read it."""
+        if length > self.verbs.max_body_bytes or len(data) - begin > length or not length:
+            return False
+        self._unset_keepalive_if_required()
+        self.head_arrived()
+        exchange = self._exchange = VerbExchange(self, verb, self.verbs.timer(), keep_alive=True)
+        self.cycle = cast("RequestResponseCycle", exchange)
+        self._missing = length
+        self._go_on(data[begin:])
+        return True
+
+    def _go_on(self, part: bytes) -> None:
+        """A part of a body that the parser does not see has arrived."""
+        self._missing -= len(part)
+        if self._exchange is not None:
+            if part:
+                self._exchange.add(part)
+            if self._missing:
+                self._exchange.wait()
+            else:
+                self._exchange.complete()
+
+    def _learn(self, data: bytes) -> None:
+        """Remember the head with which `data` begins: it was that of an ordinary request."""
+        end = data.find(b"\r\n\r\n") + 4
+        length = _LENGTH.search(data, 0, end) if end >= 4 else None
+        exchange = self._exchange
+        if length is not None and exchange is not None and exchange.keep_alive:
+            self._known = Head(data[: length.start(1)], data[length.end(1) : end], exchange.verb)
+
+    def on_message_begin(self) -> None:
+        """The parser begins to read a request."""
+        self._between = False
+        self._begun += 1
+        super().on_message_begin()
 
     def on_headers_complete(self) -> None:
         """Take the shortcut where the request is an ordinary one of a verb."""
         verb = self.verbs.by_url.get(self.url)
         if verb is not None and self._ordinary():
             self.head_arrived()
-            self._exchange = VerbExchange(self, verb, self.verbs.timer())
+            keep_alive = self.parser.should_keep_alive()
+            self._exchange = VerbExchange(self, verb, self.verbs.timer(), keep_alive)
             self.cycle = cast("RequestResponseCycle", self._exchange)
         else:
             self._exchange = None
@@ -144,6 +238,7 @@ class VerbConnection(LimitedConnection):
 
     def on_message_complete(self) -> None:
         """Answer."""
+        self._between = True
         if self._exchange is not None:
             self._exchange.complete()
         else:
@@ -151,14 +246,12 @@ class VerbConnection(LimitedConnection):
 
     def _ordinary(self) -> bool:
         """A POST over HTTP/1.1, of a length within the limit, all before it answered and read, of a caller let in."""
-        before = cast("RequestResponseCycle | None", self.cycle)
         if (
             self.parser.get_method() != b"POST"
             or self.parser.get_http_version() != "1.1"
             or self.parser.should_upgrade()
             or self.expect_100_continue
-            or self.flow.write_paused
-            or not (before is None or before.response_complete)
+            or not self._answered()
         ):
             return False
         if not self.let_in:

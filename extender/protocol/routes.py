@@ -8,6 +8,7 @@ but from `extender.protocol.connection`.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from extender.errors import BindError, WireError
 from extender.operations import logs
 from extender.operations.metrics import VERBS, Metrics
 from extender.protocol import wire
+from extender.protocol.lists import NameLists
 from policy.errors import InvalidInputError, SchedulerError
 
 Scope = MutableMapping[str, Any]
@@ -90,8 +92,8 @@ class SchedulingVerbs:
         self.max_body_bytes = max_body_bytes
         self.body_timeout_s = body_timeout_s
         self._timer = timer
-        self._decode = wire.decode_scheduling
-        self._decode_prioritize = wire.decode_prioritize
+        self._lists = NameLists(engine.table)
+        self._decode = partial(wire.decode_scheduling, names_of=self._lists.decode)
         self._encode = hosts.encode
         self._encode_filter = wire.encode_filter
         self.by_url = {f"/{verb}".encode(): verb for verb in enabled}
@@ -211,11 +213,17 @@ class SchedulingVerbs:
                 self._metrics.decided(self._engine.note_only_feasible(request.pod, request.names[0], received))
             except SchedulerError as error:
                 _log.warning("only feasible node not recorded", error=str(error), pod=request.pod.metadata.uid)
-        return Answer(200, self._encode_filter(request))
+            return Answer(200, self._encode_filter(request))
+        return Answer(200, self._encode_filter(request), after=partial(self._look_ahead, request))
+
+    def _look_ahead(self, request: wire.SchedulingRequest) -> None:
+        """kube-scheduler is about to ask for priorities of these nodes; a pod it should not ask about is told then."""
+        with contextlib.suppress(SchedulerError):
+            self._engine.look_ahead(request.pod, self._lists.named(request))
 
     async def _prioritize(self, body: bytes, received: float) -> Answer:
-        pod, names = self._decode_prioritize(body)
-        verdict = await self._engine.decide(pod, names, received)
+        request = self._decode(body)
+        verdict = await self._engine.decide(request.pod, self._lists.named(request), received)
         neutral = self._engine.limits.neutral_priority
         hosts = self._encode(verdict.rows, verdict.priorities, verdict.unknown, neutral)
         return Answer(200, hosts, after=partial(self._finish, verdict))

@@ -11,9 +11,9 @@ Source: k8s.io/kube-scheduler/extender/v1/types.go.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Final, TypeVar
+from typing import Annotated, Final, TypeVar
 
 import msgspec
 import numpy as np
@@ -51,12 +51,13 @@ class _PodIdentity(msgspec.Struct, frozen=True):
 
 
 class _OrdinaryArgs(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """ExtenderArgs as kube-scheduler writes them when nodeCacheCapable; all else is left to `decode_scheduling`."""
+    """ExtenderArgs as kube-scheduler writes them when nodeCacheCapable, up to `_LIST_FOLLOWS`."""
 
     pod: Pod = msgspec.field(name="Pod")
-    names: list[str] = msgspec.field(name="NodeNames")
-    nodes: None = msgspec.field(name="Nodes", default=None)
 
+
+_LIST_FOLLOWS: Final = b',"Nodes":null,"NodeNames":'
+"""What stands between the pod and the list of names, in the order and spelling of Go's encoder."""
 
 _ORDINARY_ARGS: Final = msgspec.json.Decoder(_OrdinaryArgs)
 _TOP: Final = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -94,8 +95,32 @@ class PreemptionRequest:
     victims: Mapping[str, tuple[Sequence[str], int]]
 
 
-def decode_scheduling(body: bytes) -> SchedulingRequest:
+def decode_scheduling(body: bytes, names_of: Callable[[bytes], list[str]] | None = None) -> SchedulingRequest:
     """Body of `/filter` or `/prioritize`.
+
+    As kube-scheduler writes it, the list of names is its end, and is decoded apart. If what stands before the list is
+    an object with a pod once it is closed, then the list belongs to that object and not to something within it.
+
+    Args:
+        body: JSON.
+        names_of: reads a list of names, for `NodeNames`; default: `decode_names`.
+
+    Raises:
+        WireError: it is not ExtenderArgs; the message names the JSON path.
+    """
+    at = body.find(_LIST_FOLLOWS)
+    if at > 0 and body.endswith(b"]}"):
+        text = body[at + len(_LIST_FOLLOWS) : -1]
+        try:
+            args = _ORDINARY_ARGS.decode(body[:at] + b"}")
+            return SchedulingRequest(args.pod, (names_of or decode_names)(text), text, NULL)
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, WireError):
+            pass  # it is of another kind, or wrong: the careful way says where
+    return decode_carefully(body)
+
+
+def decode_carefully(body: bytes) -> SchedulingRequest:
+    """`decode_scheduling` for whatever is not written as kube-scheduler writes it.
 
     Raises:
         WireError: it is not ExtenderArgs; the message names the JSON path.
@@ -104,25 +129,20 @@ def decode_scheduling(body: bytes) -> SchedulingRequest:
     pod = _decode(_POD, _required(top, "Pod"), "Pod")
     names_json, nodes_json = bytes(top.get("nodenames", NULL)), bytes(top.get("nodes", NULL))
     if names_json != NULL:
-        names = _decode(_NAMES, names_json, "NodeNames") or []
+        names = decode_names(names_json)
     else:
         nodes = _decode(_NODES, nodes_json, "Nodes")
         names = [node.metadata.name for node in (nodes.items or ())] if nodes is not None else []
     return SchedulingRequest(pod, names, names_json, nodes_json)
 
 
-def decode_prioritize(body: bytes) -> tuple[Pod, list[str]]:
-    """Pod and names of a body of `/prioritize`: in one step where it is an ordinary one.
+def decode_names(text: bytes) -> list[str]:
+    """The value of `NodeNames`.
 
     Raises:
-        WireError: it is not ExtenderArgs; the message names the JSON path.
+        WireError: it is no list of names.
     """
-    try:
-        args = _ORDINARY_ARGS.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        request = decode_scheduling(body)  # it is of another kind, or says where it is wrong
-        return request.pod, request.names
-    return args.pod, args.names
+    return _decode(_NAMES, text, "NodeNames") or []
 
 
 def decode_preemption(body: bytes) -> PreemptionRequest:
@@ -200,33 +220,66 @@ def encode_error(message: str) -> bytes:
 
 
 class HostEncoder:
-    """Writes HostPriorityList, with the text for every (row, priority) made once, when the row is given to a node."""
+    """Writes HostPriorityList from a table of bytes: one line a row, ready but for the two places of its priority.
+
+    Every line has the same length: blanks fill it up before the priority, where JSON allows them. So an answer is made
+    in three steps, however many nodes it names: copy the lines of the rows, write the priorities into them, join.
+    """
 
     def __init__(self) -> None:
-        self._texts: NDArray[Any] = np.empty(0, dtype=object)
+        self._lines = np.empty((0, _NUMBER), dtype=np.uint8)
+        self._long: dict[int, bytes] = {}
+        """Text up to the priority of rows whose names are too long for a line."""
 
     def set_host(self, row: int, name: str) -> None:
         """The node of this row is called `name` from now on."""
-        needed = (row + 1) * (MAX_PRIORITY + 1)
-        if needed > len(self._texts):
-            grown = np.empty(max(needed, 2 * len(self._texts)), dtype=object)
-            grown[: len(self._texts)] = self._texts
-            self._texts = grown
-        first = row * (MAX_PRIORITY + 1)
-        for priority in range(MAX_PRIORITY + 1):
-            self._texts[first + priority] = _host_priority(name, priority)
+        text = _host(name)
+        self._long.pop(row, None)
+        if len(text) > LONGEST_LINE:
+            self._long[row] = text
+            text = b""
+        rows, width = self._lines.shape
+        if row >= rows or len(text) > width - _NUMBER:
+            grown = max(row + 1, 2 * rows) if row >= rows else rows
+            wider = max(width, min(len(text) + 8, LONGEST_LINE) + _NUMBER)
+            lines = np.full((grown, wider), ord(" "), dtype=np.uint8)
+            lines[:rows, : width - _NUMBER] = self._lines[:, :-_NUMBER]
+            lines[:, -1] = ord("}")
+            self._lines = lines
+        line = self._lines[row]
+        line[:-_NUMBER] = ord(" ")
+        line[: len(text)] = np.frombuffer(text, dtype=np.uint8)
 
     def encode(
         self, rows: NDArray[np.intp], priorities: NDArray[np.int64], unknown: Sequence[str] = (), neutral: int = 0
     ) -> bytes:
         """HostPriorityList of known rows with their priorities, then of unknown names with the neutral one."""
-        texts: list[bytes] = self._texts.take(rows * (MAX_PRIORITY + 1) + priorities).tolist()
-        texts.extend(_host_priority(name, neutral) for name in unknown)
-        return b"[%b]" % b",".join(texts)
+        others = [b"%b%d}" % (_host(name), neutral) for name in unknown]
+        if self._long:
+            fits = np.array([row not in self._long for row in rows.tolist()], dtype=np.bool_)
+            left = zip(rows[~fits].tolist(), priorities[~fits].tolist(), strict=True)
+            others += [b"%b%d}" % (self._long[row], priority) for row, priority in left]
+            rows, priorities = rows[fits], priorities[fits]
+        lines = self._lines.take(rows, axis=0)
+        lines[:, -_NUMBER:-1] = _PRIORITIES.take(priorities, axis=0)
+        if len(lines):
+            lines[0, 0] = ord("[")
+            return b"".join((lines.data, *others, b"]"))
+        return b"[%b]" % b"".join(others)[1:]
 
 
-def _host_priority(name: str, priority: int) -> bytes:
-    return b'{"Host":%b,"Score":%d}' % (msgspec.json.encode(name), priority)
+LONGEST_LINE: Final = 96
+"""Bytes of a line up to its priority: names of up to 76 letters. Every line is as long as the longest of all nodes."""
+
+_NUMBER: Final = 3
+"""Bytes of a line that are its priority and the end."""
+
+_PRIORITIES: Final = np.array([list(b"%2d" % priority) for priority in range(MAX_PRIORITY + 1)], dtype=np.uint8)
+
+
+def _host(name: str) -> bytes:
+    """An entry of a HostPriorityList up to its priority, with the comma before it."""
+    return b',{"Host":%b,"Score":' % msgspec.json.encode(name)
 
 
 def _top(body: bytes) -> dict[str, msgspec.Raw]:

@@ -10,6 +10,7 @@ import hashlib
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -46,6 +47,10 @@ class Module:
     """Version -> the variables that the linker sets."""
     data: dict[str, tuple[str, ...]] = field(default_factory=dict)
     """File -> YAML documents of the pinned module that it is put together from."""
+    tags: tuple[str, ...] = ()
+    """Build tags, for what is to be left out."""
+    folders: dict[str, str] = field(default_factory=dict)
+    """Folder -> folder of the pinned module that it is a copy of."""
 
     @property
     def version(self) -> str:
@@ -76,16 +81,15 @@ class Module:
         digest = hashlib.sha256()
         for path in sorted([*self.directory.glob("go.*"), *self.directory.glob("*.go")]):
             digest.update(f"{path.name}\0".encode() + path.read_bytes() + b"\0")
-        digest.update(
-            repr((self.linker_flags, self.packages, self.data, platform.system(), platform.machine())).encode()
-        )
+        made_of = (self.linker_flags, self.packages, self.data, platform.system(), platform.machine())
+        digest.update(repr(made_of + self.tags + tuple(self.folders.items())).encode())
         return f"{self.name}-{self.version or 'source'}-{digest.hexdigest()[:16]}"
 
     def _text(self, name: str) -> str:
         return (self.directory / name).read_text()
 
 
-def _kubernetes_version(version: str) -> dict[str, str]:
+def kubernetes_version(version: str) -> dict[str, str]:
     """Kubernetes' own release stamps; without them its binaries call themselves v0.0.0-master."""
     major, minor, _ = version.split(".", 2)
     prefix = "k8s.io/component-base/version"
@@ -101,7 +105,7 @@ def _kubernetes_version(version: str) -> dict[str, str]:
 
 def _kubernetes(name: str, *binaries: str) -> Module:
     packages = {binary: f"k8s.io/kubernetes/cmd/{binary}" for binary in binaries}
-    return Module(name, MODULES / name, packages, "k8s.io/kubernetes", _kubernetes_version)
+    return Module(name, MODULES / name, packages, "k8s.io/kubernetes", kubernetes_version)
 
 
 KUBE = _kubernetes("kube", "kube-apiserver", "kube-controller-manager", "kube-scheduler")
@@ -172,14 +176,21 @@ def _compile(module: Module, into: Path) -> None:
     started = time.monotonic()
     _say(f"building {' '.join(module.packages)} {module.version}".rstrip() + f" with {go}")
     for binary, package in module.packages.items():
-        command = [str(go), "build", "-ldflags", module.linker_flags, "-o", str(into / binary), package]
+        command = [str(go), "build", "-ldflags", module.linker_flags, "-o", str(into / binary)]
+        command += [f"-tags={','.join(module.tags)}"] if module.tags else []
+        command += [package]
         _run(command, module.directory, environment, f"{binary} {module.version}".strip())
-    if module.data:
+    if module.data or module.folders:
         query = [str(go), "list", "-m", "-f", "{{.Dir}}", str(module.pinned)]
         found = subprocess.run(query, cwd=module.directory, env=environment, capture_output=True, text=True, check=True)
+        source = Path(found.stdout.strip())
         for name, parts in module.data.items():
-            documents = (Path(found.stdout.strip(), part).read_text().strip() for part in parts)
+            documents = ((source / part).read_text().strip() for part in parts)
             (into / name).write_text("\n---\n".join(documents) + "\n")
+        for name, part in module.folders.items():
+            shutil.copytree(source / part, into / name, copy_function=shutil.copyfile)
+            for path in [into / name, *(into / name).rglob("*")]:
+                path.chmod(0o755 if path.is_dir() else 0o644)  # the module cache is read-only
     _say(f"built {' '.join(module.packages)} in {time.monotonic() - started:.0f} s")
 
 
@@ -207,10 +218,10 @@ def _say(message: str) -> None:
     print(message, file=sys.stderr, flush=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Build the named modules, or all, and print where each is."""
-    names = {module.name: module for module in ALL}
-    parser = argparse.ArgumentParser(prog="python -m tests.control_plane.binaries", description=__doc__)
+def main(arguments: Sequence[str] | None = None, modules: Sequence[Module] = ALL) -> int:
+    """Build the named ones of these modules, or all, and print where each is."""
+    names = {module.name: module for module in modules}
+    parser = argparse.ArgumentParser(description="Builds binaries from pinned Go modules, once.")
     parser.add_argument("module", nargs="*", help=f"of {', '.join(names)}; all unless named")
     chosen = parser.parse_args(arguments).module or list(names)
     if unknown := [name for name in chosen if name not in names]:

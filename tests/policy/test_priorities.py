@@ -43,3 +43,11 @@ def test_preferences_that_are_not_finite_are_refused_with_the_row_named(bad: flo
 def test_a_temperature_that_is_not_positive_is_refused(temperature: float) -> None:
     with pytest.raises(InvalidInputError, match="temperature"):
         priorities(np.array([0.0]), temperature)
+
+
+@given(st.lists(finite, min_size=1, max_size=50), st.floats(0.01, 1.0))
+def test_priorities_are_ten_times_the_exponential_rounded(values: list[float], temperature: float) -> None:
+    preferences = np.array(values, dtype=np.float32)
+    exact = MAX_PRIORITY * np.exp((preferences.astype(np.float64) - preferences.max()) / temperature)
+    sure = np.abs(exact % 1.0 - 0.5) > 1e-9  # at a half itself, either way is right
+    assert (priorities(preferences, temperature)[sure] == np.rint(exact[sure])).all()

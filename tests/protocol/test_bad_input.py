@@ -213,32 +213,44 @@ KEYS = ("Pod", "Nodes", "NodeNames", "NodeNameToVictims", "NodeNameToMetaVictims
 def test_any_json_in_any_place_is_decoded_or_refused(body: dict[str, Any], patch: str) -> None:
     if patch == "pod":
         body["Pod"] = pod()
-    assert one_step(json.dumps(body).encode()) == two_steps(json.dumps(body).encode())
+    assert read(wire.decode_scheduling, json.dumps(body).encode()) == read(
+        wire.decode_carefully, json.dumps(body).encode()
+    )
     for decode in (wire.decode_scheduling, wire.decode_preemption, wire.decode_binding):
         with contextlib.suppress(WireError):
             decode(json.dumps(body).encode())
 
 
-def one_step(body: bytes) -> object:
-    """What `/prioritize` reads, or why it refuses."""
+def read(decode: Callable[[bytes], wire.SchedulingRequest], body: bytes) -> object:
+    """What is read of a body, or why it is refused."""
     try:
-        return wire.decode_prioritize(body)
+        request = decode(body)
     except WireError as error:
         return str(error)
+    return request
 
 
-def two_steps(body: bytes) -> object:
-    """What `/filter` reads, or why it refuses."""
-    try:
-        request = wire.decode_scheduling(body)
-    except WireError as error:
-        return str(error)
-    return request.pod, request.names
+@given(pod=JSON, names=JSON, more=JSON, junk=st.sampled_from([b"", b" ", b"}", b"]}", b",1"]))
+def test_a_list_at_the_end_is_read_as_if_the_whole_were_read_at_once(
+    pod: Any, names: Any, more: Any, junk: bytes
+) -> None:
+    def dense(value: Any) -> bytes:
+        return json.dumps(value, separators=(",", ":")).encode()
+
+    good = {"metadata": {"name": "web", "uid": "1"}}
+    inner = {"Pod": good, "Nodes": None, "NodeNames": ["b"]}
+    for before in (dense({"Pod": pod}), dense({"Pod": good}), dense({"Pod": {**good, "x": inner}}), dense(inner)):
+        for listed in (dense(names), b'["a","b"]', dense([more])):
+            body = before[:-1] + b',"Nodes":null,"NodeNames":' + listed + b"}" + junk
+            assert read(wire.decode_scheduling, body) == read(wire.decode_carefully, body)
+    assert read(wire.decode_scheduling, dense(inner)) == wire.SchedulingRequest(
+        wire.decode_carefully(dense(inner)).pod, ["b"], b'["b"]', b"null"
+    )
 
 
 @pytest.mark.parametrize("case", MALFORMED)
-def test_both_verbs_read_and_refuse_alike(case: str) -> None:
+def test_what_is_malformed_is_refused_in_the_same_words_however_it_is_read(case: str) -> None:
     body = MALFORMED[case][0]
     body = body if isinstance(body, bytes) else json.dumps(body).encode()
-    assert one_step(body) == two_steps(body)
-    assert isinstance(one_step(body), str)
+    assert read(wire.decode_scheduling, body) == read(wire.decode_carefully, body)
+    assert isinstance(read(wire.decode_scheduling, body), str)

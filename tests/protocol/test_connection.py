@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import json
 import socket
 import time
@@ -11,6 +12,8 @@ from http.client import HTTPResponse
 from typing import Any, cast
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from uvicorn import Config
 from uvicorn.server import ServerState
 
@@ -102,6 +105,55 @@ def test_requests_sent_ahead_are_answered_in_their_order(run_service: Callable[.
         assert rated(answers.read()) == set(names[:3])
         assert answers.read()[0] == 400
         assert answers.read()[1]["NodeNames"] == names[:4]
+
+
+def test_a_head_that_was_parsed_before_is_not_parsed_again(
+    run_service: Callable[..., Service], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    parsed: list[bytes] = []
+    on_url = VerbConnection.on_url
+    monkeypatch.setattr(VerbConnection, "on_url", lambda self, url: (parsed.append(url), on_url(self, url)))
+    service = run_service()
+    names = service.add_nodes(5)
+    sent = bodies(names)
+    with connected(service) as connection:
+        answers = Answers(connection)
+        for body, headers in ((sent[0], {}), (sent[1], {}), (sent[2], {"Traceparent": "00"}), (sent[0], {})):
+            connection.sendall(request(body, **headers))
+            assert rated(answers.read()) == set(json.loads(body)["NodeNames"])
+        assert parsed == [b"/prioritize"] * 3, "of two alike the second, and each that differs from the one before"
+        connection.sendall(request(sent[1], path="/filter"))
+        assert answers.read()[1]["NodeNames"] == names[:3]
+        connection.sendall(request(b"{", path="/filter"))
+        assert answers.read()[0] == 400
+
+
+def test_however_requests_are_cut_each_gets_its_own_answer_in_its_turn(run_service: Callable[..., Service]) -> None:
+    service = run_service()
+    names = service.add_nodes(5)
+    first, second, _ = bodies(names)
+    probe = b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n"
+    asked = [request(first), request(second), request(first, path="/filter"), probe, request(b"[1]"), request(b"")]
+
+    @settings(max_examples=40, deadline=None)
+    @given(kinds=st.lists(st.integers(0, 5), min_size=1, max_size=8), cuts=st.lists(st.integers(0, 4000), max_size=6))
+    def exchange(kinds: list[int], cuts: list[int]) -> None:
+        whole = b"".join(asked[kind] for kind in kinds)
+        places = sorted({min(cut, len(whole)) for cut in cuts} | {0, len(whole)})
+        with connected(service) as connection:
+            for start, end in itertools.pairwise(places):
+                connection.sendall(whole[start:end])
+                time.sleep(0.002)
+            answers = Answers(connection)
+            for kind in kinds:
+                status, content = answers.read()
+                assert status == [200, 200, 200, 200, 400, 400][kind]
+                if kind < 2:
+                    assert {host["Host"] for host in content} == set(names[: 2 + kind])
+                if kind == 2:
+                    assert content["NodeNames"] == names[:2]
+
+    exchange()
 
 
 @pytest.mark.parametrize(

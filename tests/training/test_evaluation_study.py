@@ -181,12 +181,13 @@ def large(policy: list[float], rule: list[float]) -> Study:
 
 def test_the_goal_on_a_hundred_nodes_is_a_fifth_more_load_than_the_best_rule() -> None:
     goals = {goal.name: goal for goal in judge(large([0.01, 0.02, 0.06], [0.04, 0.06, 0.1]))}
-    name = "reference-100: highest load with SLA violations under 5 %"
+    name = next(name for name in goals if name.startswith("reference-100: highest load with SLA violations under 5 %"))
     assert goals[name].value == pytest.approx(0.575)
     assert goals[name].goal == ">= 0.540, 1.2 times that of expected-speed"
     assert goals[name].reached
     assert goals["reference-100@0.4: SLA violations over kube-default's"].reached
     assert goals["reference-100@0.4: SLA violations over the best rule's (expected-speed)"].reached
+    assert "no scheduler sustains more than 0." in name
     missed = {goal.name: goal for goal in judge(large([0.02, 0.06, 0.07], [0.04, 0.06, 0.1]))}
     assert not missed[name].reached
     assert not missed["reference-100@0.4: SLA violations over the best rule's (expected-speed)"].reached

@@ -1,4 +1,7 @@
-"""A study as the JSON that is committed beside a policy. Equal studies give equal bytes: no dates, numbers rounded."""
+"""A study as the JSON that is committed beside a policy. Equal studies give equal bytes: no dates, numbers rounded.
+
+The one thing that differs from run to run is how fast the reporting machine simulates.
+"""
 
 from __future__ import annotations
 
@@ -13,8 +16,9 @@ import numpy as np
 
 from training.evaluation.contestants import BundleScorer, training_seed
 from training.evaluation.curves import Curve, read_curve
-from training.evaluation.goals import LOAD_VARIANCE, better_on_both, by_load, gap, judge
-from training.evaluation.highest_load import Highest, best_rule_by_load, highest_load, load_ratio
+from training.evaluation.evidence import Evidence, further_goals
+from training.evaluation.goals import LOAD_VARIANCE, Goal, better_on_both, by_load, gap, judge
+from training.evaluation.highest_load import Highest, best_rule_by_load, highest_load, load_ratio, sustained_by_any
 from training.evaluation.plan import STUDY_SEEDS, TRACE_FILE_SCENARIO
 from training.evaluation.protocol import PERCENTILES
 from training.evaluation.statistics import (
@@ -52,15 +56,22 @@ class Provenance:
         command: that repeats the report; paths as file names only.
         bundles: every trained policy by its name.
         trace: the file behind the `openb` condition.
+        evidence: what was measured apart from the study.
     """
 
     command: str = ""
     bundles: Mapping[str, BundleScorer] = field(default_factory=dict)
     trace: Path | None = None
+    evidence: Evidence = field(default_factory=Evidence)
 
     def curves(self) -> dict[str, Curve | None]:
         """How the training of each bundle went, where that lies beside it."""
         return {name: read_curve(bundle.path) for name, bundle in self.bundles.items()}
+
+
+def all_goals(study: Study, provenance: Provenance) -> list[Goal]:
+    """Those that the study decides, then the others."""
+    return [*judge(study, provenance.curves()), *further_goals(provenance.evidence)]
 
 
 def as_document(study: Study, provenance: Provenance | None = None) -> dict[str, Any]:
@@ -85,7 +96,7 @@ def as_document(study: Study, provenance: Provenance | None = None) -> dict[str,
         "bundles": {name: _bundle(study, bundle, curves[name]) for name, bundle in provenance.bundles.items()},
         "goals": [
             {"name": goal.name, "value": goal.value, "goal": goal.goal, "pass": goal.reached}
-            for goal in judge(study, curves)
+            for goal in all_goals(study, provenance)
         ],
         "by_load": {
             line: {label: {"value": goal.value, "pass": goal.reached} for label, goal in goals.items()}
@@ -106,6 +117,11 @@ def as_document(study: Study, provenance: Provenance | None = None) -> dict[str,
         document["highest_load"] = _highest_loads(study)
     if TRACE_FILE_SCENARIO in document["scenario_versions"]:
         document["trace"] = _trace(study, provenance.trace)
+    document["evidence"] = {
+        "decisions_per_second": {str(nodes): speed for nodes, speed in provenance.evidence.speeds.items()},
+        "scale": provenance.evidence.scale,
+        "ablations": provenance.evidence.ablations,
+    }
     document["scenarios"] = {
         label: {scorer: _metrics(study, label, scorer) for scorer in evaluation.values}
         for label, evaluation in study.evaluations.items()
@@ -232,6 +248,7 @@ def _highest_loads(study: Study) -> dict[str, Any]:
         "loads": list(study.large_sweep()),
         "best_rule": best,
         "policy_over_best_rule": _entry(load_ratio(study, study.policy, best), episodes),
+        "sustainable_at_most": _entry(sustained_by_any(study), episodes),
         "scorers": {
             name: _entry(highest_load(study, name), episodes) for name in [study.policy, *study.rules_at(label)]
         },

@@ -7,8 +7,10 @@ from typing import Final
 
 import numpy as np
 
-from training.evaluation.statistics import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES, FloatArray
+from training.evaluation.capacity import sustainable_load
+from training.evaluation.statistics import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES, Estimate, FloatArray, estimate
 from training.evaluation.study import SLA, Study
+from training.simulator.draws import episode_seeds
 
 LIMIT: Final = 0.05
 """SLA violations that the highest load stays under."""
@@ -73,6 +75,12 @@ def load_ratio(study: Study, ours: str, theirs: str) -> Highest:
     tail = (1.0 - CONFIDENCE) / 2.0
     low, high = np.quantile(samples, [tail, 1.0 - tail])
     return Highest(value, float(low), float(high))
+
+
+def sustained_by_any(study: Study) -> Estimate:
+    """Upper bound of the load that any scheduler sustains on the large clusters of the study's episodes."""
+    played = study.evaluations[next(iter(study.large_sweep().values()))]
+    return estimate(sustainable_load(played.scenario, episode_seeds(played.seeds)))
 
 
 def best_rule_by_load(study: Study) -> str:

@@ -62,6 +62,8 @@ def to_markdown(document: dict[str, Any], figures: Iterable[str]) -> str:
     lines += ["", "## SLA violations against load variance", "", *_trade_off(document)]
     if "highest_load" in document:
         lines += ["", f"## Highest load on {LARGE} nodes", "", *_highest_loads(document)]
+    if "evidence" in document:
+        lines += ["", "## Speed, scale and parts", "", *_evidence(document["evidence"])]
     lines += ["", "## Figures", ""]
     lines += [f"![{name.removesuffix('.png')}]({FIGURES_FOLDER}/{name})" for name in figures]
     lines += ["", "## Every condition", "", *(f"- `{name}`: {MEANINGS[name]}" for name in METRICS)]
@@ -169,7 +171,33 @@ def _highest_loads(document: dict[str, Any]) -> list[str]:
     if ratio["mean"] is not None:
         interval = f"[{ratio['low']:.2f}, {ratio['high']:.2f}]"
         lines += ["", f"The policy's over the best rule's ({found['best_rule']}): {ratio['mean']:.3f} {interval}."]
+    if "sustainable_at_most" in found:
+        bound = found["sustainable_at_most"]
+        interval = f"[{bound['low']:.3f}, {bound['high']:.3f}]"
+        lines += [
+            "",
+            f"No scheduler sustains more than {bound['mean']:.3f} {interval} on these clusters: an upper bound, with "
+            "every node at its best use, the least disturbance and the mean of its decay. A higher load holds only as "
+            "long as an episode is short.",
+        ]
     return lines
+
+
+def _evidence(found: dict[str, Any]) -> list[str]:
+    speeds, scale, ablations = found["decisions_per_second"], found["scale"], found["ablations"]
+    lines = []
+    if speeds:
+        listed = ", ".join(f"{speed:,.0f} on {nodes} nodes" for nodes, speed in speeds.items())
+        lines.append(f"- The simulator's decisions a second on one core of the machine that reported: {listed}.")
+    if scale:
+        lines.append(
+            f"- A training run of {scale['episodes']:,} episodes, each of 600 arrivals or more, took "
+            f"{scale['seconds'] / 60:.1f} minutes."
+        )
+    if ablations:
+        fewest = min(variant["seeds"] for variant in ablations.values())
+        lines.append(f"- `maddpg-train ablate` compared {len(ablations)} variants, {fewest} seeds each.")
+    return lines or ["Nothing was measured apart from the study."]
 
 
 def _load(entry: dict[str, Any], loads: list[float]) -> str:

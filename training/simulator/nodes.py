@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -10,6 +11,9 @@ from numpy.typing import NDArray
 from training.simulator import draws
 from training.simulator.draws import FloatArray, Seeds, Stream
 from training.simulator.scenarios import Scenario
+
+MAX_DECAY: Final = 0.9
+"""Largest share of its capacity that a node loses to decay. Assumption: nothing stops altogether."""
 
 
 @dataclass(slots=True)
@@ -46,8 +50,8 @@ class Nodes:
 
     @property
     def decay(self) -> FloatArray:
-        """Share of each node's capacity that is lost now, 0..0.9."""
-        return np.clip(self.decay_state, 0.0, 0.9)
+        """Share of each node's capacity that is lost now, 0 to `MAX_DECAY`."""
+        return np.clip(self.decay_state, 0.0, MAX_DECAY)
 
 
 def draw_nodes(scenario: Scenario, seeds: Seeds) -> Nodes:

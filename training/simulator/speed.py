@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
@@ -15,8 +15,34 @@ from training.simulator.scenarios import load_scenario
 CLUSTERS: Final = {10: 512, 50: 128, 200: 32, 1000: 8}
 """Clusters side by side that fill the processor's cache well, by number of nodes."""
 
+GOAL_NODES: Final = 10
+GOAL: Final = 100_000.0
+"""Decisions a second on one core, at `GOAL_NODES`."""
+
+ROUNDS: Final = 3
+"""Measurements at `GOAL_NODES`; the fastest counts, since other work on the machine only ever slows one down."""
+
 WARM_UP: Final = 8
 """Decisions before the clock starts, for each node: the clusters are filled by then."""
+
+
+def speeds(seconds: float = 1.0, clock: Callable[[], float] = time.thread_time) -> dict[int, float]:
+    """Number of nodes -> decisions a second on one core, for every size of `CLUSTERS`; `seconds` for each measurement.
+
+    The fewest nodes come first.
+    """
+    return {
+        nodes: max(
+            decisions_per_second(nodes, clusters, seconds, clock) for _ in range(ROUNDS if nodes == GOAL_NODES else 1)
+        )
+        for nodes, clusters in sorted(CLUSTERS.items())
+    }
+
+
+def growth(measured: Mapping[int, float]) -> dict[int, float]:
+    """Number of nodes -> what a decision costs there over what it costs on the fewest."""
+    fewest = min(measured)
+    return {nodes: measured[fewest] / speed for nodes, speed in measured.items()}
 
 
 def decisions_per_second(
@@ -57,5 +83,5 @@ def _anywhere(feasible: NDArray[np.bool_], generator: np.random.Generator) -> ND
 
 
 if __name__ == "__main__":
-    for size, side_by_side in CLUSTERS.items():
-        print(f"{size} nodes, {side_by_side} clusters: {decisions_per_second(size, side_by_side):,.0f} decisions/s")
+    for size, speed in speeds().items():
+        print(f"{size} nodes, {CLUSTERS[size]} clusters: {speed:,.0f} decisions/s")

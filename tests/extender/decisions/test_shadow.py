@@ -13,7 +13,6 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from extender.decisions.loaded import LoadedScorer, load_candidate
-from extender.decisions.scoring import checked
 from extender.decisions.shadow import Shadow, rank_correlation
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import InvalidInputError
@@ -66,7 +65,7 @@ def test_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None:
     ids=["the same", "the opposite"],
 )
 def test_agreement_is_measured(candidate: Controlled, same_best: float, correlation: float) -> None:
-    shadow = Shadow(candidate.loaded(), checked)
+    shadow = Shadow(candidate.loaded())
     shadow.start()
     offer(shadow)
     offer(shadow, 9)
@@ -82,7 +81,7 @@ def test_agreement_is_measured(candidate: Controlled, same_best: float, correlat
 @pytest.mark.parametrize("mode", ["nan", "raises", "breaks", "short"])
 def test_a_candidate_that_fails_is_counted_and_asked_again(mode: str) -> None:
     candidate = open_gate(mode=mode)
-    shadow = Shadow(candidate.loaded(), checked)
+    shadow = Shadow(candidate.loaded())
     shadow.start()
     offer(shadow)
     settled(shadow, 1)
@@ -97,7 +96,7 @@ def test_a_candidate_that_fails_is_counted_and_asked_again(mode: str) -> None:
 
 def test_a_candidate_that_hangs_holds_a_bounded_number_of_requests() -> None:
     candidate = Controlled()
-    shadow = Shadow(candidate.loaded(), checked, waiting=3)
+    shadow = Shadow(candidate.loaded(), waiting=3)
     shadow.start()
     offer(shadow)
     while not candidate.calls:
@@ -112,7 +111,7 @@ def test_a_candidate_that_hangs_holds_a_bounded_number_of_requests() -> None:
 
 
 def test_a_request_with_one_node_has_nothing_to_compare() -> None:
-    shadow = Shadow(open_gate().loaded(), checked)
+    shadow = Shadow(open_gate().loaded())
     offer(shadow, nodes=1)
     assert shadow.counts().skipped == 1
     assert shadow.stop()
