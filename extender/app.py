@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 
-from extender.cluster.source import ClusterSource
+from extender.cluster.source import ClusterSource, NoteTaker
 from extender.cluster.table import ClusterTable
 from extender.decisions import comparison, freshness
 from extender.decisions.asking import no_span
@@ -26,9 +26,11 @@ from extender.decisions.engine import Engine, Limits
 from extender.decisions.experiment import Experiment
 from extender.decisions.ledger import Ledger
 from extender.decisions.loaded import LoadedScorer, load_candidate, load_heuristic, load_policy, warm
+from extender.decisions.notes import Notes
 from extender.decisions.reload import BundleReloader
 from extender.decisions.scoring import Hooks, ScoringLimits
 from extender.decisions.shadow import Shadow
+from extender.errors import SettingsError
 from extender.operations import logs
 from extender.operations.endpoints import operations_app
 from extender.operations.metrics import VERBS, Metrics
@@ -81,7 +83,7 @@ class Application:
 
     Attributes:
         settings, source, table, engine, ledger, store, signals, shadow, experiment, metrics, probes, verbs: its parts.
-        tracing: another; None where it is off.
+        tracing, notes: others; None where they are off.
         connection: what kube-scheduler's connections are made of.
         operations: ASGI application of the operations endpoints alone.
         start_error: why the lifespan could not start; None while it could.
@@ -146,6 +148,7 @@ class Application:
             shadow=self.shadow,
             experiment=self.experiment,
         )
+        self.notes = self._notes()
         self.probes = Probes(source)
         self.reloader = self._reloader(loaded) if settings.scorer == "policy" else None
         hosts = HostEncoder()
@@ -208,6 +211,8 @@ class Application:
         await self.source.start(self.table)
         self._background.append(asyncio.create_task(self._keep_house(), name="housekeeping"))
         self._background.append(asyncio.create_task(self._follow_signals(), name="signals"))
+        if self.notes is not None:
+            self._background.append(asyncio.create_task(self.notes.run(), name="notes"))
         if self.reloader is not None:
             following = self.reloader.run(self.settings.bundle_reload_s)
             self._background.append(asyncio.create_task(following, name="bundle"))
@@ -242,6 +247,8 @@ class Application:
         self.metrics.guarded(None if scoring is None else scoring.breaker)
         if self.shadow is not None:
             self.metrics.shadowed(self.shadow)
+        if self.notes is not None:
+            self.metrics.noted(self.notes.counts)
         if self.tracing is not None:
             self.metrics.traced(self.tracing.exported, self.tracing.failed)
 
@@ -301,6 +308,23 @@ class Application:
             "refused": None,
             **result,
         }
+
+    def _notes(self) -> Notes | None:
+        """Whoever says on pods why they went where they did, where that is wanted."""
+        settings = self.settings
+        if settings.explain_on_pod == "none":
+            return None
+        if not isinstance(self.source, NoteTaker):
+            raise SettingsError(f"explain_on_pod is {settings.explain_on_pod}, and this cluster's pods take no notes")
+        notes = Notes(
+            self.source,
+            settings.explain_on_pod,
+            settings.explain_on_pod_rate,
+            self.ledger.get,
+            self.engine.scorer_of,
+        )
+        self.table.subscribe(notes)
+        return notes
 
     def _experiment(self, candidate: LoadedScorer) -> Experiment:
         hooks = Hooks(

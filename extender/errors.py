@@ -63,6 +63,10 @@ class BindError(SchedulerError):
     """The API server refused to bind a pod; the message is what kube-scheduler will show."""
 
 
+class NoteError(SchedulerError):
+    """What was to be said on a pod could not be written; the message says why."""
+
+
 class OwnershipError(SchedulerError):
     """A `ClusterTable` was changed outside the thread that owns it: a mistake of the program, not of its input."""
 

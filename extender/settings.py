@@ -185,6 +185,15 @@ class Settings(BaseSettings):
     ledger_days: float = setting(30.0, "how long a decision is kept in that file", "days", gt=0.0, le=3650.0)
     random_seed: int | None = setting(None, "seed of the draw among nodes of equal preference; empty: from the system")
 
+    explain_on_pod: Literal["none", "event", "annotation"] = setting(
+        "none",
+        "say on each pod that was decided upon, once it is bound, why it went there: as an `event` (this needs "
+        "the right to create them) or as an `annotation` (this needs the right to patch pods)",
+    )
+    explain_on_pod_rate: float = setting(
+        10.0, "most of these a second; up to 1000 wait, and more are dropped", "1/s", gt=0.0, le=1000.0
+    )
+
     # what is tried beside it
     shadow: str | None = setting(
         None,

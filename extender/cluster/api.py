@@ -143,6 +143,14 @@ class ApiServer:
         """
         return self._body("POST", path, None, dict(body))
 
+    def patch(self, path: str, body: Mapping[str, Any]) -> bytes:
+        """Body of the answer to a merge patch (RFC 7386).
+
+        Raises:
+            ApiError: refused, or not reached.
+        """
+        return self._body("PATCH", path, None, dict(body))
+
     def lines(self, path: str, query: Mapping[str, str], silence: float) -> Lines:
         """Begin a GET whose answer goes on; it counts as lost after `silence` seconds without a byte.
 
@@ -167,11 +175,12 @@ class ApiServer:
     ) -> urllib3.BaseHTTPResponse:
         used = self._client
         full_path = f"{path}?{urlencode(query)}" if query else path
+        form = "application/merge-patch+json" if method == "PATCH" else "application/json"
         try:
             method, url, headers, content, _ = used.param_serialize(
                 method,
                 full_path,
-                header_params={"Accept": "application/json", "Content-Type": "application/json"},
+                header_params={"Accept": "application/json", "Content-Type": form},
                 body=body,
                 auth_settings=["BearerToken"],
             )

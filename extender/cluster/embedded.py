@@ -6,9 +6,9 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 
-from extender.cluster.source import INPUTS, Binding
+from extender.cluster.source import INPUTS, Binding, PodNote
 from extender.cluster.table import ClusterTable
-from extender.errors import BindError, SourceError
+from extender.errors import BindError, NoteError, SourceError
 
 
 class EmbeddedSource:
@@ -16,6 +16,7 @@ class EmbeddedSource:
 
     Args:
         on_bind: what `/bind` does; it may raise `BindError`. Default: bind is refused.
+        on_note: what is done with what is to be said on a pod; it may raise `NoteError`. Default: notes are refused.
         synced: whether it counts as listed from the start; else call `mark_synced`.
         timer: monotonic seconds.
     """
@@ -25,8 +26,10 @@ class EmbeddedSource:
         on_bind: Callable[[Binding], None] | None = None,
         synced: bool = True,
         timer: Callable[[], float] = time.monotonic,
+        on_note: Callable[[PodNote], None] | None = None,
     ) -> None:
         self._on_bind = on_bind
+        self._on_note = on_note
         self._synced = synced
         self._timer = timer
         self._table: ClusterTable | None = None
@@ -92,3 +95,9 @@ class EmbeddedSource:
         if self._on_bind is None:
             raise BindError("the embedded cluster takes no bindings")
         self._on_bind(binding)
+
+    async def note(self, note: PodNote) -> None:
+        """Hand the note to `on_note`."""
+        if self._on_note is None:
+            raise NoteError("the embedded cluster takes no notes")
+        self._on_note(note)

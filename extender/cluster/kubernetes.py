@@ -16,12 +16,13 @@ from extender.cluster.changes import NodeChanges, PodChanges, SpeedRules, Waitin
 from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod
 from extender.cluster.handover import Handover
 from extender.cluster.metrics_server import MetricsServer
+from extender.cluster.notes import write_note
 from extender.cluster.prometheus import Prometheus, PrometheusOptions
 from extender.cluster.reflector import Reflector, Resource, Timing
-from extender.cluster.source import INPUTS, Binding
+from extender.cluster.source import INPUTS, Binding, PodNote
 from extender.cluster.table import ClusterTable
 from extender.cluster.usage import UsagePoller, UsageReader
-from extender.errors import BindError
+from extender.errors import BindError, NoteError
 from extender.pods import UrgencyRules
 from extender.settings import Settings
 
@@ -208,6 +209,19 @@ class KubernetesSource:
             await asyncio.to_thread(_bind, self._work.api, binding)
         except ApiError as error:
             raise BindError(f"cannot bind {binding.namespace}/{binding.name} to {binding.node}: {error}") from error
+
+    async def note(self, note: PodNote) -> None:
+        """Say something on a pod.
+
+        Raises:
+            NoteError: it was refused or could not be asked.
+        """
+        if self._work is None:
+            raise NoteError("the connection to the API server has not been started")
+        try:
+            await asyncio.to_thread(write_note, self._work.api, note)
+        except ApiError as error:
+            raise NoteError(f"cannot say why on {note.namespace}/{note.name}: {error}") from error
 
 
 def _usage(settings: Settings) -> Callable[[ApiServer], UsageReader] | None:

@@ -46,6 +46,25 @@ class Binding:
     node: str
 
 
+@dataclass(frozen=True, slots=True)
+class PodNote:
+    """Something to be said on a pod.
+
+    Attributes:
+        namespace: namespace of the pod.
+        name: name of the pod.
+        uid: its UID; nothing is said on a pod that replaced it.
+        text: at most 1024 characters.
+        form: `event` or `annotation`.
+    """
+
+    namespace: str
+    name: str
+    uid: str
+    text: str
+    form: str
+
+
 @runtime_checkable
 class ClusterSource(Protocol):
     """Keeps a `ClusterTable` equal to a cluster; see the rules in the module's docstring."""
@@ -89,5 +108,18 @@ class ClusterSource(Protocol):
 
         Raises:
             BindError: it was refused or could not be asked; the message is for kube-scheduler.
+        """
+        ...
+
+
+@runtime_checkable
+class NoteTaker(Protocol):
+    """A source that can also say something on a pod; not every one can."""
+
+    async def note(self, note: PodNote) -> None:
+        """Say it.
+
+        Raises:
+            NoteError: it was refused or could not be asked.
         """
         ...

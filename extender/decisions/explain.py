@@ -101,6 +101,40 @@ def explanation(decision: Decision, scorer: Scorer | None) -> dict[str, Any]:
     }
 
 
+def short_reason(decision: Decision, node: str, scorer: Scorer | None) -> str:
+    """Why the pod went to this node, in a sentence or two, at most some 500 characters; names nodes and criteria alone.
+
+    Args:
+        decision: what was decided.
+        node: where the pod is.
+        scorer: what decides now; None while nothing does.
+    """
+    by = decision.scorer + (f" (fallback: {decision.fallback_reason})" if decision.fallback_reason else "")
+    if decision.rows is None or node not in decision.names:
+        best = f"; it preferred {decision.names[0]}" if decision.names else ""
+        return f"{node} was not among the best of {decision.candidates} nodes by {by}{best}."
+    position = decision.names.index(node)
+    rated = decision.top[position]
+    said = (
+        f"{node}: number {position + 1} of {decision.candidates} nodes by {by}, priority {rated.priority} of 10, "
+        f"preference {rated.preference:.3f}"
+    )
+    others = [i for i in range(len(decision.names)) if i != position]
+    decider, _ = _decider(decision, decision.rows, scorer)
+    if others:
+        ahead = rated.preference - decision.top[others[0]].preference
+        said += f", {abs(ahead):.3f} {'ahead of' if ahead >= 0.0 else 'behind'} {decision.names[others[0]]}"
+        if isinstance(decider, ActorScorer):
+            parts = decider.bids(decision.rows, decision.demand) * criteria.evaluate(decision.rows, decision.demand)
+            gained = parts[position] - parts[others[0]]
+            most = int(np.argmax(gained if ahead >= 0.0 else -gained))
+            said += f", most of it by {criteria.CRITERIA_NAMES[most]} ({gained[most]:+.3f})"
+    usual = heuristics.kube_default(decision.rows, decision.demand)
+    if usual[position] < usual.max():
+        said += f"; kube-default would have preferred {decision.names[int(usual.argmax())]}"
+    return f"{said}."
+
+
 def _decider(decision: Decision, rows: ClusterState, scorer: Scorer | None) -> tuple[Scorer | None, str | None]:
     """What decided, if it can still be asked and says the same of the same rows; else None and why not.
 

@@ -18,6 +18,7 @@ from extender.decisions.breaker import Breaker, BreakerState
 from extender.decisions.comparison import VERDICTS
 from extender.decisions.ledger import Decision, Ledger
 from extender.decisions.loaded import LoadedScorer
+from extender.decisions.notes import Counts as NoteCounts
 from extender.decisions.reasons import FALLBACK_REASONS
 from extender.decisions.reload import REFUSAL_REASONS
 from extender.decisions.shadow import Shadow
@@ -184,6 +185,13 @@ class Metrics:
         )
         self.handshake_failures = Counter(
             "maddpg_tls_handshake_failures", "TLS handshakes that failed, by reason", ["reason"], registry=registry
+        )
+        self.pod_notes = Gauge(
+            "maddpg_pod_notes",
+            "Pods since the start on which it was said why they went where they did (written), that found no room "
+            "(dropped), and that the API server refused or was away for (failed)",
+            ["result"],
+            registry=registry,
         )
         self.policy_swaps = Counter(
             "maddpg_policy_swaps", "Policies put to use while serving, after the first one", registry=registry
@@ -354,6 +362,11 @@ class Metrics:
         """So many spans were sent since the start, and so many could not be."""
         self.spans.labels("exported").set(exported)
         self.spans.labels("failed").set(failed)
+
+    def noted(self, counts: NoteCounts) -> None:
+        """So many notes came to pods, and so many did not."""
+        for result in ("written", "dropped", "failed"):
+            self.pod_notes.labels(result).set(getattr(counts, result))
 
     def loaded(self, loaded: LoadedScorer) -> None:
         """This scorer is in use from now on."""

@@ -286,6 +286,11 @@ def test_rights_are_those_of_the_shipped_manifest(home: Path) -> None:
     binding = template(home, nested(("extender", "settings", "enable_bind"), True))
     more = rules["ClusterRole", "maddpg-extender-bind"]
     assert binding.one("ClusterRole", f"{RELEASE}-extender")["rules"] == rules["ClusterRole", "maddpg-extender"] + more
+    for form in ("event", "annotation"):
+        explaining = template(home, nested(("extender", "settings", "explain_on_pod"), form))
+        more = rules["ClusterRole", f"maddpg-extender-{form}"]
+        role = explaining.one("ClusterRole", f"{RELEASE}-extender")
+        assert role["rules"] == rules["ClusterRole", "maddpg-extender"] + more
 
 
 @pytest.mark.parametrize(

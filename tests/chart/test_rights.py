@@ -9,7 +9,7 @@ import pytest
 
 from tests.chart.audit import AuditedControlPlane, Right, granted
 from tests.chart.deployed import Extender
-from tests.chart.helm import NAMESPACE, RELEASE
+from tests.chart.helm import CHART, NAMESPACE, RELEASE
 from tests.chart.installation import LEASES, RBAC, SERVICE, Installation, installed
 from tests.control_plane import access
 from tests.control_plane.access import Manifest
@@ -29,7 +29,8 @@ def installation(
     control_plane: AuditedControlPlane, nodes: None, home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
     """The chart in mode service, where the two programs have an account each."""
-    with installed(control_plane, home, tmp_path_factory.mktemp("rights"), SERVICE) as made:
+    more = {"extender": {"settings": {"explain_on_pod": "event"}}}
+    with installed(control_plane, home, tmp_path_factory.mktemp("rights"), SERVICE, more) as made:
         yield made
 
 
@@ -79,12 +80,15 @@ def _until_allowed(installation: Installation, account: str, right: Right, **whe
     _until(lambda: installation.may(account, right, **where), f"{right} is allowed again")
 
 
+EVENTS = Right("events.k8s.io", "events", "create")
+PATCH = Right("", "pods", "patch")
 EXTENDER_RIGHTS = {
     Right("", "nodes", "list"): "never ready, and says that nodes are missing",
     Right("", "pods", "list"): "never ready, and says that pods are missing",
     Right("", "nodes", "watch"): "a new node is not seen",
     Right("", "pods", "watch"): "a new pod is not seen",
     Right("metrics.k8s.io", "nodes", "list"): "measured use is never known",
+    EVENTS: "no Event says why on the pod",
 }
 
 
@@ -140,13 +144,80 @@ def test_with_all_rights_the_extender_sees_everything(installation: Installation
         assert _usage_failures(extender) == 0
 
 
+Reasons = Callable[[Installation, str], list[str]]
+
+
+def _events(installation: Installation, name: str) -> list[str]:
+    """What Events of the extender say of that pod."""
+    listed = access.request(installation.api, "GET", "/apis/events.k8s.io/v1/namespaces/default/events")["items"]
+    return [
+        each["note"]
+        for each in listed
+        if (each["regarding"]["name"], each.get("reportingController")) == (name, "maddpg-scheduler.io/extender")
+    ]
+
+
+def _annotations(installation: Installation, name: str) -> list[str]:
+    """What the extender's annotation says on that pod."""
+    found = access.request(installation.api, "GET", f"/api/v1/namespaces/default/pods/{name}")["metadata"]
+    return [text for key, text in found.get("annotations", {}).items() if key == "maddpg-scheduler.io/reason"]
+
+
+def _is_explained(installation: Installation, extender: Extender, name: str, reasons: Reasons) -> bool:
+    """Whether a pod that is placed now says why; if it does not, that must be counted."""
+    failed = _failed_notes(extender)
+    with installation.deployed.scheduler(installation.scheduler_account, extender.url):
+        assert _is_bound(installation, name, 20.0)
+    said: list[str] = []
+
+    def settled() -> bool:
+        said[:] = reasons(installation, name)
+        return bool(said) or _failed_notes(extender) > failed
+
+    _until(settled, "the note is written or given up")
+    scorer = extender.get("/v1/policy")[1]["serving"]["scorer"]
+    assert all(f" nodes by {scorer}, priority 10 of 10, preference " in text for text in said), said
+    assert len(said) <= 1
+    return bool(said)
+
+
+def _failed_notes(extender: Extender) -> float:
+    return extender.metric('maddpg_pod_notes{result="failed"}')
+
+
+def test_with_all_rights_the_pod_says_why_it_is_where_it_is(installation: Installation) -> None:
+    with installation.deployed.extender(installation.extender_account) as extender:
+        assert _is_explained(installation, extender, "event", _events)
+
+
+def test_annotation_needs_the_right_to_patch_pods_which_replaces_that_to_events(installation: Installation) -> None:
+    account = installation.extender_account
+    form = "extender.settings.explain_on_pod"
+    upgrade = ["upgrade", RELEASE, str(CHART), "--reuse-values", "--wait", "--timeout", "60s", "--set"]
+    installation.helm(*upgrade, f"{form}=annotation")
+    rights = granted(access.request(installation.api, "GET", EXTENDER_ROLE)["rules"])
+    assert rights == set(EXTENDER_RIGHTS) - {EVENTS} | {PATCH}
+    _until_allowed(installation, account, PATCH)
+    with installation.deployed.extender(account) as extender:
+        assert _is_explained(installation, extender, "annotation", _annotations)
+        with _without(installation, EXTENDER_ROLE, PATCH):
+            _until_refused(installation, account, PATCH)
+            assert not _is_explained(installation, extender, "no-annotation", _annotations)
+    assert PATCH in installation.plane.refused(account)
+    installation.helm(*upgrade, f"{form}=event", "--force-conflicts")  # the test has changed the role itself
+    _until_allowed(installation, account, EVENTS)
+
+
 @pytest.mark.parametrize("right", EXTENDER_RIGHTS, ids=lambda right: f"{right.resource} {right.verb}, {right.group}")
 def test_without_this_right_the_extender_breaks(installation: Installation, right: Right) -> None:
     account = installation.extender_account
     with _without(installation, EXTENDER_ROLE, right):
         _until_refused(installation, account, right)
         with installation.deployed.extender(account, wait=False) as extender:
-            if right.group:
+            if right == EVENTS:
+                _until(lambda: extender.get("/readyz")[0] == 200, "both lists are there")
+                assert not _is_explained(installation, extender, "no-event", _events)
+            elif right.group:
                 _until(lambda: (_usage_failures(extender) or 0) > 0, "measured use is refused")
             elif right.verb == "list":
                 status, answer = extender.get("/readyz")

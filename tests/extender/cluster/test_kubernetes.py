@@ -10,10 +10,11 @@ from pydantic import ValidationError
 from extender.cluster.api import ApiServer
 from extender.cluster.kubernetes import KubernetesOptions, KubernetesSource
 from extender.cluster.metrics_server import MetricsServer
+from extender.cluster.notes import _event
 from extender.cluster.prometheus import Prometheus, PrometheusOptions
-from extender.cluster.source import Binding, ClusterSource
+from extender.cluster.source import Binding, ClusterSource, NoteTaker, PodNote
 from extender.cluster.table import ClusterTable
-from extender.errors import BindError, SourceError
+from extender.errors import BindError, NoteError, SourceError
 from extender.settings import Settings
 from tests.extender.cluster.fake_api import FakeApi, status
 from tests.extender.cluster.following import Following
@@ -23,7 +24,9 @@ BIND_PATH = "/api/v1/namespaces/default/pods/web-1/binding"
 
 
 def test_it_is_a_cluster_source() -> None:
-    assert isinstance(KubernetesSource(KubernetesOptions()), ClusterSource)
+    source = KubernetesSource(KubernetesOptions())
+    assert isinstance(source, ClusterSource)
+    assert isinstance(source, NoteTaker)
 
 
 def test_bind_asks_what_kube_scheduler_would(api: FakeApi, follow: Callable[..., Following]) -> None:
@@ -55,6 +58,27 @@ def test_a_bind_without_an_api_server_says_so(api: FakeApi, follow: Callable[...
     api.stop()
     with pytest.raises(BindError, match=r"cannot reach http://127\.0\.0\.1"):
         following.run(following.source.bind(BINDING))
+
+
+@pytest.mark.parametrize(
+    ("name", "prefix"),
+    [("web-1", "web-1-rated-"), ("a" * 253, "a" * 230 + "-rated-"), ("a" * 229 + ".b", "a" * 229 + "-rated-")],
+    ids=["short", "longest", "cut at a dot"],
+)
+def test_the_name_of_an_event_is_one_that_the_api_server_takes(name: str, prefix: str) -> None:
+    event = _event(PodNote("default", name, "0f-1", "x" * 2000, "event"))
+    assert event["metadata"]["generateName"] == prefix
+    assert len(prefix) <= 247, "it adds five characters"
+    assert len(event["note"]) == 1024
+
+
+@pytest.mark.parametrize("form", ["event", "annotation"])
+def test_a_note_without_an_api_server_says_so(api: FakeApi, follow: Callable[..., Following], form: str) -> None:
+    following = follow()
+    api.stop()
+    note = PodNote("default", "web-1", "0f-1", "because", form)
+    with pytest.raises(NoteError, match=r"cannot say why on default/web-1: cannot reach http://127\.0\.0\.1"):
+        following.run(following.source.note(note))
 
 
 def test_a_name_with_slashes_cannot_reach_another_path(api: FakeApi, follow: Callable[..., Following]) -> None:
