@@ -34,7 +34,7 @@ LEFT_OUT_OF_PACKAGES = shutil.ignore_patterns(
 )
 """Of the packages: sources, tests, and ONNX Runtime's tools for making models, of which serving imports none."""
 LEFT_OUT_FOLDERS = ("kubernetes/aio", "sqlalchemy/testing", "numpy/f2py")
-"""Of the packages, by place: the Kubernetes client's asyncio twin (63 MiB), and more tools that serving never imports."""
+"""Of the packages, by place: the Kubernetes client's asyncio twin (63 MiB) and tools that serving never imports."""
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 FILES = {
     "etc/passwd": f"root:x:0:0:root:/:/sbin/nologin\nmaddpg:x:{USER_ID}:{USER_ID}:maddpg:/:/sbin/nologin\n",
