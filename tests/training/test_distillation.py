@@ -6,11 +6,13 @@ import json
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
-from policy.bundle import MODEL_CARD_FILE, load_bundle
+from policy.bundle import MODEL_CARD_FILE, load_bundle, shipped_bundle_path
 from policy.errors import InvalidInputError
+from policy.scorers import ActorScorer
 from tests.training.command_line import call, invoke
 from tests.training.test_export import spread_actor
 from tests.training.tiny_runs import one_thread, quick_parity, tiny_config  # noqa: F401 - fixtures
@@ -18,6 +20,9 @@ from training import distil_command
 from training.config import TrainingConfig
 from training.export import export_bundle
 from training.learning.distillation import distil
+from training.simulator.draws import SELECTION_SEEDS, episode_seeds
+from training.simulator.engine import Simulator
+from training.simulator.scenarios import load_scenario
 
 pytestmark = pytest.mark.usefixtures("quick_parity")
 
@@ -89,3 +94,23 @@ def test_widths_that_are_none_are_refused(tmp_path: Path, hidden: str) -> None:
     with pytest.raises(InvalidInputError, match="hidden"):
         call("distil", teacher(tmp_path), "--out", tmp_path / "run", "--hidden", hidden)
     assert not (tmp_path / "run").exists()
+
+
+def test_the_committed_small_policy_is_taught_by_the_one_that_ships_and_places_alike() -> None:
+    shipped = load_bundle(shipped_bundle_path())
+    small = load_bundle(Path(__file__).parents[2] / "training" / "models" / "small")
+    assert small.manifest.training["teacher"]["model_sha256"] == shipped.manifest.model_sha256
+    assert small.manifest.parameters < 0.1 * shipped.manifest.parameters
+    clusters, scenario = 16, load_scenario("reference")
+    seeds = episode_seeds(SELECTION_SEEDS[5_000 : 5_000 + clusters])
+    simulator = Simulator(scenario, clusters, seeds)
+    simulator.reset(seeds, 0.4)
+    same = []
+    for _ in range(200):
+        theirs = ActorScorer(shipped.actors).preferences(simulator.state, simulator.demand)
+        ours = ActorScorer(small.actors).preferences(simulator.state, simulator.demand)
+        hidden = ~simulator.feasible
+        chosen = np.where(hidden, -np.inf, theirs).argmax(axis=1)
+        same.append(chosen == np.where(hidden, -np.inf, ours).argmax(axis=1))
+        simulator.step(np.where(simulator.feasible.any(axis=1), chosen, -1))
+    assert np.mean(same) > 0.9
