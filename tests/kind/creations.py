@@ -80,15 +80,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
             given = os.environ.get("KIND_NODE_IMAGE")
             image = given or (node.make(found.environment) if found.own else None)
             if not found.own:
-                results = _attempts(chosen.count, found, image, CutOff([]))
+                results = _attempts(chosen.count, found, image, CutOff([]), chosen.out)
             else:
                 with cut_off() as cut:
-                    results = _attempts(chosen.count, found, image, cut)
+                    results = _attempts(chosen.count, found, image, cut, chosen.out)
     except (BuildError, StartError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    chosen.out.parent.mkdir(parents=True, exist_ok=True)
-    chosen.out.write_text(json.dumps([asdict(each) for each in results], indent=1) + "\n")
     failed = [each for each in results if each.failure]
     times = [each.ready_s for each in results if each.ready_s is not None]
     if times:
@@ -97,11 +95,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return 1 if failed else 0
 
 
-def _attempts(count: int, found: Engine, image: str | None, cut: CutOff) -> list[Creation]:
-    results = []
+def _attempts(count: int, found: Engine, image: str | None, cut: CutOff, out: Path) -> list[Creation]:
+    """One after the other; the file is whole after each, however the run ends."""
+    results: list[Creation] = []
+    out.parent.mkdir(parents=True, exist_ok=True)
     for number in range(1, count + 1):
         made = attempt(number, found, image, cut)
         results.append(made)
+        out.write_text(json.dumps([asdict(each) for each in results], indent=1) + "\n")
         print(json.dumps(asdict(made)), flush=True)
     return results
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from tests.kind.cluster import Cluster
+from tests.kind.cluster import Cluster, ClusterError, wait_until
 from tests.kind.engine import Engine
 from tests.kind.machine import OUTSIDE, CutOff, uplinks
 from tests.kind.release import running, workload
@@ -81,7 +81,16 @@ def test_pods_reach_pods_of_other_nodes_and_services_by_name(cluster: Cluster, i
             assert first["spec"]["nodeName"] != second["spec"]["nodeName"]
             for host, port in ((second["status"]["podIP"], "8080"), ("web.default.svc", "80")):
                 ask = ["exec", first["metadata"]["name"], "--", "/usr/bin/python3", "-c", CONNECT, host, port]
-                cluster.kubectl(*ask)
+                wait_until(lambda ask=ask: _succeeds(cluster, *ask), f"{host}:{port} is reached", 60.0)  # type: ignore[misc]
         finally:
             cluster.kubectl("delete", "service", "web")
     assert pods
+
+
+def _succeeds(cluster: Cluster, *arguments: str) -> bool:
+    """Whether kubectl does: what has just started may not listen yet."""
+    try:
+        cluster.kubectl(*arguments)
+    except ClusterError:
+        return False
+    return True
