@@ -73,7 +73,7 @@ class IncrementalPreferences:
         kept = self._kept.get(demand)
         if kept is None or len(kept.versions) < len(state):
             return None
-        if not (kept.versions.take(rows) == state.version.take(rows)).all():
+        if np.count_nonzero(kept.versions.take(rows) != state.version.take(rows)):
             return None
         self._kept.move_to_end(demand)
         return kept.preferences.take(rows)

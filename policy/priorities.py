@@ -37,7 +37,8 @@ def priorities(preferences: NDArray[np.floating[Any]], temperature: float = TEMP
     levels = _levels(temperature)
     if preferences.size == 0:
         return np.empty(preferences.shape, dtype=np.int64)
-    best, worst = float(preferences.max()), float(preferences.min())  # NaN wins both
+    # the ufuncs themselves: the methods of the array take a detour through Python. NaN wins both
+    best, worst = float(np.maximum.reduce(preferences, axis=None)), float(np.minimum.reduce(preferences, axis=None))
     if not (isfinite(best) and isfinite(worst)):
         bad = int(np.flatnonzero(~np.isfinite(preferences))[0])
         raise NonFinitePreferenceError(f"the preference of node row {bad} is {preferences[bad]}")
