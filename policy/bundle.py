@@ -23,7 +23,7 @@ MANIFEST_FILE: Final = "manifest.json"
 MODEL_CARD_FILE: Final = "MODEL_CARD.md"
 FORMAT_VERSION: Final = 1
 MAX_MODEL_BYTES: Final = 16 * 1024 * 1024
-"""A larger file is not one of our actors (280 kB); refuse it before reading it into memory."""
+"""A larger file is not one of our actors (280 kB with layers of 256); refuse it before reading it into memory."""
 
 PARITY_ROWS: Final = 64
 PARITY_TOLERANCE: Final = 1e-4
