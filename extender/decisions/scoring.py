@@ -190,6 +190,10 @@ class Scoring:
             raise OutOfRangeError("a feasible node lies beyond what the policy was trained on")
         return preferences
 
+    def comes_again(self, demand: PodDemand) -> bool:
+        """Whether pods of this demand came before, and more may be expected."""
+        return self._kept.reads(demand) > 1  # the first may have been scored ahead, and read once
+
     def prepare(self, rows: Rows, demand: PodDemand) -> None:
         """Score distinct rows of nodes ahead of a request, if that is quick and the scorer does well."""
         if self._overdue or self.retired or self.breaker.state is not BreakerState.CLOSED:
