@@ -32,8 +32,8 @@ def test_filter_leaves_nothing_to_score_for_prioritize(run_service: Run) -> None
         ahead = list(scorer.calls)
         answer = service.prioritize(names, pod("second", cpu=demand))
         assert sorted(answer.values()) == sorted(plain.values()), "of the fastest nodes, all alike, one is drawn"
-        assert service.decision("uid-second")["fallback_reason"] is None
         assert scorer.calls == [20], "whether before or after it was asked"
+        assert service.decision("uid-second")["fallback_reason"] is None  # which asks the scorer for reasons
         if ahead:
             return
     pytest.fail("nothing was ever scored before the request")
