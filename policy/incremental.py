@@ -19,10 +19,11 @@ NEVER: Final = -1
 
 @dataclass(slots=True)
 class _Kept:
-    """Preferences ``[n]`` of one class of pods and the row versions ``[n]`` they were computed at."""
+    """Preferences ``[n]`` of one class of pods, the row versions ``[n]`` they are of, and how often they were read."""
 
     preferences: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
     versions: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    reads: int = 0
 
     def resize(self, rows: int) -> None:
         """Grow to hold `rows` rows; new ones count as never computed."""
@@ -76,6 +77,7 @@ class IncrementalPreferences:
         if np.count_nonzero(kept.versions.take(rows) != state.version.take(rows)):
             return None
         self._kept.move_to_end(demand)
+        kept.reads += 1
         return kept.preferences.take(rows)
 
     def preferences(
@@ -110,6 +112,7 @@ class IncrementalPreferences:
                     last=False
                 )  # its memory is the new one's: to get some costs more than to clear
                 kept.versions.fill(NEVER)
+                kept.reads = 0
             self._kept[demand] = kept
         else:
             self._kept.move_to_end(demand)
@@ -117,7 +120,16 @@ class IncrementalPreferences:
         if fresh is not None:
             kept.preferences[stale] = fresh
             kept.versions[stale] = state.version[stale] if versions is None else versions
-        return kept.preferences.copy() if rows is None else kept.preferences.take(rows)
+        if rows is None:
+            kept.reads += 1
+            return kept.preferences.copy()
+        kept.reads += len(rows) > 0
+        return kept.preferences.take(rows)
+
+    def reads(self, demand: PodDemand) -> int:
+        """How often preferences that were kept for this demand were read since it came up."""
+        kept = self._kept.get(demand)
+        return 0 if kept is None else kept.reads
 
     def clear(self) -> None:
         """Forget everything: the scorer changed, or rows were given to other nodes."""

@@ -52,23 +52,26 @@ ASSUMED_TIME_LIMIT: Final = 30.0
 
 
 class PodListener(Protocol):
-    """Is told what became of pods; called on the owner's thread, and must not change the table."""
+    """Is told what became of pods; called on the owner's thread, and must not change the table.
+
+    Whoever cares for some of it alone derives from this class: what it leaves out does nothing.
+    """
 
     def pod_bound(self, uid: str, node: str, at: float) -> None:
         """The watch shows the pod on this node for the first time."""
-        ...
+        return
 
     def pod_removed(self, uid: str, reason: str, at: float) -> None:
         """The pod is gone, or ended; `reason` is one of `extender.cluster.status.ENDINGS`."""
-        ...
+        return
 
     def pod_reported(self, uid: str, read: ReadReport, at: float) -> None:
         """The watch shows the pod, bound or not; `read` tells what its status says."""
-        ...
+        return
 
     def assumption_expired(self, uid: str, node: str, at: float) -> None:
         """The pod was believed to go to this node, and the watch never showed it anywhere."""
-        ...
+        return
 
 
 @dataclass(slots=True)

@@ -270,15 +270,16 @@ class Engine:
     def finish(self, verdict: Verdict) -> Decision:
         """After an answer: remember it, and score the row whose placement it assumed, if that is quick.
 
-        The next pod alike then finds that done.
+        The next pod alike then finds that done; where none came before, none is expected.
         """
         if self._shadow is not None:
             self._offer(self._shadow, verdict)
         decision = self._record(verdict)
-        if verdict.scoring is not None and verdict.assumed is not None:
+        scoring = verdict.scoring
+        if scoring is not None and verdict.assumed is not None and scoring.comes_again(decision.demand):
             row = self.table.row_of(verdict.assumed)
             if row != UNKNOWN:
-                verdict.scoring.prepare(np.array((row,), dtype=np.intp), decision.demand)
+                scoring.prepare(np.array((row,), dtype=np.intp), decision.demand)
         return decision
 
     def _chosen(self, pod: Pod) -> tuple[Scoring | None, str, str]:

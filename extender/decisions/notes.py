@@ -17,7 +17,7 @@ from typing import Final
 import structlog
 
 from extender.cluster.source import NoteTaker, PodNote
-from extender.cluster.status import ReadReport
+from extender.cluster.table import PodListener
 from extender.decisions.explain import short_reason
 from extender.decisions.ledger import Decision
 from extender.errors import NoteError
@@ -41,7 +41,7 @@ class Counts:
     failed: int = 0
 
 
-class Notes:
+class Notes(PodListener):
     """Writes notes. A `PodListener` that looks at pods that are bound alone, and is to be told after the ledger.
 
     Args:
@@ -86,15 +86,6 @@ class Notes:
             return
         self._waiting.append((decision, node))
         self._filled.set()
-
-    def pod_removed(self, uid: str, reason: str, at: float) -> None:
-        """Nothing."""
-
-    def pod_reported(self, uid: str, read: ReadReport, at: float) -> None:
-        """Nothing."""
-
-    def assumption_expired(self, uid: str, node: str, at: float) -> None:
-        """Nothing."""
 
     async def run(self) -> None:
         """Write what waits, until cancelled."""

@@ -76,11 +76,16 @@ class Hooks:
 
 
 class Pace:
-    """How long a scorer takes for so many rows, by its last runs with about as many: one row is no 500th of 500."""
+    """How long a scorer takes for so many rows, by its last two runs with about as many: one row is no 500th of 500.
+
+    Of the two the shorter counts: on a busy machine a run may be interrupted in the middle.
+    """
 
     def __init__(self) -> None:
+        self._last: dict[int, float] = {}
+        """Seconds of the last run, by the number of bits of its rows."""
         self._seconds: dict[int, float] = {}
-        """Seconds of the last run, by the number of bits of its rows; never less for more rows."""
+        """Seconds expected; never less for more rows."""
 
     def expected(self, rows: int) -> float:
         """Seconds that so many rows should take; infinite where nothing is known."""
@@ -94,12 +99,15 @@ class Pace:
     def took(self, rows: int, seconds: float) -> None:
         """So many rows took so long; more cannot be expected to take less, nor fewer to take more."""
         size = rows.bit_length()
+        shorter = min(seconds, self._last.get(size, seconds))
+        self._last[size] = seconds
         for other, known in self._seconds.items():
-            self._seconds[other] = max(known, seconds) if other > size else min(known, seconds)
-        self._seconds[size] = seconds
+            self._seconds[other] = max(known, shorter) if other > size else min(known, shorter)
+        self._seconds[size] = shorter
 
     def forget(self) -> None:
         """It failed: nothing can be expected."""
+        self._last.clear()
         self._seconds.clear()
 
 
@@ -181,6 +189,10 @@ class Scoring:
         if self._outside and np.isnan(preferences).any():
             raise OutOfRangeError("a feasible node lies beyond what the policy was trained on")
         return preferences
+
+    def comes_again(self, demand: PodDemand) -> bool:
+        """Whether pods of this demand came before, and more may be expected."""
+        return self._kept.reads(demand) > 1  # the first may have been scored ahead, and read once
 
     def prepare(self, rows: Rows, demand: PodDemand) -> None:
         """Score distinct rows of nodes ahead of a request, if that is quick and the scorer does well."""

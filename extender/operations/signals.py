@@ -19,8 +19,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from extender.cluster.status import ReadReport
-from extender.cluster.table import GIB, ClusterTable
+from extender.cluster.table import GIB, ClusterTable, PodListener
 from extender.decisions.ledger import Decision
 from policy.cluster import ClusterState, PodDemand
 from policy.criteria import FASTEST_SPEED, expected_speed
@@ -93,7 +92,7 @@ class Judgement:
     nodes: Mapping[str, NodeSignals]
 
 
-class Signals:
+class Signals(PodListener):
     """Gathers samples. A `PodListener` that looks at pods that are bound alone, and is to be told after the ledger.
 
     Args:
@@ -116,15 +115,6 @@ class Signals:
             self._unknown += 1
         else:
             self._placements.append((decision, decision.names.index(node)))
-
-    def pod_removed(self, uid: str, reason: str, at: float) -> None:
-        """Nothing."""
-
-    def pod_reported(self, uid: str, read: ReadReport, at: float) -> None:
-        """Nothing."""
-
-    def assumption_expired(self, uid: str, node: str, at: float) -> None:
-        """Nothing."""
 
     def sample(self) -> Sample:
         """What is known now; on the event loop. Placements are handed out once."""

@@ -51,7 +51,7 @@ def test_decay_takes_its_mean() -> None:
     assert sustainable_load(decaying, SEEDS) == pytest.approx(0.66446 * (1.0 - 0.25 / np.sqrt(2.0 * np.pi)), abs=1e-3)
 
 
-def test_a_load_above_the_bound_piles_up_whatever_the_size() -> None:
+def test_the_reference_scenario_has_a_bound_for_every_cluster_and_size() -> None:
     for nodes in (10, 100):
         bound = sustainable_load(REFERENCE.resized(nodes), SEEDS)
         assert bound.shape == (8,)
