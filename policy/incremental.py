@@ -106,11 +106,11 @@ class IncrementalPreferences:
         """Remember `fresh` (for the rows `stale`, computed at `versions`, default: the state's) and read `rows`."""
         kept = self._kept.get(demand)
         if kept is None:
-            kept = _Kept()
-            if len(self._kept) >= self._classes:
-                _, kept = self._kept.popitem(
-                    last=False
-                )  # its memory is the new one's: to get some costs more than to clear
+            if len(self._kept) < self._classes:
+                kept = _Kept()
+            else:
+                # a dropped class leaves its memory to the new one: to get some costs more than to clear it
+                _, kept = self._kept.popitem(last=False)
                 kept.versions.fill(NEVER)
                 kept.reads = 0
             self._kept[demand] = kept
