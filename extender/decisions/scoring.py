@@ -231,8 +231,10 @@ class Scoring:
             return self._inline(part, demand, stale)
         future = self._worker.submit(work)
         future.add_done_callback(keep)
-        done, _ = await asyncio.wait((future,), timeout=max(due - self._timer(), 0.0))
-        if not done:
+        left = due - self._timer()
+        if left > 0.0:  # else it is late already: whether a thread happens to be quicker decides nothing
+            await asyncio.wait((future,), timeout=left)
+        if left <= 0.0 or not future.done():
             self._overdue.add(future)
             self.breaker.failed()
             raise DecisionLateError("the scorer did not answer within the deadline")

@@ -121,6 +121,14 @@ def test_a_late_scorer_is_replaced_within_the_deadline_and_its_answer_kept(run_s
     assert service.metric("maddpg_fallbacks_total", reason="busy") >= 1
 
 
+def test_what_is_late_already_does_not_depend_on_how_quick_the_thread_is(run_service: Run) -> None:
+    for attempt in range(20):
+        service = run_service(deadline_ms=0.0)
+        service.prioritize(service.add_nodes(3))
+        assert service.decision("uid-web")["fallback_reason"] == "late", f"attempt {attempt}"
+        service.background.stop()
+
+
 def test_a_stuck_scorer_neither_stops_the_service_nor_its_end(run_service: Run) -> None:
     scorer = open_gate()
     service = run_service(loaded=scorer.loaded(), deadline_ms=50.0)
