@@ -2,9 +2,10 @@
 
 All pods are created first, then the scheduler is started: creation would be the limit otherwise. Ways are run in turns,
 each with a fresh scheduler and a fresh extender, so that none works while another is measured, and the order changes
-from round to round; figures are medians over the rounds. KWOK plays the nodes and marks the pods running; the API
-server, etcd and the controller manager run on the same machine. metrics-server does not: in a cluster it has a machine
-of its own, and here its questions to thousands of nodes would be measured.
+from round to round; figures are medians over the rounds. A further way tells what our watch of nodes and pods costs,
+mostly the API server: the do-nothing extender is asked while ours looks on. KWOK plays the nodes and marks the pods
+running; the API server, etcd and the controller manager run on the same machine. metrics-server does not: in a cluster
+it has a machine of its own, and here its questions to thousands of nodes would be measured.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -26,7 +27,7 @@ from tests.bench.report import Result
 from tests.control_plane.access import Manifest
 from tests.control_plane.binaries import DONOTHING, build
 from tests.control_plane.cluster import Binaries, ControlPlane
-from tests.control_plane.extender_process import running_extender
+from tests.control_plane.extender_process import Extender, running_extender
 from tests.control_plane.scheduler import (
     PROFILE,
     Configuration,
@@ -42,6 +43,7 @@ LEASE_S: Final = 600
 TIMEOUT_S: Final = 900.0
 
 OURS, DONOTHING_WAY, NONE = "ours", "do-nothing in Go", "no extender"
+LOOKED_ON: Final = "do-nothing in Go, ours only watching"
 DIFFERING: Final = ", pods all of another demand"
 
 
@@ -76,12 +78,19 @@ def differing(number: int) -> Manifest:
     return pod(f"web-{number}", cpu=f"{100 + number}m", scheduler=PROFILE)
 
 
+def _ours(plane: ControlPlane) -> AbstractContextManager[Extender]:
+    return running_extender(plane, usage_source="none", log_level="warning")
+
+
 @contextmanager
 def _asking(way: str, plane: ControlPlane) -> Iterator[Asked | None]:
     """The extender of a way, ready, until the block ends."""
     if way == OURS:
-        with running_extender(plane, usage_source="none", log_level="warning") as extender:
+        with _ours(plane) as extender:
             yield Asked(extender.url, extender.process.pid)
+    elif way == LOOKED_ON:
+        with _ours(plane), _asking(DONOTHING_WAY, plane) as asked:
+            yield asked
     elif way == DONOTHING_WAY:
         with running(str(build(DONOTHING) / "donothing")) as server:
             yield Asked(f"http://127.0.0.1:{server.port}", server.process.pid)
@@ -146,6 +155,9 @@ def measure(arguments: Sequence[str]) -> list[Result]:
     parser.add_argument("--pods", type=int, default=5000, help="pods of one run")
     parser.add_argument("--runs", type=int, default=5, help="rounds of ours and the do-nothing extender's")
     parser.add_argument("--plain-runs", type=int, default=2, help="runs without an extender")
+    parser.add_argument(
+        "--watching-runs", type=int, default=1, help="runs of the do-nothing extender while ours watches"
+    )
     parser.add_argument("--differing-runs", type=int, default=1, help="rounds with pods that all differ in demand")
     chosen = parser.parse_args(arguments)
     results: list[Result] = []
@@ -159,6 +171,7 @@ def measure(arguments: Sequence[str]) -> list[Result]:
                 title = f"{count} nodes, {chosen.pods} pods"
                 rates = in_turns(plane, both, same, chosen.pods, chosen.runs, title)
                 rates |= in_turns(plane, (NONE,), same, chosen.pods, chosen.plain_runs, title)
+                rates |= in_turns(plane, (LOOKED_ON,), same, chosen.pods, chosen.watching_runs, title)
                 results += _results(title, rates, at_least=0.95)
                 apart = in_turns(plane, both, differing, chosen.pods, chosen.differing_runs, title + DIFFERING)
                 results += _results(title + DIFFERING, apart, at_least=0.8)
