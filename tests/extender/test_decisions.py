@@ -123,7 +123,7 @@ def test_a_late_scorer_is_replaced_within_the_deadline_and_its_answer_kept(run_s
 
 def test_what_is_late_already_does_not_depend_on_how_quick_the_thread_is(run_service: Run) -> None:
     for attempt in range(20):
-        service = run_service(deadline_ms=0.0)
+        service = run_service(deadline_ms=0.001)
         service.prioritize(service.add_nodes(3))
         assert service.decision("uid-web")["fallback_reason"] == "late", f"attempt {attempt}"
         service.background.stop()
