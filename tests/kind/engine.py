@@ -70,13 +70,14 @@ def engine() -> Iterator[Engine]:
         directory = Path(
             kept.enter_context(tempfile.TemporaryDirectory(prefix="maddpg-kind-", ignore_cleanup_errors=True))
         )
+        kept.callback(_unmount_below, directory)
         kept.enter_context(kernel_settings_kept())
         kept.enter_context(firewall_kept())
+        kept.callback(_remove_bridges, keep=_bridges())
         found = Engine(_environment(directory), own=True)
         daemon = Process(
             "dockerd", _daemon(directory), directory, partial(_answers, found.environment), found.environment
         )
-        kept.callback(_remove_bridges)
         kept.callback(daemon.stop, 60.0)
         daemon.start()
         daemon.wait()
@@ -148,8 +149,19 @@ def _remove_containers(found: Engine) -> None:
         found.docker("rm", "--force", "--volumes", *left)
 
 
-def _remove_bridges() -> None:
-    """The engine's networks outlive it."""
-    for link in json.loads(command("ip", "-json", "link", "show", "type", "bridge")):
-        if link["ifname"] == "docker0" or link["ifname"].startswith("br-"):
-            command("ip", "link", "delete", link["ifname"])
+def _bridges() -> set[str]:
+    """Names of the machine's bridges."""
+    return {link["ifname"] for link in json.loads(command("ip", "-json", "link", "show", "type", "bridge"))}
+
+
+def _remove_bridges(keep: set[str]) -> None:
+    """The engine's networks outlive it; bridges that were there before it are not its own."""
+    for name in sorted(_bridges() - keep):
+        command("ip", "link", "delete", name)
+
+
+def _unmount_below(directory: Path) -> None:
+    """What the daemon leaves mounted (the namespace of its first network) keeps the folder from being removed."""
+    points = [line.split()[4] for line in Path("/proc/self/mountinfo").read_text().splitlines()]
+    for point in reversed([each for each in points if Path(each).is_relative_to(directory)]):
+        command("umount", point)
