@@ -32,7 +32,6 @@ class VerbExchange:
 
     Attributes:
         response_complete, keep_alive, disconnected: as uvicorn's cycle has them; it sets the last two.
-        message_event: uvicorn calls its `set` when the connection is lost.
         verb: as given.
     """
 
@@ -40,7 +39,6 @@ class VerbExchange:
         self.response_complete = False
         self.keep_alive = keep_alive
         self.disconnected = False
-        self.message_event = self
         self._connection = connection
         self._verbs = connection.verbs
         self.verb = verb
@@ -48,6 +46,14 @@ class VerbExchange:
         self._parts: list[bytes] = []
         self._timeout: asyncio.TimerHandle | None = None
         self._begun = False
+
+    @property
+    def message_event(self) -> VerbExchange:
+        """What uvicorn tells by `set` that the connection is lost: this.
+
+        Not an attribute: it would close a cycle, and the body would stay until the collector comes by.
+        """
+        return self
 
     def add(self, part: bytes) -> None:
         """A part of the body has arrived."""

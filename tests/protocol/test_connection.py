@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import itertools
 import json
 import socket
@@ -17,7 +18,7 @@ from hypothesis import strategies as st
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from extender.protocol.connection import VerbConnection
+from extender.protocol.connection import VerbConnection, VerbExchange
 from extender.protocol.limits import ConnectionLimits
 from tests.extender.service import Service, by_names, pod
 
@@ -267,3 +268,27 @@ def test_an_answer_leaves_in_one_write(run_service: Callable[..., Service], body
     assert len(recorder.sent) == 1
     head, _, content = recorder.sent[0].partition(b"\r\n\r\n")
     assert f"content-length: {len(content)}".encode() in head
+
+
+@pytest.mark.parametrize("tracing", [False, True])
+def test_a_request_is_gone_with_its_answer_without_the_cycle_collector(
+    run_service: Callable[..., Service], tracing: bool
+) -> None:
+    # the collector comes by once in thousands of requests, and each may have a body of 100 kB
+    traced = {"tracing_endpoint": "http://127.0.0.1:9/v1/traces", "tracing_sample_share": 0.0} if tracing else {}
+    service = run_service(**traced)
+    names = service.add_nodes(3)
+    with connected(service) as connection:
+        answers = Answers(connection)
+        gc.collect()
+        gc.disable()
+        try:
+            for number in range(30):
+                body = json.dumps({"Pod": pod(f"p{number}", cpu=f"{number + 1}m"), "NodeNames": names}).encode()
+                for path in ("/filter", "/prioritize"):
+                    connection.sendall(request(body, path))
+                    assert answers.read()[0] == 200
+            left = sum(isinstance(each, VerbExchange) for each in gc.get_objects())
+        finally:
+            gc.enable()
+    assert left <= 2  # the one just answered, and another that its thread may not have let go yet
