@@ -20,16 +20,19 @@ PROBE = (CHART / "files" / "probe.py").read_text()
 """What `helm test` runs."""
 
 
-def test_image_is_small(extender_image: ExtenderImage) -> None:
+def test_image_is_small(extender_image: ExtenderImage, capsys: pytest.CaptureFixture[str]) -> None:
     unpacked, compressed = extender_image.unpacked_bytes / 2**20, extender_image.compressed_bytes / 2**20
-    print(f"image: {unpacked:.0f} MiB unpacked, {compressed:.0f} MiB compressed")
+    with capsys.disabled():
+        print(f"\nimage: {unpacked:.0f} MiB unpacked, {compressed:.0f} MiB compressed")
     assert unpacked < LIMIT_MIB
     assert compressed < COMPRESSED_LIMIT_MIB
 
 
-def test_image_says_what_it_holds(extender_image: ExtenderImage) -> None:
+def test_image_says_what_it_holds(extender_image: ExtenderImage, capsys: pytest.CaptureFixture[str]) -> None:
     components = extender_image.bill_of_materials["components"]
-    print("\n".join(f"{each['purl']} {json.dumps(each.get('licenses', []))}" for each in components))
+    with capsys.disabled():
+        print("\nimage, bill of materials:")
+        print("\n".join(f"{each['purl']} {json.dumps(each.get('licenses', []))}" for each in components))
     assert {"python", "onnxruntime", "maddpg-scheduler"} <= {each["name"] for each in components}
     labels = extender_image.described["Config"]["Labels"]
     assert (
