@@ -234,7 +234,7 @@ class Scoring:
         left = due - self._timer()
         if left > 0.0:  # else it is late already: whether a thread happens to be quicker decides nothing
             await asyncio.wait((future,), timeout=left)
-        if left <= 0.0 or not future.done():
+        if not future.done():  # the event loop settles it, and has not run where there was no time left
             self._overdue.add(future)
             self.breaker.failed()
             raise DecisionLateError("the scorer did not answer within the deadline")

@@ -150,8 +150,9 @@ def _remove_containers(found: Engine) -> None:
 
 
 def _bridges() -> set[str]:
-    """Names of the machine's bridges."""
-    return {link["ifname"] for link in json.loads(command("ip", "-json", "link", "show", "type", "bridge"))}
+    """The machine's bridges that are named as an engine names them."""
+    names = {link["ifname"] for link in json.loads(command("ip", "-json", "link", "show", "type", "bridge"))}
+    return {name for name in names if name == "docker0" or name.startswith("br-")}
 
 
 def _remove_bridges(keep: set[str]) -> None:
