@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from typing import Final
 
 import numpy as np
@@ -37,6 +38,7 @@ class Actors:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
             raise BundleError("model", f"ONNX Runtime cannot load actor.onnx ({error}); export it again") from error
+        self._one_row = threading.local()
         _require("model.inputs", self._session.get_inputs(), INPUT_NAME, FEATURE_COUNT)
         _require("model.outputs", self._session.get_outputs(), OUTPUT_NAME, CRITERIA_COUNT)
 
@@ -46,8 +48,41 @@ class Actors:
         shape = (*observation.shape[:-1], CRITERIA_COUNT)
         if flat.shape[0] == 0:
             return np.empty(shape, dtype=np.float32)
+        if flat.shape[0] == 1:
+            return self._bound().bids(flat).reshape(shape)
         result: NDArray[np.float32] = self._session.run([OUTPUT_NAME], {INPUT_NAME: flat})[0]
         return result.reshape(shape)
+
+    def _bound(self) -> _OneRow:
+        """The run of one row of this thread."""
+        bound: _OneRow | None = getattr(self._one_row, "bound", None)
+        if bound is None:
+            bound = self._one_row.bound = _OneRow(self._session)
+        return bound
+
+
+class _OneRow:
+    """A run of one row into memory that is bound once; used by one thread.
+
+    The network is the smaller part of such a run: to hand values over takes a third of it when caches are cold.
+    """
+
+    def __init__(self, session: ort.InferenceSession) -> None:
+        self._session = session
+        self._observation = np.zeros((1, FEATURE_COUNT), dtype=np.float32)
+        self._bids = np.zeros((1, CRITERIA_COUNT), dtype=np.float32)
+        self._binding = session.io_binding()
+        for bind, name, memory in (
+            (self._binding.bind_input, INPUT_NAME, self._observation),
+            (self._binding.bind_output, OUTPUT_NAME, self._bids),
+        ):
+            bind(name, "cpu", 0, np.float32, memory.shape, memory.ctypes.data)
+
+    def bids(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bids ``[1, 4]`` for an observation ``[1, 8]``."""
+        self._observation[:] = observation
+        self._session.run_with_iobinding(self._binding)
+        return self._bids.copy()
 
 
 def _require(field: str, nodes: list[ort.NodeArg], name: str, width: int) -> None:

@@ -171,6 +171,11 @@ class ClusterTable:
         return self._assignments
 
     @property
+    def version(self) -> int:
+        """Grows with every row of `state` that changes: if it is the same after a look at `state`, so are all rows."""
+        return self._version
+
+    @property
     def ready_count(self) -> int:
         """Nodes known to be ready."""
         return self._ready

@@ -155,6 +155,8 @@ class Engine:
         self._hooks = hooks
         self._shadow = shadow
         self._numbers = 0
+        self._asked: tuple[Pod, tuple[PodDemand, str | None]] | None = None
+        """The pod that was asked about last, and its demand."""
         self._distrusted: ScoringError | None = None
         self._scoring = None if loaded is None else self._scoring_of(loaded)
         self._experiment = experiment
@@ -209,7 +211,7 @@ class Engine:
             InvalidQuantityError: a request of the pod does not parse.
         """
         received = self._timer() if received is None else received
-        demand, warning = pod_demand(pod, self._urgency)
+        demand, warning = self._demand_of(pod)
         scoring, arm, workload = self._chosen(pod)
         question = _Question(pod, demand, warning, "prioritize", received, arm, workload)
         if len(nodes.names) > self.limits.max_nodes:
@@ -252,7 +254,7 @@ class Engine:
         """
         scoring, _, _ = self._chosen(pod)
         if scoring is not None and self._distrusted is None and len(nodes.names) <= self.limits.max_nodes:
-            scoring.prepare(nodes.rows, pod_demand(pod, self._urgency)[0])
+            scoring.prepare(nodes.rows, self._demand_of(pod)[0])
 
     def note_only_feasible(self, pod: Pod, name: str, received: float) -> Decision:
         """One node is left after filtering: kube-scheduler will not ask for priorities, so remember and assume now.
@@ -260,7 +262,7 @@ class Engine:
         Raises:
             InvalidQuantityError: a request of the pod does not parse.
         """
-        demand, warning = pod_demand(pod, self._urgency)
+        demand, warning = self._demand_of(pod)
         nodes = find(self.table, [name])
         scores = _Scores(np.zeros(len(nodes.rows)), ONLY_FEASIBLE, None)
         _, arm, workload = self._chosen(pod)  # nobody chose, but to leave these pods out would compare unlike pods
@@ -281,6 +283,16 @@ class Engine:
             if row != UNKNOWN:
                 scoring.prepare(np.array((row,), dtype=np.intp), decision.demand)
         return decision
+
+    def _demand_of(self, pod: Pod) -> tuple[PodDemand, str | None]:
+        """What a pod asks for, and what was wrong with that; once for /filter and /prioritize.
+
+        Raises:
+            InvalidQuantityError: a request of the pod does not parse.
+        """
+        if self._asked is None or self._asked[0] is not pod:
+            self._asked = pod, pod_demand(pod, self._urgency)
+        return self._asked[1]
 
     def _chosen(self, pod: Pod) -> tuple[Scoring | None, str, str]:
         """The scorer that decides for a pod, and the pod's arm and workload in the experiment."""

@@ -13,7 +13,6 @@ is another `Scoring`, and a decision begun with the old one ends with it. Refuse
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -147,6 +146,8 @@ class Scoring:
         self._pace = Pace()
         self._training = TrainingRange(loaded, limits.range_tolerance)
         self._outside = False
+        self._ready: tuple[Rows, PodDemand, int] | None = None
+        """Rows whose preferences for this demand are kept and current at this version of the table."""
 
     def retire(self) -> None:
         """Give no new work to the scorer; its thread ends once what it was given is done."""
@@ -170,7 +171,10 @@ class Scoring:
         Raises:
             ScoringError: there are none in time; `extender.decisions.reasons` names the kinds.
         """
-        kept = self._kept
+        kept, ready = self._kept, self._ready
+        self._ready = None
+        if ready is not None and ready[0] is rows and ready[1:] == (demand, self._table.version):
+            return self._within(kept.store(state, demand, NO_ROWS, None, rows))
         current = kept.current(state, demand, rows)
         if current is not None:
             return self._within(current)
@@ -196,13 +200,18 @@ class Scoring:
 
     def prepare(self, rows: Rows, demand: PodDemand) -> None:
         """Score distinct rows of nodes ahead of a request, if that is quick and the scorer does well."""
+        self._ready = None
         if self._overdue or self.retired or self.breaker.state is not BreakerState.CLOSED:
             return
         stale = self._kept.stale(self._table.state, demand, rows)
-        if len(stale) == 0 or self._pace.expected(len(stale)) >= INLINE_BUDGET_S:
-            return
-        with contextlib.suppress(ScoringError):  # logged and counted by `_failed`; the next request falls back
-            self._inline(self._table.copy(stale), demand, stale)
+        if len(stale):
+            if self._pace.expected(len(stale)) >= INLINE_BUDGET_S:
+                return
+            try:
+                self._inline(self._table.copy(stale), demand, stale)
+            except ScoringError:  # logged and counted by `_failed`; the next request falls back
+                return
+        self._ready = rows, demand, self._table.version
 
     async def _fresh(self, part: ClusterState, demand: PodDemand, stale: Rows, due: float) -> Preferences:
         """Score the copied rows in the worker; whenever the answer comes, it is kept for later requests."""
@@ -253,6 +262,7 @@ class Scoring:
         return scored.preferences
 
     def _keep(self, part: ClusterState, demand: PodDemand, stale: Rows, scored: Scored, in_time: bool) -> None:
+        self._ready = None
         if in_time:
             self.breaker.succeeded()
         if scored.outside is not None and not self._outside:

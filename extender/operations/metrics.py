@@ -1,7 +1,8 @@
 """Every metric of the service, in a registry of its own. Refuses to decide when anything is measured.
 
-Counters of requests and decisions are moved where the event happens (about a microsecond each). Gauges are refreshed by
-the housekeeping task and when they are scraped, never by a request; so is the counter of scored rows.
+Counters of decisions are moved where the event happens (about a microsecond each). Gauges are refreshed by the
+housekeeping task and when they are scraped, never by a request. Requests and scored rows are counted then too, or a few
+dozen at a time: one after the other they cost a tenth of what they do each by itself, when caches are cold.
 """
 
 from __future__ import annotations
@@ -37,6 +38,9 @@ VERBS: Final = ("filter", "prioritize", "preempt", "bind")
 
 REFUSALS: Final = ("connections", "requests", "header_timeout", "header_size", "client_name")
 """What a request can be refused for before anything looks at it; see `extender.connections`."""
+
+UNCOUNTED: Final = 64
+"""Requests that wait to be counted at most; to count them takes about 0.2 ms."""
 
 HANDSHAKE_FAILURES: Final = (
     "no_certificate", "bad_certificate", "version", "plain_http", "refused_by_caller", "other"
@@ -326,12 +330,24 @@ class Metrics:
             self.handshake_failures.labels(reason)
         self._scorers: dict[str, Counter] = {}
         self._uncounted_rows = 0
+        self._uncounted: list[tuple[str, int, float]] = []
+        """Requests that were answered: verb, status, seconds."""
 
     def answered(self, verb: str, code: int, seconds: float) -> None:
         """One request was answered."""
-        self._verbs[verb].observe(seconds)
-        counter = self._answered[verb] if code == 200 else self.requests.labels(verb, str(code))
-        counter.inc()
+        self._uncounted.append((verb, code, seconds))
+        if len(self._uncounted) >= UNCOUNTED:
+            self._count()
+
+    def _count(self) -> None:
+        """Count what was left for later."""
+        for verb, code, seconds in self._uncounted:
+            self._verbs[verb].observe(seconds)
+            counter = self._answered[verb] if code == 200 else self.requests.labels(verb, str(code))
+            counter.inc()
+        self._uncounted.clear()
+        self.scored_rows.inc(self._uncounted_rows)
+        self._uncounted_rows = 0
 
     def refused(self, reason: str) -> None:
         """A request or a connection was refused for one of `REFUSALS`."""
@@ -434,9 +450,8 @@ class Metrics:
             self.certificate_expiry.labels(name).set(end)
 
     def refresh(self, table: ClusterTable, source: ClusterSource, ledger: Ledger, store: DecisionStore | None) -> None:
-        """Bring every gauge up to date, and count what `scored` left for later."""
-        self.scored_rows.inc(self._uncounted_rows)
-        self._uncounted_rows = 0
+        """Bring every gauge up to date, and count what was left for later."""
+        self._count()
         ages: Mapping[str, float | None] = source.staleness()
         for name in INPUTS:
             age = ages.get(name)

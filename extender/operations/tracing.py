@@ -117,7 +117,7 @@ class TracedVerbs(SchedulingVerbs):
     def __init__(self, tracer: Tracer, *parts: Any) -> None:
         super().__init__(*parts)
         self._tracer = tracer
-        self._decode = _spanned(tracer, "decode", self._decode)  # type: ignore[assignment]  # called alike
+        self._decode = _spanned(tracer, "decode", self._decode)
         self._encode = _spanned(tracer, "encode", self._encode)
         self._encode_filter = _spanned(tracer, "encode", self._encode_filter)
 

@@ -13,6 +13,7 @@ this connection in those digits alone means what that one meant, and is not pars
 from __future__ import annotations
 
 import asyncio
+import math
 import re
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, cast
@@ -158,6 +159,8 @@ class VerbConnection(LimitedConnection):
         """Requests that the parser began to read in this turn."""
         self._missing = 0
         """Bytes still to come of the body of a request that the parser does not see."""
+        self._idle_since = -math.inf
+        """When a request was answered last during which the timer of an idle connection ran on."""
 
     def data_received(self, data: bytes) -> None:
         """Read on; a body that is not complete now has its time limit from now."""
@@ -192,13 +195,30 @@ class VerbConnection(LimitedConnection):
         """Take a request whose head is known already; False: the parser must read it."""
         if length > self.verbs.max_body_bytes or len(data) - begin > length or not length:
             return False
-        self._unset_keepalive_if_required()
         self.head_arrived()
         exchange = self._exchange = VerbExchange(self, verb, self.verbs.timer(), keep_alive=True)
         self.cycle = cast("RequestResponseCycle", exchange)
         self._missing = length
         self._go_on(data[begin:])
         return True
+
+    def on_response_complete(self) -> None:
+        """Wait for the next request. A timer that still runs finds out how long; that is cheaper than a new one."""
+        if self.timeout_keep_alive_task is None or self.pipeline or self.transport.is_closing():
+            super().on_response_complete()
+        else:
+            self._idle_since = self.loop.time()
+            self.server_state.total_requests += 1
+            self.flow.resume_reading()
+
+    def timeout_keep_alive_handler(self) -> None:
+        """Close an idle connection; one that was used since the timer began has time left."""
+        idle = 0.0 if self._answering() else self.loop.time() - self._idle_since
+        if idle < self.timeout_keep_alive:
+            left = self.timeout_keep_alive - idle
+            self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
+        else:
+            super().timeout_keep_alive_handler()
 
     def _go_on(self, part: bytes) -> None:
         """A part of a body that the parser does not see has arrived."""

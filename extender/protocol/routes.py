@@ -21,7 +21,7 @@ from extender.errors import BindError, WireError
 from extender.operations import logs
 from extender.operations.metrics import VERBS, Metrics
 from extender.protocol import wire
-from extender.protocol.lists import NameLists
+from extender.protocol.recent import RecentRequests
 from policy.errors import InvalidInputError, SchedulerError
 
 Scope = MutableMapping[str, Any]
@@ -92,8 +92,8 @@ class SchedulingVerbs:
         self.max_body_bytes = max_body_bytes
         self.body_timeout_s = body_timeout_s
         self._timer = timer
-        self._lists = NameLists(engine.table)
-        self._decode = partial(wire.decode_scheduling, names_of=self._lists.decode)
+        self._recent = RecentRequests(engine.table)
+        self._decode = self._recent.decode
         self._encode = hosts.encode
         self._encode_filter = wire.encode_filter
         self.by_url = {f"/{verb}".encode(): verb for verb in enabled}
@@ -219,11 +219,11 @@ class SchedulingVerbs:
     def _look_ahead(self, request: wire.SchedulingRequest) -> None:
         """kube-scheduler is about to ask for priorities of these nodes; a pod it should not ask about is told then."""
         with contextlib.suppress(SchedulerError):
-            self._engine.look_ahead(request.pod, self._lists.named(request))
+            self._engine.look_ahead(request.pod, self._recent.named(request))
 
     async def _prioritize(self, body: bytes, received: float) -> Answer:
         request = self._decode(body)
-        verdict = await self._engine.decide(request.pod, self._lists.named(request), received)
+        verdict = await self._engine.decide(request.pod, self._recent.named(request), received)
         neutral = self._engine.limits.neutral_priority
         hosts = self._encode(verdict.rows, verdict.priorities, verdict.unknown, neutral)
         return Answer(200, hosts, after=partial(self._finish, verdict))

@@ -78,18 +78,31 @@ def differing(number: int) -> Manifest:
     return pod(f"web-{number}", cpu=f"{100 + number}m", scheduler=PROFILE)
 
 
-def _ours(plane: ControlPlane) -> AbstractContextManager[Extender]:
-    return running_extender(plane, usage_source="none", log_level="warning")
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """Where pods are bound, and what runs ours.
+
+    Attributes:
+        plane: the control plane.
+        python: interpreter that runs ours.
+    """
+
+    plane: ControlPlane
+    python: str
+
+    def ours(self) -> AbstractContextManager[Extender]:
+        """Our extender, ready, until the block ends."""
+        return running_extender(self.plane, python=self.python, usage_source="none", log_level="warning")
 
 
 @contextmanager
-def _asking(way: str, plane: ControlPlane) -> Iterator[Asked | None]:
+def _asking(way: str, bench: Bench) -> Iterator[Asked | None]:
     """The extender of a way, ready, until the block ends."""
     if way == OURS:
-        with _ours(plane) as extender:
+        with bench.ours() as extender:
             yield Asked(extender.url, extender.process.pid)
     elif way == LOOKED_ON:
-        with _ours(plane), _asking(DONOTHING_WAY, plane) as asked:
+        with bench.ours(), _asking(DONOTHING_WAY, bench) as asked:
             yield asked
     elif way == DONOTHING_WAY:
         with running(str(build(DONOTHING) / "donothing")) as server:
@@ -98,10 +111,11 @@ def _asking(way: str, plane: ControlPlane) -> Iterator[Asked | None]:
         yield None
 
 
-def bound_per_second(plane: ControlPlane, way: str, pods: list[Manifest]) -> Rate:
+def bound_per_second(bench: Bench, way: str, pods: list[Manifest]) -> Rate:
     """Create the pods, start the scheduler, wait until all are bound, remove them."""
+    plane = bench.plane
     create(plane.api, pods)
-    with _asking(way, plane) as asked, Binds(plane.api) as binds:
+    with _asking(way, bench) as asked, Binds(plane.api) as binds:
         configuration: Configuration = (
             plain_configuration(PROFILE) if asked is None else shipped_configuration(asked.url, httpTimeout="5s")
         )
@@ -115,14 +129,14 @@ def bound_per_second(plane: ControlPlane, way: str, pods: list[Manifest]) -> Rat
 
 
 def in_turns(
-    plane: ControlPlane, ways: Sequence[str], make: Callable[[int], Manifest], pods: int, rounds: int, title: str
+    bench: Bench, ways: Sequence[str], make: Callable[[int], Manifest], pods: int, rounds: int, title: str
 ) -> dict[str, list[Rate]]:
     """Run the ways `rounds` times, each round in the opposite order of the one before."""
     rates: dict[str, list[Rate]] = {way: [] for way in ways}
     for turn in range(rounds):
         for way in ways if turn % 2 == 0 else reversed(ways):
             started = time.monotonic()
-            rate = bound_per_second(plane, way, [make(number) for number in range(pods)])
+            rate = bound_per_second(bench, way, [make(number) for number in range(pods)])
             rates[way].append(rate)
             spent = f", extender {rate.extender_us:.0f} us a pod" if rate.extender_us else ""
             print(
@@ -159,21 +173,25 @@ def measure(arguments: Sequence[str]) -> list[Result]:
         "--watching-runs", type=int, default=1, help="runs of the do-nothing extender while ours watches"
     )
     parser.add_argument("--differing-runs", type=int, default=1, help="rounds with pods that all differ in demand")
+    parser.add_argument(
+        "--python", default=sys.executable, help="interpreter that runs ours; it has the project installed"
+    )
     chosen = parser.parse_args(arguments)
     results: list[Result] = []
     both = (OURS, DONOTHING_WAY)
     with tempfile.TemporaryDirectory(prefix="throughput-") as directory:
         plane = ControlPlane(Path(directory), Binaries.build(), lease_s=LEASE_S)
+        bench = Bench(plane, chosen.python)
         with plane.running():
             plane.metrics_server.stop()
             for count in chosen.nodes:
                 create_nodes(plane.api, (node(f"node-{number}") for number in range(count)), TIMEOUT_S)
                 title = f"{count} nodes, {chosen.pods} pods"
-                rates = in_turns(plane, both, same, chosen.pods, chosen.runs, title)
-                rates |= in_turns(plane, (NONE,), same, chosen.pods, chosen.plain_runs, title)
-                rates |= in_turns(plane, (LOOKED_ON,), same, chosen.pods, chosen.watching_runs, title)
+                rates = in_turns(bench, both, same, chosen.pods, chosen.runs, title)
+                rates |= in_turns(bench, (NONE,), same, chosen.pods, chosen.plain_runs, title)
+                rates |= in_turns(bench, (LOOKED_ON,), same, chosen.pods, chosen.watching_runs, title)
                 results += _results(title, rates, at_least=0.95)
-                apart = in_turns(plane, both, differing, chosen.pods, chosen.differing_runs, title + DIFFERING)
+                apart = in_turns(bench, both, differing, chosen.pods, chosen.differing_runs, title + DIFFERING)
                 results += _results(title + DIFFERING, apart, at_least=0.8)
                 wipe(plane.api, TIMEOUT_S)
     return results

@@ -71,13 +71,14 @@ class Extender:
 
 @contextmanager
 def running_extender(
-    cluster: ControlPlane, program: Sequence[str] = ("extender",), **settings: object
+    cluster: ControlPlane, program: Sequence[str] = ("extender",), python: str = sys.executable, **settings: object
 ) -> Iterator[Extender]:
     """Serve until the block ends; returns once it is ready.
 
     Args:
         cluster: the cluster it watches.
         program: module, and arguments before `serve`, of the process.
+        python: interpreter that has the project installed.
         settings: as flags, beside the kubeconfig and the port; with certificates, operations have a port of their own.
 
     Raises:
@@ -89,7 +90,7 @@ def running_extender(
     if "tls_cert_file" in settings:
         flags["operations_port"] = operations_port
         url, operations_url = f"https://127.0.0.1:{port}", f"http://127.0.0.1:{operations_port}"
-    command = [sys.executable, "-m", *program, "serve"]
+    command = [python, "-m", *program, "serve"]
     for name, value in flags.items():
         command += [f"--{flag_name(name)}", str(value)]
     number = sum(process.name.startswith("extender") for process in cluster.others) + 1

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from extender.decisions.scoring import Pace
+from extender.cluster.table import ClusterTable
+from extender.decisions.loaded import LoadedScorer
+from extender.decisions.scoring import Pace, Scoring, ScoringLimits
+from policy.cluster import ClusterState, Demand, PodDemand
+from policy.scorers import Preferences
 from tests.extender.scorers import Controlled, open_gate
 from tests.extender.service import Service, by_names, pod
 
@@ -93,3 +102,49 @@ def test_the_node_assumed_is_scored_again_only_for_a_demand_that_comes_again(run
         if scorer.calls[4:] == [1] * (turn + 2):
             return
     pytest.fail("the row was never scored before the next request")
+
+
+@dataclass
+class Sum:
+    """Says of each row what is requested of it and by the pod: no two states are answered alike."""
+
+    name: str = "sum"
+    local: bool = True
+
+    def preferences(self, state: ClusterState, demand: Demand) -> Preferences:
+        """Requested CPU, with the pod's."""
+        return state.cpu_requested + demand.cpu
+
+
+NODES = 4
+DEMANDS = [PodDemand(1.0 + each, 1.0, 0.5) for each in range(3)]
+asked = st.tuples(st.integers(0, NODES - 1), st.sampled_from(DEMANDS))
+
+
+@given(st.lists(st.tuples(st.sampled_from(["ahead", "ask", "place", "same list"]), asked), max_size=20))
+def test_what_was_scored_ahead_is_answered_only_while_it_is_true(
+    steps: list[tuple[str, tuple[int, PodDemand]]],
+) -> None:
+    table = ClusterTable()
+    for node in range(NODES):
+        table.upsert_node(f"node-{node}", 64.0, 256.0)
+    scoring = Scoring(LoadedScorer(Sum(), 0.1, ""), table, ScoringLimits(2, 3, 1.0), time.perf_counter)
+    scoring._pace.took(NODES, 1e-6)
+    lists = [table.rows_of([f"node-{each}" for each in range(node + 1)]) for node in range(NODES)]
+
+    async def run() -> None:
+        for number, (step, (node, demand)) in enumerate(steps):
+            rows = lists[node] if step != "same list" else lists[node].copy()
+            if step == "ahead":
+                scoring.prepare(rows, demand)
+            elif step == "place":
+                table.assume(f"uid-{number}", f"node-{node}", demand.cpu, demand.memory)
+            else:
+                got = await scoring.preferences(table.state, demand, rows, time.perf_counter() + 60.0)
+                wanted = Sum().preferences(table.state.take(rows), demand).astype(np.float32)
+                np.testing.assert_array_equal(got, wanted)
+
+    try:
+        asyncio.run(run())
+    finally:
+        scoring.stop()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,20 @@ def test_a_whole_bundle_loads_and_answers(tmp_path: Path) -> None:
     assert bids.shape == (3, 5, 4)
     assert (np.abs(bids) <= 1.0).all()
     assert bundle.actors.bids(np.empty((0, FEATURE_COUNT), dtype=np.float32)).shape == (0, 4)
+
+
+def test_a_row_alone_gets_the_bids_it_gets_among_others_in_every_thread() -> None:
+    actors = load_bundle(shipped_bundle_path()).actors
+    rows = np.random.default_rng(1).uniform(LOW, HIGH, (64, FEATURE_COUNT)).astype(np.float32)
+    together = actors.bids(rows)
+
+    def each_alone(_turn: int) -> list[np.ndarray[Any, Any]]:
+        return [actors.bids(row[np.newaxis]) for row in rows]
+
+    with ThreadPoolExecutor(4) as pool:
+        for alone in pool.map(each_alone, range(8)):
+            np.testing.assert_allclose(np.concatenate(alone), together, atol=1e-6)
+            assert not np.shares_memory(alone[0], alone[1])
 
 
 def test_the_shipped_bundle_loads_and_is_small() -> None:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from extender.cluster.named import Named
 from extender.cluster.table import ClusterTable
+from extender.errors import WireError
 from extender.protocol import wire
-from extender.protocol.lists import REMEMBERED, NameLists
+from extender.protocol.recent import REMEMBERED, RecentRequests
 from tests.extender.service import by_names
 
 letters = st.text(st.characters(codec="utf-8"), max_size=12)
@@ -49,35 +52,49 @@ def test_every_host_asked_about_gets_its_priority_whatever_its_name(
     assert all(set(entry) == {"Host", "Score"} for entry in json.loads(answer))
 
 
-def request(names: list[str]) -> wire.SchedulingRequest:
-    return wire.decode_scheduling(json.dumps(by_names(names), separators=(",", ":")).encode())
+def request(names: list[str], uid: str = "uid-1") -> bytes:
+    body = by_names(names)
+    body["Pod"]["metadata"]["uid"] = uid
+    return json.dumps(body, separators=(",", ":")).encode()
 
 
 def test_a_list_that_came_before_means_the_nodes_of_now() -> None:
     table = ClusterTable()
     for name in ("a", "b", "c"):
         table.upsert_node(name, 4.0, 8.0)
-    lists = NameLists(table)
+    recent = RecentRequests(table)
 
-    def rows() -> tuple[list[int], list[str]]:
-        asked = request(["c", "a", "b", "a", "x"])
-        lists.decode(asked.names_json)
-        named = lists.named(asked)
-        return named.rows.tolist(), list(named.unknown)
+    def named(uid: str) -> Named:
+        return recent.named(recent.decode(request(["c", "a", "b", "a", "x"], uid)))
 
-    before = [table.row_of(name) for name in ("c", "a", "b")]
-    assert rows() == rows() == (before, ["x"])
-    assert lists.named(request(["c", "a", "b", "a", "x"])) is lists.named(request(["c", "a", "b", "a", "x"]))
+    before = named("uid-1")
+    assert before.rows.tolist() == [table.row_of(name) for name in ("c", "a", "b")]
+    assert before.unknown == ["x"]
+    assert named("uid-1") is named("uid-2") is before
     table.remove_node("c")
     table.upsert_node("x", 4.0, 8.0)
-    assert rows() == ([table.row_of(name) for name in ("a", "b", "x")], ["c"])
+    assert named("uid-1").rows.tolist() == [table.row_of(name) for name in ("a", "b", "x")]
+    assert named("uid-2").unknown == ["c"]
 
 
-def test_few_lists_are_remembered() -> None:
-    table = ClusterTable()
-    lists = NameLists(table)
+def test_a_request_is_decoded_once_for_both_verbs_and_never_taken_for_another() -> None:
+    recent = RecentRequests(ClusterTable())
+    first = recent.decode(request(["a", "b"], "uid-1"))
+    assert recent.decode(request(["a", "b"], "uid-1")) is first
+    second, third = recent.decode(request(["a", "b"], "uid-2")), recent.decode(request(["a", "c"], "uid-1"))
+    assert (second.pod.metadata.uid, second.names) == ("uid-2", ["a", "b"])
+    assert (third.pod.metadata.uid, third.names) == ("uid-1", ["a", "c"])
+    assert second.names is first.names, "two pods, one list"
+    with pytest.raises(WireError):
+        recent.decode(request(["a", "b"], "uid-1")[:-1])
+
+
+def test_few_requests_are_remembered_and_none_that_brings_whole_nodes() -> None:
+    recent = RecentRequests(ClusterTable())
     for turn in range(3 * REMEMBERED):
-        asked = request([f"n{turn}", "m"])
-        assert lists.decode(asked.names_json) == [f"n{turn}", "m"]
-        lists.named(asked)
-    assert len(lists._names) == len(lists._named) == REMEMBERED
+        asked = recent.decode(request([f"n{turn}", "m"]))
+        assert (asked.names, recent.named(asked).unknown) == ([f"n{turn}", "m"], [f"n{turn}", "m"])
+    assert len(recent._requests) == len(recent._lists) == REMEMBERED
+    whole = {**by_names([]), "NodeNames": None, "Nodes": {"items": [{"metadata": {"name": "a"}}]}}
+    assert recent.decode(json.dumps(whole).encode()).names == ["a"]
+    assert all(known.names != ["a"] for _, known in recent._requests)

@@ -270,6 +270,45 @@ def test_an_answer_leaves_in_one_write(run_service: Callable[..., Service], body
     assert f"content-length: {len(content)}".encode() in head
 
 
+def test_an_idle_connection_is_closed_when_its_time_is_over_however_often_it_was_used(
+    run_service: Callable[..., Service],
+) -> None:
+    app = run_service().background.app
+    app.table._owner = None  # the service's own loop sleeps meanwhile
+
+    class Closing(Recorder):
+        closed_at = 0.0
+
+        def close(self) -> None:
+            self.closed_at = self.closed_at or time.monotonic()
+
+        def get_write_buffer_size(self) -> int:
+            return 0
+
+    async def run() -> float:
+        transport = Closing()
+        config = Config(app, timeout_keep_alive=1)
+        parts = {"config": config, "server_state": ServerState(), "app_state": {}, "_loop": None}
+        connection = VerbConnection(app.verbs, ConnectionLimits(10.0, 1024, 10.0, 1, 1), app.metrics.refused, **parts)
+        connection.connection_made(transport)
+        timers = set()
+        for number in range(8):  # for longer than an idle connection is kept
+            connection.data_received(request(json.dumps(by_names([], pod(f"p{number}"))).encode()))
+            timers.add(id(connection.timeout_keep_alive_task))
+            assert len(transport.sent) == number + 1
+            await asyncio.sleep(0.2)
+        assert len(timers) < 8, "a timer for every request"
+        used, deadline = time.monotonic(), time.monotonic() + 10.0
+        assert not transport.closed_at
+        while not transport.closed_at:
+            assert time.monotonic() < deadline
+            await asyncio.sleep(0.01)
+        connection.connection_lost(None)
+        return transport.closed_at - (used - 0.2)
+
+    assert asyncio.run(run()) == pytest.approx(1.0, abs=0.3)
+
+
 @pytest.mark.parametrize("tracing", [False, True])
 def test_a_request_is_gone_with_its_answer_without_the_cycle_collector(
     run_service: Callable[..., Service], tracing: bool

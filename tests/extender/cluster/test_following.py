@@ -3,13 +3,13 @@
 import json
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
 from extender.cluster.changes import SpeedRules
 from extender.cluster.decoding import WatchedPod
-from extender.cluster.reflector import Timing
+from extender.cluster.reflector import GATHER, Timing, gathered
 from extender.cluster.status import ReadReport
 from policy.errors import InvalidInputError
 from tests.extender.cluster.fake_api import NODES, PODS, Answer, FakeApi, status
@@ -488,3 +488,33 @@ def test_a_node_that_cannot_allocate_is_not_scored(api: FakeApi, follow: Follow)
     api.put(NODES, "n1", node("n1"))
     following.wait(lambda table: table.node_names() == ["n1"], "only the good one")
     assert tally(following, "nodes", "ignored") == 1
+
+
+def test_events_in_quick_succession_are_taken_together_and_a_lone_one_at_once() -> None:
+    now = 0.0
+    reads: list[float] = []
+
+    def wait(seconds: float) -> None:
+        nonlocal now
+        now += seconds
+
+    def lines(times: Iterable[float]) -> Iterator[bytes]:
+        """A line at each of these times; whoever asks sooner waits for it."""
+        nonlocal now
+        for at in times:
+            if now < at:
+                reads.append(at)
+                now = at
+            yield b"%g" % at
+
+    seen = [
+        (line, now) for line in gathered(lines([1.0, *(2.0 + 0.002 * i for i in range(50)), 9.0]), wait, lambda: now)
+    ]
+    assert len(seen) == 52
+    assert seen[0] == (b"1", 1.0)
+    assert seen[-1] == (b"9", 9.0)
+    assert len(reads) < 15, "the reader was woken for most of them"
+    assert all(late - float(line) <= GATHER for line, late in seen)
+    reads.clear()
+    now = 0.0
+    assert list(gathered(lines([0.0] * 50), pytest.fail)) == [b"0"] * 50, "what is there already is not waited for"
