@@ -281,7 +281,7 @@ class Engine:
         if scoring is not None and verdict.assumed is not None and scoring.comes_again(decision.demand):
             row = self.table.row_of(verdict.assumed)
             if row != UNKNOWN:
-                scoring.prepare(np.array((row,), dtype=np.intp), decision.demand)
+                scoring.placed(row, decision.demand, len(verdict.rows))
         return decision
 
     def _demand_of(self, pod: Pod) -> tuple[PodDemand, str | None]:

@@ -36,6 +36,9 @@ INLINE_BUDGET_S: Final = 0.002
 """Rows are scored on the event loop if that is expected to take less, seconds. 500 rows take less than 1 ms; handing
 them to a thread and back takes 0.1 ms, and several where cores are short."""
 
+GATHERED: Final = 64
+"""Rows of placements that may wait to be scored together."""
+
 NO_ROWS: Final[Rows] = np.empty(0, dtype=np.intp)
 
 
@@ -87,13 +90,14 @@ class Pace:
         """Seconds expected; never less for more rows."""
 
     def expected(self, rows: int) -> float:
-        """Seconds that so many rows should take; infinite where nothing is known."""
+        """Seconds that so many rows should take at most; infinite where nothing is known.
+
+        No longer than more rows take, and twice as many take no longer than twice as long.
+        """
         size = rows.bit_length()
-        known = [each for each in self._seconds if each >= size]
-        if known:
-            return self._seconds[min(known)]
-        largest = max(self._seconds, default=None)
-        return math.inf if largest is None else self._seconds[largest] * 2 ** (size - largest)
+        fewer = [self._seconds[each] * 2 ** (size - each) for each in self._seconds if each <= size]
+        more = [seconds for each, seconds in self._seconds.items() if each > size]
+        return min((*fewer, *more), default=math.inf)
 
     def took(self, rows: int, seconds: float) -> None:
         """So many rows took so long; more cannot be expected to take less, nor fewer to take more."""
@@ -148,6 +152,11 @@ class Scoring:
         self._outside = False
         self._ready: tuple[Rows, PodDemand, int] | None = None
         """Rows whose preferences for this demand are kept and current at this version of the table."""
+        self._ahead = False
+        """Whether the last rows asked about had been scored ahead."""
+        self._later: list[int] = []
+        self._later_of: tuple[PodDemand, int] | None = None
+        """Rows that wait to be scored, for which demand, and the assignments of the table that they are of."""
 
     def retire(self) -> None:
         """Give no new work to the scorer; its thread ends once what it was given is done."""
@@ -172,7 +181,7 @@ class Scoring:
             ScoringError: there are none in time; `extender.decisions.reasons` names the kinds.
         """
         kept, ready = self._kept, self._ready
-        self._ready = None
+        self._ready, self._ahead = None, ready is not None
         if ready is not None and ready[0] is rows and ready[1:] == (demand, self._table.version):
             return self._within(kept.store(state, demand, NO_ROWS, None, rows))
         current = kept.current(state, demand, rows)
@@ -201,17 +210,51 @@ class Scoring:
     def prepare(self, rows: Rows, demand: PodDemand) -> None:
         """Score distinct rows of nodes ahead of a request, if that is quick and the scorer does well."""
         self._ready = None
-        if self._overdue or self.retired or self.breaker.state is not BreakerState.CLOSED:
-            return
         stale = self._kept.stale(self._table.state, demand, rows)
-        if len(stale):
-            if self._pace.expected(len(stale)) >= INLINE_BUDGET_S:
-                return
-            try:
-                self._inline(self._table.copy(stale), demand, stale)
-            except ScoringError:  # logged and counted by `_failed`; the next request falls back
-                return
-        self._ready = rows, demand, self._table.version
+        if len(stale) == 0 or self._score(self._with_later(stale, demand), demand):
+            self._ready = rows, demand, self._table.version
+
+    def placed(self, row: int, demand: PodDemand, asked: int) -> None:
+        """A pod of this demand was just placed in this row: score it again, if that is quick, now or with others.
+
+        Where pods are scored ahead, and so few nodes are asked about at a time that some other pods come before one
+        that may go to this node, theirs are scored with it: a run of a few rows takes hardly longer than one of one.
+
+        Args:
+            row: of the node.
+            demand: of the pod.
+            asked: nodes that the pod might have gone to.
+        """
+        if not self._ahead or 2 * asked > self._table.node_count:
+            rows = np.array((row,), dtype=np.intp)
+            if len(self._kept.stale(self._table.state, demand, rows)):
+                self._score(rows, demand)
+            return
+        of = demand, self._table.assignments
+        if self._later_of != of or len(self._later) >= GATHERED:
+            self._later, self._later_of = [], of
+        self._later.append(row)
+
+    def _with_later(self, stale: Rows, demand: PodDemand) -> Rows:
+        """These rows, and those that wait to be scored for the same demand."""
+        later, of = self._later, self._later_of
+        self._later, self._later_of = [], None
+        if of != (demand, self._table.assignments):
+            return stale
+        others = self._kept.stale(self._table.state, demand, np.array(later, dtype=np.intp))
+        return np.union1d(stale, others)
+
+    def _score(self, stale: Rows, demand: PodDemand) -> bool:
+        """Score distinct rows that no request waits for, if that is quick and the scorer does well; returns whether."""
+        if self._overdue or self.retired or self.breaker.state is not BreakerState.CLOSED:
+            return False
+        if self._pace.expected(len(stale)) >= INLINE_BUDGET_S:
+            return False
+        try:
+            self._inline(self._table.copy(stale), demand, stale)
+        except ScoringError:  # logged and counted by `_failed`; the next request falls back
+            return False
+        return True
 
     async def _fresh(self, part: ClusterState, demand: PodDemand, stale: Rows, due: float) -> Preferences:
         """Score the copied rows in the worker; whenever the answer comes, it is kept for later requests."""

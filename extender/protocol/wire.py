@@ -241,7 +241,7 @@ class HostEncoder:
         rows, width = self._lines.shape
         if row >= rows or len(text) > width - _NUMBER:
             grown = max(row + 1, 2 * rows) if row >= rows else rows
-            wider = max(width, min(len(text) + 8, LONGEST_LINE) + _NUMBER)
+            wider = max(width, len(text) + _NUMBER)  # no room to spare: kube-scheduler reads each blank twice
             lines = np.full((grown, wider), ord(" "), dtype=np.uint8)
             lines[:rows, : width - _NUMBER] = self._lines[:, :-_NUMBER]
             lines[:, -1] = ord("}")

@@ -22,6 +22,7 @@ from tests.bench.report import Result, merge, read, show
 PIECES: Final = {
     "actor": "the actor and the whole decision in process, ten nodes",
     "latency": "the verbs over HTTP, in turns with a do-nothing extender in Go",
+    "steps": "one pod in process, step by step, with warm and with cold caches",
     "memory": "memory, and time to ready, over 5,000 nodes and 50,000 pods",
     "simulator": "decisions of the simulator on one core, 10 to 1,000 nodes",
     "throughput": "pods bound per second by a real kube-scheduler, beside the do-nothing extender",

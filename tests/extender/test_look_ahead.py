@@ -76,7 +76,12 @@ def test_more_rows_are_expected_to_take_no_less() -> None:
     assert pace.expected(1) == pace.expected(500) == 0.001
     assert pace.expected(5000) == pytest.approx(0.016)
     pace.took(1, 0.0001)
-    assert (pace.expected(1), pace.expected(2), pace.expected(500)) == (0.0001, 0.001, 0.001)
+    assert (pace.expected(1), pace.expected(2), pace.expected(100), pace.expected(500)) == (
+        0.0001,
+        0.0002,
+        0.001,
+        0.001,
+    )
     pace.took(1, 0.01)
     assert (pace.expected(1), pace.expected(500)) == (0.0001, 0.001), "once may be chance"
     pace.took(1, 0.01)
@@ -121,7 +126,7 @@ DEMANDS = [PodDemand(1.0 + each, 1.0, 0.5) for each in range(3)]
 asked = st.tuples(st.integers(0, NODES - 1), st.sampled_from(DEMANDS))
 
 
-@given(st.lists(st.tuples(st.sampled_from(["ahead", "ask", "place", "same list"]), asked), max_size=20))
+@given(st.lists(st.tuples(st.sampled_from(["ahead", "ask", "place", "same list", "replace"]), asked), max_size=20))
 def test_what_was_scored_ahead_is_answered_only_while_it_is_true(
     steps: list[tuple[str, tuple[int, PodDemand]]],
 ) -> None:
@@ -137,8 +142,12 @@ def test_what_was_scored_ahead_is_answered_only_while_it_is_true(
             rows = lists[node] if step != "same list" else lists[node].copy()
             if step == "ahead":
                 scoring.prepare(rows, demand)
+            elif step == "replace":
+                table.remove_node(f"node-{node}")
+                table.upsert_node(f"node-{node}", 32.0 + number, 256.0)
             elif step == "place":
                 table.assume(f"uid-{number}", f"node-{node}", demand.cpu, demand.memory)
+                scoring.placed(table.row_of(f"node-{node}"), demand, asked=1)
             else:
                 got = await scoring.preferences(table.state, demand, rows, time.perf_counter() + 60.0)
                 wanted = Sum().preferences(table.state.take(rows), demand).astype(np.float32)
@@ -148,3 +157,23 @@ def test_what_was_scored_ahead_is_answered_only_while_it_is_true(
         asyncio.run(run())
     finally:
         scoring.stop()
+
+
+def test_rows_of_placements_are_scored_together_where_few_nodes_are_asked_about(run_service: Run) -> None:
+    scorer = open_gate()
+    service = run_service(loaded=scorer.loaded())
+    names = service.add_nodes(40)
+    for turn in range(3):  # a demand that comes again, of nodes that are all scored
+        service.prioritize(names, pod(f"warm-{turn}"))
+    few = [names[first : first + 5] for first in range(0, 40, 5)]
+    for round_ in range(50):  # unless the machine interrupted a run
+        scorer.calls.clear()
+        for number, some in enumerate(few):
+            filtered(service, some, f"pod-{round_}-{number}")
+            service.prioritize(some, pod(f"pod-{round_}-{number}"))
+        runs = list(scorer.calls)
+        filtered(service, names[:5], f"next-{round_}")
+        service.prioritize(names[:5], pod(f"next-{round_}"))
+        if runs == [] and scorer.calls[: len(runs) + 1] == [8]:
+            return
+    pytest.fail(f"the eight rows were never scored together: {runs}, then {scorer.calls}")
