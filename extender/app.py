@@ -163,6 +163,7 @@ class Application:
             enabled,
             settings.max_body_bytes,
             settings.body_timeout_s,
+            settings.answer_every_node,
             timer,
         )
         self._show(loaded)

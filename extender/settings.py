@@ -163,6 +163,11 @@ class Settings(BaseSettings):
     unknown_node_priority: int = setting(
         5, "neutral priority, given to nodes that the watch has not shown", "0..10", ge=0, le=10
     )
+    answer_every_node: bool = setting(
+        False,
+        "name every node with its priority, 0..10; else only those above the lowest, by how much, which kube-scheduler "
+        "ranks alike and reads sooner",
+    )
     assumed_time_limit_s: float = setting(
         30.0, "how long a placement is believed that the watch does not confirm", "s", gt=0.0, le=3600.0
     )

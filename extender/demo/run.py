@@ -63,7 +63,14 @@ def demo(options: Options, console: Console) -> None:
     """
     if not options.pods_per_second > 0.0:
         raise InvalidInputError(f"pods per second is {options.pods_per_second}; give a positive number")
-    settings = Settings(port=0, enable_bind=True, bundle_path=options.bundle, log_level="error", log_format="console")
+    settings = Settings(
+        port=0,
+        enable_bind=True,
+        answer_every_node=True,  # they are shown
+        bundle_path=options.bundle,
+        log_level="error",
+        log_format="console",
+    )
     logs.configure(settings.log_level, settings.log_format)
     scenario = load_scenario(options.scenario)
     ours = SimulatedCluster(scenario, options.seed, options.load)

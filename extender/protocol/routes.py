@@ -67,6 +67,7 @@ class SchedulingVerbs:
         enabled: verbs that are answered; the others get 404.
         max_body_bytes: larger bodies get 413.
         body_timeout_s: slower bodies get 408.
+        every_node: whether an answer names nodes of the lowest priority too.
         timer: monotonic seconds, the engine's timer.
 
     Attributes:
@@ -83,6 +84,7 @@ class SchedulingVerbs:
         enabled: frozenset[str],
         max_body_bytes: int,
         body_timeout_s: float,
+        every_node: bool = False,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._engine = engine
@@ -91,6 +93,7 @@ class SchedulingVerbs:
         self._enabled = enabled
         self.max_body_bytes = max_body_bytes
         self.body_timeout_s = body_timeout_s
+        self._every_node = every_node
         self._timer = timer
         self._recent = RecentRequests(engine.table)
         self._decode = self._recent.decode
@@ -224,8 +227,8 @@ class SchedulingVerbs:
     async def _prioritize(self, body: bytes, received: float) -> Answer:
         request = self._decode(body)
         verdict = await self._engine.decide(request.pod, self._recent.named(request), received)
-        neutral = self._engine.limits.neutral_priority
-        hosts = self._encode(verdict.rows, verdict.priorities, verdict.unknown, neutral)
+        rated = verdict.rows, verdict.priorities, verdict.unknown, self._engine.limits.neutral_priority
+        hosts = self._encode(*(rated if self._every_node else wire.above_lowest(*rated)))
         return Answer(200, hosts, after=partial(self._finish, verdict))
 
     def _finish(self, verdict: Verdict) -> None:

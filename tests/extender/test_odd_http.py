@@ -101,7 +101,8 @@ UNFINISHED = {
 @pytest.fixture(scope="module")
 def service(bundle_path: Path) -> Iterator[Service]:
     """One service for all of them, so that what one leaves behind meets the next."""
-    settings = Settings(port=0, bundle_path=bundle_path, body_timeout_s=BODY_TIMEOUT_S, max_body_bytes=1 << 20)
+    limits = {"body_timeout_s": BODY_TIMEOUT_S, "max_body_bytes": 1 << 20}
+    settings = Settings(port=0, bundle_path=bundle_path, answer_every_node=True, **limits)
     source = EmbeddedSource()
     background = BackgroundService(create_app(settings, source))
     background.__enter__()

@@ -40,3 +40,18 @@ def test_burst_spreads_evenly_before_the_watch_shows_a_single_bind(run_service: 
     names = service.add_nodes(20)
     chosen = Counter(name for turn in range(100) for name in _best(service.prioritize(names, pod(f"pod-{turn}"))))
     assert chosen == dict.fromkeys(names, 5)
+
+
+def test_an_answer_names_the_nodes_above_the_lowest_unless_told_to_name_all(
+    run_service: Callable[..., Service],
+) -> None:
+    asked = pod("web")
+    long, short = run_service(), run_service(answer_every_node=False)
+    names = long.add_nodes(6)
+    assert short.add_nodes(6) == names
+    every, some = long.prioritize([*names, "unknown"], asked), short.prioritize([*names, "unknown"], asked)
+    least = min(every.values())
+    assert set(every) == {*names, "unknown"}
+    assert some == {name: priority - least for name, priority in every.items() if priority > least}
+    assert short.decision("uid-web")["top"] == long.decision("uid-web")["top"], "the record has the priorities"
+    assert short.prioritize(["unknown"], pod("nowhere")) == {}
