@@ -185,10 +185,13 @@ def _scores(log: str) -> dict[str, Scored]:
 
 
 @pytest.mark.timeout(120, func_only=True)
-def test_every_choice_follows_from_our_priority_and_the_scores_in_tree(cluster: ControlPlane, record: Record) -> None:
+@pytest.mark.parametrize("every_node", [False, True], ids=["above the lowest", "every node"])
+def test_every_choice_follows_from_our_priority_and_the_scores_in_tree(
+    cluster: ControlPlane, record: Record, every_node: bool
+) -> None:
     nodes, pods = _mixed_nodes(40), _mixed_pods(200, choosy_share=0.5, seed=2)
     create_nodes(cluster.api, nodes)
-    with running_extender(cluster) as extender:
+    with running_extender(cluster, answer_every_node=every_node) as extender:
         configuration = shipped_configuration(extender.url, ignorable=False, nodeCacheCapable=False)
         with kube_scheduler(cluster, configuration, "1.35.4", verbosity=10) as scheduler, Binds(cluster.api) as binds:
             create(cluster.api, pods)
@@ -201,9 +204,11 @@ def test_every_choice_follows_from_our_priority_and_the_scores_in_tree(cluster: 
         chosen, scored = bound[name].node, scores[name]
         assert scored.total[chosen] == max(scored.total.values()), f"{name}: kube-scheduler took a lower sum"
         assert decision["outcome"]["node"] == chosen
-        assert decision["outcome"]["priority"] == scored.extender[chosen], f"{name}: another priority was sent"
-        ours = scored.extender
+        ours = {where: scored.extender.get(where, 0) for where in scored.total}
+        lowest = decision["top"][0]["priority"] - max(ours.values())
+        assert decision["outcome"]["priority"] == ours[chosen] + lowest, f"{name}: another priority was sent"
         assert len(ours) == decision["candidates"]
+        assert (lowest, len(scored.extender)) == (0, len(ours)) if every_node else len(scored.extender) < len(ours)
         best = [where for where, priority in ours.items() if priority == max(ours.values())]
         assert best == [decision["assumed"]] == [decision["top"][0]["node"]], f"{name}: not one node above all others"
         assert decision["outcome"]["among_best"] == (chosen in best)
