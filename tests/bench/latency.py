@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,12 +16,12 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Final
 
 import numpy as np
 
 from tests.bench.client import KeepAliveClient, extender_args, node_names
+from tests.bench.cpu import cpu_seconds
 from tests.bench.report import Result
 from tests.control_plane.binaries import DONOTHING, build
 
@@ -43,11 +42,6 @@ class Server:
 
     process: subprocess.Popen[str]
     port: int
-
-    def cpu_seconds(self) -> float:
-        """CPU time that all its threads have used so far, user and system."""
-        fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +92,7 @@ def compare(
     for turn in range(-WARM_UP, repeats):
         content = body(turn + WARM_UP)
         if turn == 0:
-            spent = [series.server.cpu_seconds() for series in both]
+            spent = [cpu_seconds(series.server.process.pid) for series in both]
         for elapsed, series in zip(seconds, both, strict=True):
             if series.before is not None:
                 series.before()
@@ -107,7 +101,7 @@ def compare(
                 check(answer, names)
             if turn >= 0:
                 elapsed.append(taken)
-    spent = [series.server.cpu_seconds() - before for series, before in zip(both, spent, strict=True)]
+    spent = [cpu_seconds(series.server.process.pid) - before for series, before in zip(both, spent, strict=True)]
     one, other = (Timing.of(*of) for of in zip(seconds, spent, strict=True))
     return one, other
 

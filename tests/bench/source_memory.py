@@ -18,6 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.bench.client import extender_args
+from tests.bench.cpu import cpu_seconds
 from tests.extender.cluster.fake_api import FakeApi
 
 MIB = 1024.0
@@ -30,11 +31,6 @@ def resident_mib(pid: int, what: str = "VmRSS") -> float:
         if line.startswith(f"{what}:"):
             return int(line.split()[1]) / MIB
     raise LookupError(f"/proc/{pid}/status says no {what}")
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / 100.0
 
 
 class Asker:

@@ -11,7 +11,6 @@ it has a machine of its own, and here its questions to thousands of nodes would 
 from __future__ import annotations
 
 import argparse
-import os
 import statistics
 import sys
 import tempfile
@@ -22,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from tests.bench.cpu import cpu_seconds
 from tests.bench.latency import running
 from tests.bench.report import Result
 from tests.control_plane.access import Manifest
@@ -49,23 +49,19 @@ DIFFERING: Final = ", pods all of another demand"
 
 @dataclass(frozen=True, slots=True)
 class Rate:
-    """What one run showed: pods bound per second, and CPU time that the extender took per pod."""
+    """What one run showed: pods bound per second, and CPU time that the extender and the scheduler took per pod."""
 
     pods_per_s: float
     extender_us: float
+    scheduler_us: float
 
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """An extender that runs: where, and how to tell its CPU time."""
+    """An extender that runs: where, and as which process."""
 
     url: str
     pid: int
-
-    def cpu_s(self) -> float:
-        """CPU time so far, user and system."""
-        fields = Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def same(number: int) -> Manifest:
@@ -119,13 +115,15 @@ def bound_per_second(bench: Bench, way: str, pods: list[Manifest]) -> Rate:
         configuration: Configuration = (
             plain_configuration(PROFILE) if asked is None else shipped_configuration(asked.url, httpTimeout="5s")
         )
-        before = 0.0 if asked is None else asked.cpu_s()
-        with kube_scheduler(plane, configuration):
+        before = 0.0 if asked is None else cpu_seconds(asked.pid)
+        with kube_scheduler(plane, configuration) as scheduler:
             bound = binds.wait([each["metadata"]["name"] for each in pods], TIMEOUT_S)
-        spent = 0.0 if asked is None else asked.cpu_s() - before
+            scheduling = cpu_seconds(scheduler.process.pid)
+        spent = 0.0 if asked is None else cpu_seconds(asked.pid) - before
     remove_pods(plane.api)
     times = sorted(each.at for each in bound.values())
-    return Rate((len(times) - 1) / (times[-1] - times[0]), 1e6 * spent / len(times))
+    rate = (len(times) - 1) / (times[-1] - times[0])
+    return Rate(rate, 1e6 * spent / len(times), 1e6 * scheduling / len(times))
 
 
 def in_turns(
@@ -138,7 +136,9 @@ def in_turns(
             started = time.monotonic()
             rate = bound_per_second(bench, way, [make(number) for number in range(pods)])
             rates[way].append(rate)
-            spent = f", extender {rate.extender_us:.0f} us a pod" if rate.extender_us else ""
+            spent = f", kube-scheduler {rate.scheduler_us:.0f} us a pod"
+            if rate.extender_us:
+                spent += f", extender {rate.extender_us:.0f}"
             print(
                 f"{title}, {way}, round {turn + 1}: {rate.pods_per_s:.0f} pods/s{spent}"
                 f" ({time.monotonic() - started:.0f} s)",
@@ -156,6 +156,10 @@ def _results(title: str, rates: dict[str, list[Rate]], at_least: float | None) -
         if rates.get(way):
             spent = statistics.median(rate.extender_us for rate in rates[way])
             results.append(Result(f"{title}, CPU time of {way}", spent, "us/pod"))
+    for way, of in rates.items():
+        if of:
+            spent = statistics.median(rate.scheduler_us for rate in of)
+            results.append(Result(f"{title}, CPU time of kube-scheduler, {way}", spent, "us/pod"))
     if {OURS, DONOTHING_WAY} <= medians.keys():
         ratio = medians[OURS] / medians[DONOTHING_WAY]
         results.append(Result(f"{title}, ours over do-nothing", ratio, "x", at_least=at_least))
