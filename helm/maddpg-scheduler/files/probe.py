@@ -42,6 +42,7 @@ for url in verbs:
     nodes = ["no-such-node-1", "no-such-node-2"]
     rated = json.loads(ask(f"{url}/prioritize", {"Pod": pod, "Nodes": None, "NodeNames": nodes}))
     scores = {each["Host"]: each["Score"] for each in rated}
-    if sorted(scores) != nodes or not all(type(score) is int and 0 <= score <= 10 for score in scores.values()):
+    # unknown nodes are rated alike, and of nodes rated alike none need be named
+    if not set(scores) <= set(nodes) or not all(type(score) is int and 0 <= score <= 10 for score in scores.values()):
         sys.exit(f"{url}/prioritize answered {rated}")
 print("ready, and rates nodes" if verbs else "ready")

@@ -251,7 +251,8 @@ def service_process(path: Path, file_limit: int = 0) -> Iterator[tuple[subproces
 
 def decide(client: httpx.Client, name: str) -> None:
     answer = client.post("/prioritize", json=by_names([f"node-{i}" for i in range(5)], pod(name)))
-    assert (answer.status_code, len(answer.json())) == (200, 5)
+    assert answer.status_code == 200
+    assert 1 <= len(answer.json()) <= 5
 
 
 def sample(client: httpx.Client, line: str) -> float:
