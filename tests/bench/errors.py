@@ -121,9 +121,9 @@ def _problem(verb: str, names: Sequence[str], status: int, body: bytes) -> str |
         "preempt": lambda: set(document["NodeNameToMetaVictims"]),
     }[verb]()
     wanted = set(names)
-    if verb == "prioritize":  # nodes of the lowest priority are not named
+    if verb == "prioritize" and (found or len(names) == 1):  # nodes of the lowest priority are not named
         wanted &= found
-    return None if found and found == wanted else f"{verb}: other nodes than asked about"
+    return None if found == wanted else f"{verb}: other nodes than asked about"
 
 
 class Faults:
