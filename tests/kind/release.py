@@ -46,6 +46,18 @@ class Release:
         listed = self.cluster.get("pods", f"--namespace={NAMESPACE}", f"--selector={COMPONENT}={component}")["items"]
         return [each for each in listed if "deletionTimestamp" not in each["metadata"]]
 
+    def settle(self) -> None:
+        """Wait until no extender is on its way out: until it has left, it is asked still, and its decisions go with it."""
+        selector = f"--selector={COMPONENT}=extender"
+        deadline = time.monotonic() + 60.0
+        while any(
+            "deletionTimestamp" in each["metadata"]
+            for each in self.cluster.get("pods", f"--namespace={NAMESPACE}", selector)["items"]
+        ):
+            if time.monotonic() > deadline:
+                raise TimeoutError("an extender that was replaced is still there after 60 s")
+            time.sleep(0.5)
+
     def ready(self, component: str) -> list[Pod]:
         """Those of them that are ready."""
         return [

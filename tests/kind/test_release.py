@@ -121,10 +121,12 @@ def test_upgrade_and_rollback_replace_the_pods_and_go_on_scheduling(release: Rel
     release.helm("upgrade", RELEASE, str(CHART), "--reuse-values", *changed, *waiting)
     assert weight() == 3
     assert not before & {each["metadata"]["uid"] for each in release.pods("extender")}
+    release.settle()
     with workload(release.cluster, "after-upgrade", 2) as pods:
         assert {each["metadata"]["uid"] for each in pods} <= release.decided().keys()
     release.helm("rollback", RELEASE, "1", *waiting)
     assert weight() == 10
+    release.settle()
     with workload(release.cluster, "after-rollback", 2) as pods:
         assert {each["metadata"]["uid"] for each in pods} <= release.decided().keys()
 
