@@ -47,7 +47,7 @@ class Release:
         return [each for each in listed if "deletionTimestamp" not in each["metadata"]]
 
     def settle(self) -> None:
-        """Wait until no extender is on its way out: until it has left, it is asked still, and its decisions go with it."""
+        """Wait until no extender is on its way out: such a one may be asked still, and its decisions go with it."""
         selector = f"--selector={COMPONENT}=extender"
         deadline = time.monotonic() + 60.0
         while any(
