@@ -84,7 +84,7 @@ class SchedulingVerbs:
         enabled: frozenset[str],
         max_body_bytes: int,
         body_timeout_s: float,
-        every_node: bool = False,
+        every_node: bool,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._engine = engine

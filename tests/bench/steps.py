@@ -34,7 +34,8 @@ def _at_once(work: Coroutine[Any, Any, Answer]) -> Answer:
     try:
         work.send(None)
     except StopIteration as ended:
-        return ended.value  # type: ignore[no-any-return]
+        answer: Answer = ended.value
+        return answer
     raise RuntimeError("the decision waited for a thread; give a deadline and rows that need none")
 
 

@@ -43,20 +43,20 @@ class Release:
 
     def pods(self, component: str) -> list[Pod]:
         """The pods of `extender` or `scheduler` that are not on their way out."""
-        listed = self.cluster.get("pods", f"--namespace={NAMESPACE}", f"--selector={COMPONENT}={component}")["items"]
-        return [each for each in listed if "deletionTimestamp" not in each["metadata"]]
+        return [each for each in self._listed(component) if "deletionTimestamp" not in each["metadata"]]
 
     def settle(self) -> None:
         """Wait until no extender is on its way out: such a one may be asked still, and its decisions go with it."""
-        selector = f"--selector={COMPONENT}=extender"
-        deadline = time.monotonic() + 60.0
-        while any(
-            "deletionTimestamp" in each["metadata"]
-            for each in self.cluster.get("pods", f"--namespace={NAMESPACE}", selector)["items"]
-        ):
-            if time.monotonic() > deadline:
-                raise TimeoutError("an extender that was replaced is still there after 60 s")
-            time.sleep(0.5)
+        wait_until(
+            lambda: all("deletionTimestamp" not in each["metadata"] for each in self._listed("extender")),
+            "replaced extenders leave",
+            60.0,
+        )
+
+    def _listed(self, component: str) -> list[Pod]:
+        """The pods of a component, those on their way out too."""
+        found = self.cluster.get("pods", f"--namespace={NAMESPACE}", f"--selector={COMPONENT}={component}")
+        return list(found["items"])
 
     def ready(self, component: str) -> list[Pod]:
         """Those of them that are ready."""
