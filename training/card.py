@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
 from policy.scorers import Scorer
@@ -39,8 +39,6 @@ def render_card(config: TrainingConfig, training: dict[str, Any], results: Resul
         + (f", machines: {', '.join(each.name for each in arena.node_classes)}" if arena.node_classes else "")
         for arena in config.arenas
     )
-    teacher = training.get("teacher")
-    updates = training["updates"] if teacher else config.updates
     return f"""# Model card: {config.name}
 
 {_actors(config.actor)} for scheduling pods, one agent per node: eight features in, bids on four criteria out.
@@ -52,9 +50,9 @@ Exported by `maddpg-train export`; every number below was measured by it.
 | trained parameters | {{parameters}} |
 | file | {{bytes}} bytes, sha256 `{{sha256}}` |
 | ONNX Runtime against torch | differs by {{parity}} at most: 10,000 random observations, by 1, 10, 500, 5,000 |
-{_teacher(teacher)}| command | `{training["command"]}` |
+| command | `{training["command"]}` |
 | training seed | {config.seed} |
-| training time | {training["seconds"] / 60:.1f} min, {updates} updates, {training["threads"]} torch threads |
+| training time | {training["seconds"] / 60:.1f} min, {config.updates} updates, {training["threads"]} torch threads |
 | checkpoint | {_checkpoint(config, training)} |
 
 ## Training data
@@ -80,31 +78,18 @@ load is uniform in {config.load.low:g} to {config.load.high:g} of the speed-weig
 - One training seed. A claim about the algorithm needs several: the report's section on training seeds has them.
 - The numbers hold for the simulator, whose constants are published figures or stated assumptions.
 - Where nodes are alike, use equals requests and nothing is urgent, there is nothing to win: expect a tie.
-- It minimises missed SLAs, so fast nodes are used more than slow ones; load is spread less evenly than by kube-default.
+- It minimises missed SLAs first, so fast nodes may be used more than slow ones; the study says how even load is.
 """
 
 
 def _checkpoint(config: TrainingConfig, training: dict[str, Any]) -> str:
     """Which of a run's actors this is, and its selection score."""
-    best, updates = training["best"], training["updates"]
+    best = training["best"]
     if not best:
-        return f"the last one, after {updates} updates; no selection suites were configured"
-    score = (
-        f"its mean SLA violation rate relative to `expected-speed` on selection episodes "
-        f"(seed {config.selection.seed}): {best['score']:.3f}"
-    )
-    if "teacher" in training:
-        return f"the last of {updates} supervised updates; {score}"
-    return f"chosen at update {best['updates']} of {config.updates} by {score}"
-
-
-def _teacher(teacher: Mapping[str, str] | None) -> str:
-    """The row about what a distilled actor was taught by; nothing for one that learned from rewards."""
-    if teacher is None:
-        return ""
+        return f"the last one, after {training['updates']} updates; no selection suites were configured"
     return (
-        f"| distilled from | {teacher['name']}, model sha256 `{teacher['model_sha256']}`, trained by "
-        f"`{teacher['command']}` |\n"
+        f"chosen at update {best['updates']} of {config.updates} by its mean SLA violation rate relative to "
+        f"`expected-speed` on selection episodes (seed {config.selection.seed}): {best['score']:.3f}"
     )
 
 

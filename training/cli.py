@@ -321,24 +321,6 @@ def export(
 
 
 @app.command()
-def distil(
-    bundle: Annotated[Path, typer.Argument(help="The policy bundle that is copied.")],
-    out: Annotated[Path, typer.Option(help="Folder for best.pt, which export takes.")],
-    hidden: Annotated[str, typer.Option(help="Hidden widths of the smaller actor.")] = "64,64",
-) -> None:
-    """Teach a policy to a smaller actor, whose requests cost less; measures it on the selection episodes."""
-    import torch
-
-    from training.distil_command import distil_bundle
-
-    torch.set_num_threads(1)
-    rates = distil_bundle(bundle, out, _widths(hidden), _distil_command(bundle, hidden), typer.echo)
-    for name, value in rates.items():
-        typer.echo(f"  {name}: {value:.4g}")
-    typer.echo(f"wrote {out / 'best.pt'}; maddpg-train export makes a bundle of it")
-
-
-@app.command()
 def ablate(
     out: Annotated[Path, typer.Option(help="Folder of runs and report; finished runs in it are kept.")],
     config: Annotated[Path, typer.Option(help="YAML: base, variants, play.")] = ABLATIONS,
@@ -380,17 +362,6 @@ def _report_command(
     for option, path in (("--scale", scale), ("--ablations", ablations)):
         words += [option, str(path)] if path else []
     return shlex.join([*words, *(["--quick"] if quick else []), "--out", "OUT"])
-
-
-def _distil_command(bundle: Path, hidden: str) -> str:
-    return shlex.join(["maddpg-train", "distil", str(bundle), "--hidden", hidden, "--out", "OUT"])
-
-
-def _widths(text: str) -> tuple[int, ...]:
-    try:
-        return tuple(int(width) for width in text.split(","))
-    except ValueError:
-        raise InvalidInputError(f"--hidden is {text!r}; give widths separated by commas, such as 64,64") from None
 
 
 def _print_wide(table: Table) -> None:

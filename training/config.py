@@ -157,12 +157,15 @@ class ObjectiveConfig(_Section):
             every size.
         reference_nodes: see `discount`; the size at which `discount`, `n_step` and the two weights below are quoted.
         n_step: steps of reward summed before the critic bootstraps, in a cluster of `reference_nodes`; N /
-            reference_nodes times as many in a cluster of N nodes. A pod's lateness comes as long after its placement
-            as the pod runs, and nothing observed in between tells whose it is, so few steps teach the critic nothing
-            about urgency.
+            reference_nodes times as many in a cluster of N nodes. Without `shaping` few steps teach the critic little:
+            a pod's lateness comes as long after its placement as the pod runs, and nothing observed in between tells
+            whose it is.
         soft_update: share of the way targets move to the trained networks at each update.
         average_update: the same for the averaged actor, which is what is selected and exported; 1 keeps no average.
         per_node: each node's Q follows its own reward (set critic); otherwise their sum follows the team's.
+        shaping: adds gamma x potential after - potential before to each node's reward, the potential being what its
+            running pods will still be charged if their present rate lasts (Ng, Harada and Russell, ICML 1999). What is
+            best stays best; what a placement costs is seen at once rather than when the pod is late.
         balance_weight: overrides the scenarios' price of squared CPU use, a convex shaper; None keeps theirs.
         spread_weight: the same for the price of load variance; moves a policy along the trade-off between SLA
             violations and equal use.
@@ -172,10 +175,11 @@ class ObjectiveConfig(_Section):
 
     discount: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
     reference_nodes: Count = 10
-    n_step: Count = 64
+    n_step: Count = 1
     soft_update: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
     average_update: Annotated[float, Field(gt=0.0, le=1.0)] = 0.005
     per_node: bool = True
+    shaping: bool = True
     balance_weight: Annotated[float, Field(ge=0.0)] | None = None
     spread_weight: Annotated[float, Field(ge=0.0)] | None = None
     entropy_bonus: Annotated[float, Field(ge=0.0)] = 0.01

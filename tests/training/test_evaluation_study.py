@@ -280,6 +280,15 @@ def test_a_goal_without_a_number_is_null_rather_than_nan() -> None:
     assert '"value": null' in to_text(document)
 
 
+def test_a_gap_without_an_interval_is_written_without_one(tmp_path: Path) -> None:
+    # Drawn twice, the second oracle's episode leaves no gap to the best rule to divide by.
+    study = made_up({"reference@0.4": {"policy": 0.02, **RULES}})
+    study.oracle = {"sla_violation_rate": np.array([0.0, RULES["expected-speed"]])}
+    write_report(study, tmp_path)
+    text = (tmp_path / MARKDOWN_FILE).read_text(encoding="utf-8")
+    assert "the policy closes 120.00 % (too few episodes for an interval) of the gap" in text
+
+
 # ---- how training went
 
 

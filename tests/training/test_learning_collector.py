@@ -50,9 +50,28 @@ def test_an_episode_fills_the_replay_with_what_serving_would_see(tmp_path: Path)
     assert (replay.measures[rows][..., 3] == 1.0).all()
     assert np.abs(replay.bids[rows]).max() <= 1.0
     assert replay.bids[rows].std() > 0.1
-    assert (replay.reward[rows] <= 0.0).all()
-    assert replay.reward[rows].min() < 0.0
     assert replay.last.sum() == 1
+
+
+def test_rewards_without_shaping_are_what_the_nodes_were_charged(tmp_path: Path) -> None:
+    arena = play(tiny_config(tmp_path, objective={"shaping": False}))
+    charged = arena.replay.reward[:ARRIVALS]
+    assert (charged <= 0.0).all()
+    assert charged.min() < 0.0
+    assert charged.sum(2).mean() == pytest.approx(arena.mean_reward(ARRIVALS), rel=1e-5)
+
+
+def test_shaping_adds_no_more_to_an_episode_than_its_potentials_at_the_ends(tmp_path: Path) -> None:
+    # The bids do not depend on rewards before the first update, so both play the same episode.
+    plain = play(tiny_config(tmp_path, objective={"shaping": False}))
+    shaped = play(tiny_config(tmp_path, objective={"shaping": True}))
+    assert np.array_equal(plain.replay.placement, shaped.replay.placement)
+    discounts = plain.gamma ** np.arange(ARRIVALS)[:, None, None]
+    extra = (discounts * (shaped.replay.reward[:ARRIVALS] - plain.replay.reward[:ARRIVALS])).sum(0)
+    last = plain.gamma**ARRIVALS * shaped.potential
+    assert last.min() < 0.0
+    assert extra == pytest.approx(last, abs=1e-4)
+    assert shaped.mean_reward(ARRIVALS) == plain.mean_reward(ARRIVALS)
 
 
 def test_equal_seeds_collect_equal_transitions_and_other_seeds_do_not(tmp_path: Path) -> None:

@@ -7,8 +7,7 @@ from policy.scorers import ActorScorer
 from training.evaluation.baselines import baselines
 from training.results import HEADLINE, VERSUS_FIRST, Suite, measure
 
-AT_LEAST_BELOW_KUBE_DEFAULT = 0.65
-OUR_OWN_RULE = "sufficient-speed"
+AT_LEAST_BELOW_KUBE_DEFAULT = 0.9
 
 
 def test_it_violates_fewer_slas_than_every_rule_on_ten_unlike_nodes() -> None:
@@ -20,9 +19,6 @@ def test_it_violates_fewer_slas_than_every_rule_on_ten_unlike_nodes() -> None:
     print({name: f"{metrics[HEADLINE].value:.4f}" for name, metrics in measured.items()})
 
     assert ours <= (1.0 - AT_LEAST_BELOW_KUBE_DEFAULT) * usual
-    assert ours < measured[OUR_OWN_RULE][HEADLINE].value
     for rule in baselines():
-        # paired by episode: the whole interval of the difference lies on our side; from the rule that was tuned by hand
-        # on this very scenario so few episodes cannot tell the policy for certain
-        if rule.name != OUR_OWN_RULE:
-            assert measured[rule.name][VERSUS_FIRST].low > 0.0, rule.name
+        # paired by episode: the whole interval of the difference lies on our side
+        assert measured[rule.name][VERSUS_FIRST].low > 0.0, rule.name

@@ -15,6 +15,7 @@ from tests.training.plain_scenarios import NODE, POD, at_random, first_fit, plai
 from training.simulator import contention
 from training.simulator.accounts import SLOWDOWN_BINS, SLOWDOWN_EDGES
 from training.simulator.engine import Simulator
+from training.simulator.fluid import OUTLOOK_SPREAD
 from training.simulator.metrics import METRICS, slowdown_percentile
 from training.simulator.nodes import drift
 from training.simulator.reward import episode_reward
@@ -113,6 +114,34 @@ def test_violations_in_steps_add_up_to_the_metrics() -> None:
     np.testing.assert_allclose(lateness, accounts.lateness)
     assert (-(violations + lateness) >= reward - 1e-3).all()
     assert (-(violations + lateness) - balance <= reward + 1e-3).all()
+
+
+@pytest.mark.parametrize(("slack", "speed"), [(1.3, 0.7), (1.3, 0.8), (2.0, 0.25)])
+def test_the_potential_of_a_node_foretells_what_its_pod_will_be_charged(slack: float, speed: float) -> None:
+    simulator = alone(slack, speed)
+    assert simulator.potential().tolist() == [[0.0]]  # nothing runs yet
+    arrived = simulator.now[0]
+    simulator.step(HERE)
+    left = 100.0 / speed - (simulator.now[0] - arrived)
+    late_by = 100.0 / speed - slack * 100.0
+    violation = 1.0 / (1.0 + np.exp(-late_by / (OUTLOOK_SPREAD * left)))
+    lateness = max(late_by, 0.0) / (slack * 100.0)
+    assert simulator.potential()[0, 0] == pytest.approx(-(violation + lateness))
+    while not simulator.step(WAIT).violations[0] and not simulator.counts()["finished"][0]:
+        pass
+    # Once it is violated only its lateness is to come; once it is done nothing is.
+    running = simulator.counts()["running"][0]
+    accrued = simulator.metrics()["lateness"][0]
+    assert simulator.potential()[0, 0] == pytest.approx(accrued - lateness if running else 0.0)
+
+
+def test_best_effort_pods_and_those_in_the_queue_add_nothing_to_the_potential() -> None:
+    simulator = alone(0.0, 0.1)
+    simulator.step(HERE)
+    assert simulator.potential().tolist() == [[0.0]]
+    waiting = alone(1.0, 0.1)
+    waiting.step(WAIT)
+    assert waiting.potential().tolist() == [[0.0]]
 
 
 # ---- services

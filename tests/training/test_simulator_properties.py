@@ -65,6 +65,10 @@ def test_no_pod_is_lost_and_no_node_is_overbooked(
         assert np.isfinite(result.node_reward).all()
         assert (result.node_reward <= 0.0).all()
         assert (result.elapsed >= 0.0).all()
+        potential = simulator.potential()
+        assert np.isfinite(potential).all()
+        assert (potential <= 0.0).all()
+        assert (potential[state.cpu_requested == 0.0] == 0.0).all()
         assert not simulator.feasible[~simulator.node_up].any()
 
 

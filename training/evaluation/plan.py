@@ -42,12 +42,12 @@ class Plan:
         oracle_episodes: episodes the oracle plays; 0 leaves it out.
     """
 
-    episodes: int = 64
+    episodes: int = 128
     scenarios: tuple[str, ...] = (REFERENCE, "steady", "peak", "burst", "services", "trace", "alike", "unseen")
-    loads: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7)
+    loads: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
     sizes: dict[int, int] = field(default_factory=lambda: {50: 12, 200: 4, 1000: 2})
     large_loads: tuple[float, ...] = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
-    large_episodes: int = 6
+    large_episodes: int = 12
     best_rivals: int = 3
     rivals: tuple[str, ...] = (GREEDY, RANDOM, "expected-speed", "sufficient-speed", "static-weights")
     arrivals_a_node: tuple[int, int] = (20, 8)

@@ -49,7 +49,7 @@ def draw_all(study: Study, curves: Mapping[str, Curve | None], folder: Path) -> 
         paths.append(_save(_highest(study), folder / "highest-load.png"))
     known = {name: curve.scores for name, curve in curves.items() if curve is not None and curve.scores}
     if known:
-        label = "selection score: SLA violations over expected-speed's"
+        label = "SLA violations over expected-speed's"
         paths.append(draw_learning_curves(known, folder / "learning-curves.png", label))
     return paths
 

@@ -211,6 +211,8 @@ def _number(value: float | None) -> str:
 def _percent(entry: dict[str, Any]) -> str:
     if entry["mean"] is None:
         return "an unknown share"
+    if entry["low"] is None:
+        return f"{100 * entry['mean']:.2f} % (too few episodes for an interval)"
     return f"{100 * entry['mean']:.2f} % [{100 * entry['low']:.2f}, {100 * entry['high']:.2f}]"
 
 

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from policy import criteria
 from policy.observation import observe
 from policy.scorers import combine
 from training.config import ArenaConfig, ObjectiveConfig, TrainingConfig
+from training.learning.algorithms import Algorithm
 from training.learning.networks import bid_mask
 from training.learning.noise import build_noise
 from training.learning.placement import sample_placement
@@ -48,14 +48,6 @@ def arena_scenario(arena: ArenaConfig, objective: ObjectiveConfig) -> Scenario:
     return replace(scenario, reward=replace(scenario.reward, **overridden))
 
 
-class Bidder(Protocol):
-    """Whatever places the pods: an algorithm that learns, or a policy that teaches."""
-
-    def bids(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bids without noise, ``[..., 8]`` to ``[..., 4]``."""
-        ...
-
-
 @dataclass(frozen=True, slots=True)
 class EpisodeSummary:
     """One episode of every cluster of an arena.
@@ -77,6 +69,9 @@ class Arena:
     Args:
         config: of the run.
         index: which of ``config.arenas`` this is.
+
+    Attributes:
+        potential: of the nodes at the last look, ``[clusters, n]``; what shaping adds comes from its change.
     """
 
     def __init__(self, config: TrainingConfig, index: int) -> None:
@@ -98,6 +93,7 @@ class Arena:
         generator = np.random.default_rng(draws)
         self.replay = Replay(self.settings.replay, self.clusters, self.nodes, generator, config.replay)
         self._simulator = Simulator(self.scenario, self.clusters, config.seed)
+        self.potential = self._simulator.potential()
         self.episodes = 0
         self._reward = 0.0
         self._pending = 0
@@ -118,21 +114,25 @@ class Arena:
         loads = stream.uniform(self._config.load.low, self._config.load.high, self.clusters)
         self._simulator.reset(seed=int(stream.integers(2**62)), load=loads)
         self._noise.reset()
+        self.potential = self._simulator.potential()
         self._reward = 0.0
         self._pending = 0
 
-    def step(self, bidder: Bidder, sigma: float) -> None:
+    def step(self, algorithm: Algorithm, sigma: float) -> None:
         """One decision in every cluster, at noise scale `sigma`, kept in the replay."""
         settings = self._config.exploration
         look = look_at(self._simulator)
         noise = self._bid_mask * self._noise.draw(sigma)
-        bids = np.clip(bidder.bids(look.observation) + noise, -1.0, 1.0)
+        bids = np.clip(algorithm.bids(look.observation) + noise, -1.0, 1.0)
         placement = sample_placement(
             combine(bids, look.measures), look.feasible, settings.temperature, settings.uniform_share, self._placements
         )
         reward = self._simulator.step(placement).node_reward
-        self.replay.append(look, bids, placement, reward)
         self._reward += float(reward.sum())
+        if self._config.objective.shaping:
+            before, self.potential = self.potential, self._simulator.potential()
+            reward += (self.gamma * self.potential - before).astype(np.float32)
+        self.replay.append(look, bids, placement, reward)
         self._pending += int((placement < 0).sum())
 
     def mean_reward(self, steps: int) -> float:

@@ -292,8 +292,6 @@ class Trainer:
 def load_actor(path: Path) -> tuple[AnyActor, TrainingConfig, dict[str, Any]]:
     """The actor of a checkpoint, its configuration, and its provenance by the names in `PROVENANCE`.
 
-    A distilled actor's provenance has its ``teacher`` besides: name, hash and command.
-
     Raises:
         CheckpointError: it does not read or does not fit.
     """
@@ -302,7 +300,6 @@ def load_actor(path: Path) -> tuple[AnyActor, TrainingConfig, dict[str, Any]]:
         config = parse_config(content["config"], "the checkpoint's configuration")
         actor = build_actor(config.actor)
         actor.load_state_dict(content["actor"])
-        known = {name: content[name] for name in PROVENANCE}
-        return actor, config, {**known, **({"teacher": content["teacher"]} if "teacher" in content else {})}
+        return actor, config, {name: content[name] for name in PROVENANCE}
     except (KeyError, RuntimeError) as error:
         raise CheckpointError(f"checkpoint {path} does not fit its own configuration ({error}); use another") from error

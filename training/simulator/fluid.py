@@ -25,6 +25,10 @@ STANDSTILL: Final = 1e-12
 """Rates below this count as this, where one divides by them: a pod on a lost node."""
 
 
+OUTLOOK_SPREAD: Final = 0.1
+"""Uncertainty of a pod's time left in `outlook`, relative to it. Assumption: as `workload_spread` of most scenarios."""
+
+
 @dataclass(slots=True)
 class Passage:
     """What happened while time passed.
@@ -55,10 +59,7 @@ def advance(world: World, until: FloatArray) -> Passage:
     pods, nodes, accounts = world.pods, world.nodes, world.accounts
     clusters, (size, _) = world.clusters, world.size
     elapsed = until - world.now
-    use = nodes.base_use * np.exp(world.workload_state)[:, None, :]
-    rates = contention.rates(
-        use, nodes.cores, nodes.speed * nodes.up, nodes.decay, nodes.interference, world.sensitivities
-    )
+    use, rates = _use_and_rates(world)
     nodes.progress += rates * elapsed[:, None, None]
     total = use.sum(axis=-1)
     _account_use(world, elapsed, total)
@@ -90,16 +91,56 @@ def advance(world: World, until: FloatArray) -> Passage:
 
 def projected_violations(world: World) -> NDArray[np.int64]:
     """Pods not violated yet that will be if their present rate lasts, ``[clusters]``; queued pods count as standing."""
-    pods, nodes = world.pods, world.nodes
+    pods = world.pods
+    late = world.now[:, None] + _time_left(world) > pods.deadline
+    count: NDArray[np.int64] = (late & pods.occupied & ~pods.violated).sum(axis=1)
+    return count
+
+
+def outlook(world: World) -> tuple[FloatArray, FloatArray]:
+    """What each node's running pods will still be charged if their present rate lasts.
+
+    Returns:
+        Lateness to come, in allowances, and violations to come, each ``[clusters, n]``. A violation counts as its
+        probability, a logistic function of how late the pod would be, on a scale of `OUTLOOK_SPREAD` of its time left:
+        the further away the end, the less is decided.
+    """
+    pods, (size, _) = world.pods, world.size
+    running = np.flatnonzero(pods.occupied & (pods.node >= 0) & np.isfinite(pods.deadline))
+    row = running // pods.occupied.shape[1]
+    left = _time_left(world).reshape(-1)[running]
+    late_by = world.now[row] + left - pods.deadline.reshape(-1)[running]
+    overdue = np.maximum(world.now[row] - pods.deadline.reshape(-1)[running], 0.0)  # is charged already
+    to_come = np.maximum(late_by, 0.0) - overdue
+    room = np.maximum(MAX_LATENESS - pods.lateness.reshape(-1)[running], 0.0)
+    lateness = np.clip(to_come * pods.per_budget.reshape(-1)[running], 0.0, room)
+    spread = np.maximum(OUTLOOK_SPREAD * left, 1e-9)
+    probability = 0.5 + 0.5 * np.tanh(0.5 * late_by / spread)  # the logistic function, without its overflow
+    violation = probability * ~pods.violated.reshape(-1)[running]
+    flat = row * size + pods.node.reshape(-1)[running]
+    late_on, violated_on = np.zeros((world.clusters, size)), np.zeros((world.clusters, size))
+    late_on += np.bincount(flat, lateness, late_on.size).reshape(late_on.shape)
+    violated_on += np.bincount(flat, violation, late_on.size).reshape(late_on.shape)
+    return late_on, violated_on
+
+
+def _time_left(world: World) -> FloatArray:
+    """Seconds until each pod's unit is done if its rate lasts, ``[clusters, slots]``; infinite while it is pending."""
+    pods = world.pods
+    _, rates = _use_and_rates(world)
+    left = pods.finish_at - world.nodes.progress.reshape(-1)[pods.lane]
+    result: FloatArray = left / np.maximum(rates.reshape(-1)[pods.lane], STANDSTILL)
+    return result
+
+
+def _use_and_rates(world: World) -> tuple[FloatArray, FloatArray]:
+    """CPU use in cores and progress a second of each class of pods on each node now, ``[clusters, n, w]`` each."""
+    nodes = world.nodes
     use = nodes.base_use * np.exp(world.workload_state)[:, None, :]
     rates = contention.rates(
         use, nodes.cores, nodes.speed * nodes.up, nodes.decay, nodes.interference, world.sensitivities
     )
-    left = pods.finish_at - nodes.progress.reshape(-1)[pods.lane]
-    rate = np.maximum(rates.reshape(-1)[pods.lane], STANDSTILL)
-    late = world.now[:, None] + left / rate > pods.deadline
-    count: NDArray[np.int64] = (late & pods.occupied & ~pods.violated).sum(axis=1)
-    return count
+    return use, rates
 
 
 def _account_use(world: World, elapsed: FloatArray, total: FloatArray) -> None:

@@ -30,6 +30,11 @@ def node_reward(weights: Reward, passage: Passage) -> NDArray[np.float32]:
     return reward.astype(np.float32)
 
 
+def outlook_reward(weights: Reward, late: FloatArray, violated: FloatArray) -> FloatArray:
+    """`node_reward` for lateness and violations to come, ``[clusters, n]``: the potential of reward shaping."""
+    return -(weights.lateness_weight * late + weights.violation_weight * violated)
+
+
 def episode_reward(violation_rate: FloatArray, lateness: FloatArray) -> FloatArray:
     """What evaluation reports: mean earning of a pod. In time it earns 1; violated it costs 1 and its lateness."""
     return 1.0 - LATE_PRICE * violation_rate - lateness
