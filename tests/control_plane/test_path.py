@@ -224,7 +224,8 @@ def test_every_choice_follows_from_our_priority_and_the_scores_in_tree(
 @pytest.mark.timeout(90, func_only=True)
 @pytest.mark.parametrize("scorer", ["policy", "kube-default"])
 def test_burst_of_equal_pods_does_not_herd(cluster: ControlPlane, record: Record, scorer: str) -> None:
-    nodes = [node(f"node-{number}", cpu="16", memory="64Gi") for number in range(20)]
+    # Names of their own: metrics-server still tells of use on earlier tests' nodes, and equal nodes must look equal.
+    nodes = [node(f"{scorer}-{number}", cpu="16", memory="64Gi") for number in range(20)]
     pods = [pod(f"pod-{number}", cpu="800m", memory="3Gi", scheduler=PROFILE) for number in range(100)]
     create_nodes(cluster.api, nodes)
     create(cluster.api, pods)
@@ -237,9 +238,9 @@ def test_burst_of_equal_pods_does_not_herd(cluster: ControlPlane, record: Record
     per_node = Counter(bind.node for bind in bound.values())
     most, fewest = max(per_node.values()), min(per_node[name] for name in _names(nodes))
     mean = len(pods) / len(nodes)
-    record(Result(f"100 equal pods at once on 20 equal nodes, {scorer}: most on one", most, "pods", at_most=1.8 * mean))
+    record(Result(f"100 equal pods at once on 20 equal nodes, {scorer}: most on one", most, "pods", at_most=1.4 * mean))
     record(Result(f"100 equal pods at once on 20 equal nodes, {scorer}: fewest on one", fewest, "pods"))
-    assert most <= 1.8 * mean, "one more pod is worth less than a level: drawing would give 10 to 12"
+    assert most <= 1.4 * mean, "one more pod is worth less than a level: drawing would give 10 to 12"
 
 
 @pytest.mark.timeout(90, func_only=True)
