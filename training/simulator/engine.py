@@ -21,7 +21,7 @@ from training.simulator.draws import FloatArray, Seeds, Stream, cluster_seeds
 from training.simulator.measurement import draw_measurements, scrape, seen_state
 from training.simulator.nodes import draw_nodes
 from training.simulator.pods import NOWHERE, Pods
-from training.simulator.reward import node_reward, outlook_reward
+from training.simulator.reward import charge, node_reward
 from training.simulator.scenarios import Scenario
 from training.simulator.snapshot import Snapshot
 from training.simulator.workload import Workload, draw_arrivals, load_workload
@@ -312,7 +312,7 @@ class Simulator:
 
     def potential(self) -> FloatArray:
         """The node reward still to come for pods that run, if their present rate lasts, ``[clusters, n]``. Hidden."""
-        return outlook_reward(self.scenario.reward, *fluid.outlook(self._world))
+        return charge(self.scenario.reward, *fluid.outlook(self._world))
 
     def undecided(self) -> NDArray[np.int64]:
         """Pods that count in metrics and whose SLA is not decided yet, ``[clusters]``, future arrivals included."""

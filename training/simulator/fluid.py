@@ -105,7 +105,7 @@ def outlook(world: World) -> tuple[FloatArray, FloatArray]:
         probability, a logistic function of how late the pod would be, on a scale of `OUTLOOK_SPREAD` of its time left:
         the further away the end, the less is decided.
     """
-    pods, (size, _) = world.pods, world.size
+    pods = world.pods
     running = np.flatnonzero(pods.occupied & (pods.node >= 0) & np.isfinite(pods.deadline))
     row = running // pods.occupied.shape[1]
     left = _time_left(world).reshape(-1)[running]
@@ -117,11 +117,17 @@ def outlook(world: World) -> tuple[FloatArray, FloatArray]:
     spread = np.maximum(OUTLOOK_SPREAD * left, 1e-9)
     probability = 0.5 + 0.5 * np.tanh(0.5 * late_by / spread)  # the logistic function, without its overflow
     violation = probability * ~pods.violated.reshape(-1)[running]
-    flat = row * size + pods.node.reshape(-1)[running]
-    late_on, violated_on = np.zeros((world.clusters, size)), np.zeros((world.clusters, size))
-    late_on += np.bincount(flat, lateness, late_on.size).reshape(late_on.shape)
-    violated_on += np.bincount(flat, violation, late_on.size).reshape(late_on.shape)
-    return late_on, violated_on
+    node = pods.node.reshape(-1)[running]
+    return _on_nodes(world, row, node, lateness), _on_nodes(world, row, node, violation)
+
+
+def _on_nodes(
+    world: World, row: NDArray[np.intp], node: NDArray[np.int64], values: FloatArray | NDArray[np.bool_]
+) -> FloatArray:
+    """The sum of the values on each node, ``[clusters, n]``; `row` and `node` say where each value belongs."""
+    clusters, (size, _) = world.clusters, world.size
+    summed = np.bincount(row * size + node, values, clusters * size)
+    return summed.reshape(clusters, size).astype(np.float64, copy=False)
 
 
 def _time_left(world: World) -> FloatArray:
@@ -191,10 +197,8 @@ def _be_late(
     passage.lateness += np.bincount(row, accrued, clusters)
     node = pods.node.reshape(-1)[behind]
     running = node >= 0
-    flat = (row * size + node)[running]
-    shape = passage.late_on.shape
-    passage.late_on += np.bincount(flat, accrued[running], clusters * size).reshape(shape)
-    passage.violated_on += np.bincount(flat, fresh[running], clusters * size).reshape(shape)
+    passage.late_on += _on_nodes(world, row[running], node[running], accrued[running])
+    passage.violated_on += _on_nodes(world, row[running], node[running], fresh[running])
     if not running.all():  # what waits in the queue is no node's alone
         waiting = row[~running]
         passage.late_on += (np.bincount(waiting, accrued[~running], clusters) / size)[:, None]

@@ -22,7 +22,7 @@ def node_reward(weights: Reward, passage: Passage) -> NDArray[np.float32]:
     cluster's mean)^2, each weighted. The third term is convex, so it prices use at all and rewards what spares it; the
     last prices load variance alone. Use counts at most 1. Lateness and violations of queued pods are spread evenly.
     """
-    reward = -(weights.lateness_weight * passage.late_on + weights.violation_weight * passage.violated_on)
+    reward = charge(weights, passage.late_on, passage.violated_on)
     use = np.minimum(passage.use, 1.0)
     reward -= weights.balance_weight * use**2
     if weights.spread_weight > 0.0:
@@ -30,8 +30,8 @@ def node_reward(weights: Reward, passage: Passage) -> NDArray[np.float32]:
     return reward.astype(np.float32)
 
 
-def outlook_reward(weights: Reward, late: FloatArray, violated: FloatArray) -> FloatArray:
-    """`node_reward` for lateness and violations to come, ``[clusters, n]``: the potential of reward shaping."""
+def charge(weights: Reward, late: FloatArray, violated: FloatArray) -> FloatArray:
+    """What lateness and violations on each node cost it, as a reward, ``[clusters, n]``: accrued, or still to come."""
     return -(weights.lateness_weight * late + weights.violation_weight * violated)
 
 
