@@ -77,7 +77,7 @@ bench-serving: $(VENV)/.everything ## What serving must show, against a do-nothi
 
 robustness: $(VENV)/.everything ## Ask every endpoint far more odd requests than make test does, other ones each time
 	@ROBUSTNESS_EXAMPLES=$${ROBUSTNESS_EXAMPLES:-1000} $(BIN)/python -m pytest --timeout=3600 \
-	  tests/extender/test_api_description.py tests/extender/test_odd_http.py $(PYTEST_ARGS)
+	  tests/extender/operations/test_api_description.py tests/extender/transport/test_odd_http.py $(PYTEST_ARGS)
 
 FUZZ_SECONDS ?= 300
 fuzz: $(VENV)/.everything ## Fuzz every decoder of bytes from outside for FUZZ_SECONDS (300); writes build/fuzz
@@ -111,7 +111,7 @@ evaluate: $(VENV)/.everything ## Play the frozen suite with the policies here an
 	  --ablations docs/ablations/ablations.json --out $(EVALUATION)
 
 evaluation-tables: $(VENV)/.everything ## Put the committed report's headline into README and model card
-	@$(BIN)/python -m training.evaluation.summary policy/models/default README.md policy/models/default/MODEL_CARD.md
+	@$(BIN)/python -m training.evaluation.report.summary policy/models/default README.md policy/models/default/MODEL_CARD.md
 
 # --no-strip-extras: pip before 23.3 takes coverage[toml] for another package than a pinned coverage, and would take its newest.
 pins: $(VENV)/.everything ## Resolve requirements/*.txt again from pyproject.toml

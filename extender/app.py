@@ -18,35 +18,36 @@ from typing import TYPE_CHECKING, Any, Final
 
 from fastapi import FastAPI
 
+from extender import logs
 from extender.cluster.source import ClusterSource, NoteTaker
 from extender.cluster.table import ClusterTable
-from extender.decisions import comparison, freshness
-from extender.decisions.asking import no_span
-from extender.decisions.engine import Engine, Limits
-from extender.decisions.experiment import Experiment
-from extender.decisions.ledger import Ledger
-from extender.decisions.loaded import LoadedScorer, load_candidate, load_heuristic, load_policy, warm
-from extender.decisions.notes import Notes
-from extender.decisions.reload import BundleReloader
-from extender.decisions.scoring import Hooks, ScoringLimits
-from extender.decisions.shadow import Shadow
+from extender.engine import Engine, Limits
 from extender.errors import SettingsError
-from extender.operations import logs
+from extender.history.ledger import Ledger
+from extender.history.notes import Notes
 from extender.operations.endpoints import operations_app
 from extender.operations.metrics import VERBS, Metrics
 from extender.operations.probes import Probes
 from extender.operations.signals import Signals, judge
 from extender.pods import UrgencyRules
-from extender.protocol.connection import VerbConnection
-from extender.protocol.routes import PATHS, Receive, SchedulingVerbs, Scope, Send
+from extender.protocol.verbs import PATHS, Receive, SchedulingVerbs, Scope, Send
 from extender.protocol.wire import HostEncoder
+from extender.scorer import freshness
+from extender.scorer.load import LoadedScorer, load_candidate, load_heuristic, load_policy, warm
+from extender.scorer.question import no_span
+from extender.scorer.reload import BundleReloader
+from extender.scorer.scoring import Hooks, ScoringLimits
 from extender.settings import Settings
+from extender.transport.connection import VerbConnection
+from extender.trials import comparison
+from extender.trials.experiment import Experiment
+from extender.trials.shadow import Shadow
 from policy import heuristics
 from policy.bundle import shipped_bundle_path
 from policy.errors import BundleError, SchedulerError
 
 if TYPE_CHECKING:
-    from extender.decisions.store import DecisionStore
+    from extender.history.store import DecisionStore
     from extender.operations.tracing import Tracing
 
 _log = logs.get(__name__)
@@ -492,7 +493,7 @@ def _store(settings: Settings, clock: Callable[[], float]) -> DecisionStore | No
     """The ledger's file, where there is to be one; its library is not even imported otherwise."""
     if settings.ledger_path is None:
         return None
-    from extender.decisions.store import DecisionStore
+    from extender.history.store import DecisionStore
 
     return DecisionStore(settings.ledger_path, settings.ledger_rows, settings.ledger_days * 86400.0, clock)
 

@@ -20,9 +20,9 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
+from extender import logs
 from extender import settings as configuration
 from extender.errors import SettingsError
-from extender.operations import logs
 from extender.settings import Settings
 from policy.errors import SchedulerError
 
@@ -82,8 +82,8 @@ def demo(
 def check_config(context: typer.Context, config: ConfigFile = None) -> None:
     """Validate settings, bundles and certificates, print the settings in effect, and exit; 2 if any is refused."""
     from extender.app import load_scorer
-    from extender.decisions.loaded import load_candidate
-    from extender.operations.tls import Certificates
+    from extender.scorer.load import load_candidate
+    from extender.transport.tls import Certificates
 
     settings = _settings(config, context.args)
     try:
@@ -102,7 +102,7 @@ def check_config(context: typer.Context, config: ConfigFile = None) -> None:
 @app.command()
 def reference() -> None:
     """Print every setting and every metric as Markdown tables."""
-    from extender.reference import metrics_table, settings_table
+    from extender.operations.reference import metrics_table, settings_table
 
     typer.echo(f"{settings_table()}\n\n{metrics_table()}")
 
@@ -135,7 +135,7 @@ def report(
     as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
 ) -> None:
     """Say how well deciding has gone: who decided, how fast, and what became of the pods."""
-    from extender.decisions.report import as_text
+    from extender.history.aggregate import as_text
 
     found = _get_known(url, "/v1/report")
     typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
@@ -147,7 +147,7 @@ def experiment(
     as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
 ) -> None:
     """Say what came of the candidate that decides for a share of the workloads, and whether that tells anything."""
-    from extender.decisions.comparison import as_text
+    from extender.trials.comparison import as_text
 
     found = _get_known(url, "/v1/experiment")
     if found["candidate"] is None:

@@ -20,11 +20,11 @@ from typing import Final, Self
 import uvicorn
 import uvloop
 
+from extender import logs
 from extender.app import Application
 from extender.errors import SettingsError
-from extender.operations import logs
-from extender.operations.tls import Certificates, Identity, watch
-from extender.protocol.limits import ConnectionLimits, LimitedConnection
+from extender.transport.limits import ConnectionLimits, LimitedConnection
+from extender.transport.tls import Certificates, Identity, watch
 
 BACKLOG: Final = 2048
 TLS_GOODBYE_S: Final = 5.0

@@ -8,7 +8,7 @@ from typing import Any, Final
 from policy.scorers import Scorer
 from training.config import ActorConfig, TrainingConfig
 from training.evaluation.baselines import baselines
-from training.results import HEADLINE, VERSUS_FIRST, Results, Suite, markdown_table, measure, percent
+from training.evaluation.suites import HEADLINE, VERSUS_FIRST, Results, Suite, markdown_table, measure, percent
 
 CARD_SUITES: Final = (
     Suite("reference", 0.3),

@@ -48,8 +48,8 @@ def run(
     ] = False,
 ) -> None:
     """Train a policy. Rates and noise follow the configured updates, so --minutes only stops earlier."""
-    from training import run_command as command
-    from training.seeds import PLAN_FILE
+    from training.runs import command
+    from training.runs.seeds import PLAN_FILE
 
     request = command.Request(
         out,
@@ -94,8 +94,8 @@ def tune(
     import torch
 
     from training.config import load_config
-    from training.space import load_space
-    from training.tune import BEST_FILE, Search, SearchSettings, Standing
+    from training.search.space import load_space
+    from training.search.trials import BEST_FILE, Search, SearchSettings, Standing
 
     torch.set_num_threads(threads)
     words = ["--config", config, "--space", space, "--trials", trials, "--seed", seed, "--threads", threads]
@@ -148,7 +148,7 @@ def evaluate(
     from policy.bundle import load_bundle
     from policy.scorers import ActorScorer
     from training.evaluation.baselines import baselines
-    from training.results import Suite, measure, rich_table, to_document
+    from training.evaluation.suites import Suite, measure, rich_table, to_document
 
     offered = _numbers(loads, "--loads")
     loaded = [load_bundle(bundle) for bundle in bundles]
@@ -193,10 +193,10 @@ def report(
 ) -> None:
     """Play the frozen suite (scenarios, loads, sizes, the oracle) and write the report with every goal."""
     from training.evaluation.contestants import SEED_PREFIX, contestant, gather
-    from training.evaluation.document import Provenance, all_goals
-    from training.evaluation.evidence import Evidence, read_ablations, read_scale
     from training.evaluation.plan import QUICK, Plan
-    from training.evaluation.report import write_report
+    from training.evaluation.report.document import Provenance, all_goals
+    from training.evaluation.report.evidence import Evidence, read_ablations, read_scale
+    from training.evaluation.report.markdown import write_report
     from training.evaluation.study import run_study
     from training.simulator.speed import speeds
 
@@ -240,7 +240,7 @@ def compare(
 ) -> None:
     """Say whether two policies differ: both play the same held-out episodes, differences paired."""
     from training.evaluation import compare as comparison
-    from training.results import Suite
+    from training.evaluation.suites import Suite
 
     offered = _numbers(loads, "--loads")
     suites = [Suite(name, load, nodes, seeds) for name in scenario or ["reference"] for load in offered]
@@ -300,12 +300,12 @@ def export(
     import torch
 
     from training import card
-    from training.evaluation.curves import write_curve
+    from training.evaluation.report.curves import write_curve
+    from training.evaluation.suites import to_document
     from training.export import export_bundle
     from training.learning.loop import load_actor
     from training.learning.records import METRICS_FILE
     from training.learning.selection import ActorModuleScorer
-    from training.results import to_document
 
     torch.set_num_threads(1)  # one row at a time, as parity asks, threads only wait for each other
     actor, config, known = load_actor(checkpoint)
@@ -328,9 +328,9 @@ def ablate(
     jobs: Annotated[int, typer.Option(min=1, help="Runs at once, one thread each.")] = 2,
 ) -> None:
     """Train variants of one configuration with several seeds each, and say what every part is worth."""
-    from training.ablation.plan import load_plan
-    from training.ablation.report import play_rules, summarise, write_report
+    from training.ablation.findings import play_rules, summarise, write_report
     from training.ablation.runner import parse_seeds, train_and_play
+    from training.ablation.variants import load_plan
 
     plan = load_plan(config)
     results = train_and_play(plan, parse_seeds(seeds), out, jobs, lambda line: typer.echo(line, err=True))

@@ -23,8 +23,8 @@ from policy.errors import InvalidInputError
 from policy.features import HIGH, LOW
 from policy.observation import observe
 from policy.scorers import combine
-from training.simulator.engine import Simulator
 from training.simulator.scenarios import Scenario, load_scenario
+from training.simulator.simulation import Simulator
 
 SEED_LIMIT: Final = 2**62
 

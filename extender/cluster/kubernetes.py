@@ -12,16 +12,16 @@ from typing import Any, Final, Self
 from urllib.parse import quote
 
 from extender.cluster.api import ApiError, ApiServer
-from extender.cluster.changes import NodeChanges, PodChanges, SpeedRules, WaitingRules
 from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod
 from extender.cluster.handover import Handover
 from extender.cluster.metrics_server import MetricsServer
-from extender.cluster.notes import write_note
 from extender.cluster.prometheus import Prometheus, PrometheusOptions
+from extender.cluster.receivers import NodeChanges, PodChanges, SpeedRules, WaitingRules
 from extender.cluster.reflector import Reflector, Resource, Timing
 from extender.cluster.source import INPUTS, Binding, PodNote
 from extender.cluster.table import ClusterTable
 from extender.cluster.usage import UsagePoller, UsageReader
+from extender.cluster.writes import write_note
 from extender.errors import BindError, NoteError
 from extender.pods import UrgencyRules
 from extender.settings import Settings

@@ -29,9 +29,9 @@ from typing import Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from extender.cluster.assumed import AssumedPlacements, Assumption
+from extender.cluster.assumption import AssumedPlacements, Assumption
+from extender.cluster.backlog import WaitingPods
 from extender.cluster.status import ReadReport
-from extender.cluster.waiting import WaitingPods
 from extender.errors import OwnershipError
 from policy.cluster import COLUMNS, REFERENCE_SPEED, ClusterState, PodDemand
 from policy.criteria import EXPECTED_USE_RATIO
@@ -387,7 +387,7 @@ class ClusterTable:
         return len(gone)
 
     def assume(self, uid: str, node: str, cpu: float, memory: float) -> bool:
-        """Believe that the pod goes to this node until the watch shows it; see `extender.cluster.assumed`.
+        """Believe that the pod goes to this node until the watch shows it; see `extender.cluster.assumption`.
 
         Returns whether it is believed: a pod that the watch already showed on a node is not moved.
         """

@@ -11,8 +11,8 @@ import numpy as np
 from extender.cluster.source import Binding
 from extender.cluster.table import ClusterTable
 from extender.errors import BindError
-from training.simulator.engine import Simulator
 from training.simulator.scenarios import Scenario
+from training.simulator.simulation import Simulator
 
 NAMESPACE: Final = "demo"
 MIB: Final = 1024

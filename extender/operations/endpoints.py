@@ -11,17 +11,17 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
-from extender.decisions.explain import explanation, summary
-from extender.decisions.ledger import Decision, Ledger
-from extender.decisions.report import performance
 from extender.errors import LedgerError
+from extender.history.aggregate import performance
+from extender.history.explain import explanation, summary
+from extender.history.ledger import Decision, Ledger
 from extender.operations.metrics import Metrics
 from extender.operations.probes import Probes
 from extender.protocol.openapi import paths
 from policy.scorers import Scorer
 
 if TYPE_CHECKING:
-    from extender.decisions.store import DecisionStore  # for its type alone: it brings SQLAlchemy
+    from extender.history.store import DecisionStore  # for its type alone: it brings SQLAlchemy
 
 Answers = dict[int | str, dict[str, Any]]
 

@@ -15,19 +15,19 @@ from prometheus_client.metrics import MetricWrapperBase
 
 from extender.cluster.source import INPUTS, ClusterSource
 from extender.cluster.table import ClusterTable
-from extender.decisions.breaker import Breaker, BreakerState
-from extender.decisions.comparison import VERDICTS
-from extender.decisions.ledger import Decision, Ledger
-from extender.decisions.loaded import LoadedScorer
-from extender.decisions.notes import Counts as NoteCounts
-from extender.decisions.reasons import FALLBACK_REASONS
-from extender.decisions.reload import REFUSAL_REASONS
-from extender.decisions.shadow import Shadow
+from extender.history.ledger import Decision, Ledger
+from extender.history.notes import Counts as NoteCounts
 from extender.operations.signals import AT_RISK, RATED, RESOURCES, Judgement
+from extender.scorer.breaker import Breaker, BreakerState
+from extender.scorer.fallback import FALLBACK_REASONS
+from extender.scorer.load import LoadedScorer
+from extender.scorer.reload import REFUSAL_REASONS
+from extender.trials.comparison import VERDICTS
+from extender.trials.shadow import Shadow
 from policy.features import FEATURE_NAMES, SCHEMA_VERSION
 
 if TYPE_CHECKING:
-    from extender.decisions.store import DecisionStore  # for its type alone: it brings SQLAlchemy
+    from extender.history.store import DecisionStore  # for its type alone: it brings SQLAlchemy
 
 LATENCY_BUCKETS: Final = (
     0.0002, 0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075, 0.01, 0.015, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0
@@ -45,7 +45,7 @@ UNCOUNTED: Final = 64
 HANDSHAKE_FAILURES: Final = (
     "no_certificate", "bad_certificate", "version", "plain_http", "refused_by_caller", "other"
 )  # fmt: skip
-"""What a TLS handshake can fail of; see `extender.operations.tls`."""
+"""What a TLS handshake can fail of; see `extender.transport.tls`."""
 
 
 class Metrics:
@@ -402,7 +402,7 @@ class Metrics:
         self.shadow_seconds.set(counts.seconds)
 
     def experimented(self, result: Mapping[str, Any]) -> None:
-        """So far the experiment came to this; see `extender.decisions.comparison.compared`."""
+        """So far the experiment came to this; see `extender.trials.comparison.compared`."""
         for arm, part in result["arms"].items():
             self.experiment_workloads.labels(arm).set(part["workloads"])
             self.experiment_pods.labels(arm).set(part["decisions"])

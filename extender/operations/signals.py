@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extender.cluster.table import GIB, ClusterTable, PodListener
-from extender.decisions.ledger import Decision
+from extender.history.ledger import Decision
 from policy.cluster import ClusterState, PodDemand
 from policy.criteria import FASTEST_SPEED, expected_speed
 

@@ -29,8 +29,8 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode, Tracer, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from extender.protocol.connection import VerbConnection
-from extender.protocol.routes import Answer, Receive, SchedulingVerbs, Scope, Send
+from extender.protocol.verbs import Answer, Receive, SchedulingVerbs, Scope, Send
+from extender.transport.connection import VerbConnection
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -128,8 +128,8 @@ class TracedVerbs(SchedulingVerbs):
 
     async def answer(self, verb: str, body: bytes, received: float) -> Answer:
         """Answer under a span that began when the request arrived."""
-        # what comes from the connection is begun in its context and goes on in a task's (`extender.protocol.eager`):
-        # waiting once puts the whole span into the task
+        # what comes from the connection is begun in its context and goes on in a task's
+        # (`extender.transport.coroutine`): waiting once puts the whole span into the task
         await asyncio.sleep(0)
         began = time.time_ns() - int((self.timer() - received) * 1e9)
         carrier = {name.decode(): value.decode("latin-1") for name, value in _headers.get() if name in _HEADERS}

@@ -1,6 +1,6 @@
 """What the four verbs take and answer, as OpenAPI: served beside the operations endpoints, tested, never on their path.
 
-Written by hand because the verbs are plain ASGI (`extender.protocol.routes`) and their types skip what they do not
+Written by hand because the verbs are plain ASGI (`extender.protocol.verbs`) and their types skip what they do not
 read (`extender.protocol.wire`): so does this description, and it allows every other field.
 
 Source: k8s.io/kube-scheduler/extender/v1/types.go.

@@ -17,7 +17,7 @@ from pydantic import BaseModel, TypeAdapter
 from extender.pods import Pod
 from extender.protocol import wire
 
-RECORDED = Path(__file__).parents[1] / "protocol" / "recorded" / "1.37.2"
+RECORDED = Path(__file__).parents[1] / "extender" / "protocol" / "recorded" / "1.37.2"
 
 
 class _Anything(BaseModel):

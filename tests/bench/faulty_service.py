@@ -16,9 +16,9 @@ from typing import Final
 
 import uvloop
 
+from extender import logs
 from extender.app import create_app
 from extender.cluster.embedded import EmbeddedSource
-from extender.operations import logs
 from extender.server import serve
 from extender.settings import Settings
 from policy.cluster import ClusterState, Demand

@@ -13,10 +13,10 @@ import sys
 
 import uvloop
 
+from extender import logs
 from extender.app import create_app
 from extender.cluster.embedded import EmbeddedSource
 from extender.cluster.table import ClusterTable
-from extender.operations import logs
 from extender.server import serve
 from extender.settings import Settings
 from tests.bench.client import node_names

@@ -16,7 +16,7 @@ import numpy as np
 
 from extender.app import Application, create_app
 from extender.cluster.embedded import EmbeddedSource
-from extender.protocol.routes import Answer
+from extender.protocol.verbs import Answer
 from extender.settings import Settings
 from tests.bench.client import extender_args, node_names
 from tests.bench.report import Result

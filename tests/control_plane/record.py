@@ -1,8 +1,8 @@
 """Records what real kube-schedulers send to an extender: `python -m tests.control_plane.record`.
 
 Each version of kube-scheduler, each mode of nodeCacheCapable, each verb: one request, written whole to
-tests/protocol/recorded/<version>/<verb>-<names|objects>.json. The cluster has three nodes, so that nothing needs to be
-trimmed. The contract tests replay these files; run this again after a new version of Kubernetes is pinned.
+tests/extender/protocol/recorded/<version>/<verb>-<names|objects>.json. The cluster has three nodes, so that nothing
+needs to be trimmed. The contract tests replay these files; run this again after a new version of Kubernetes is pinned.
 """
 
 import argparse

@@ -13,7 +13,7 @@ from tests.control_plane.cluster import ControlPlane
 from tests.control_plane.extender_process import Extender, running_extender
 from tests.control_plane.scheduler import PROFILE, kube_scheduler, shipped_configuration
 from tests.control_plane.workload import Binds, create, create_nodes, node, pod
-from tests.extender.test_tls_rotation import SecretVolume
+from tests.extender.transport.test_tls_rotation import SecretVolume
 
 INTERVAL_S = 0.2
 

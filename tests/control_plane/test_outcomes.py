@@ -4,14 +4,14 @@ from collections.abc import Callable
 
 import numpy as np
 
-from extender.decisions.ledger import Decision, Ledger
+from extender.history.ledger import Decision, Ledger
 from tests.control_plane.access import Manifest, request
 from tests.control_plane.cluster import ControlPlane
 from tests.control_plane.scheduler import kube_scheduler, plain_configuration
 from tests.control_plane.test_source import finish, following, placed, remove
 from tests.control_plane.workload import create, create_nodes, node, pod
 from tests.extender.cluster.following import Following, eventually
-from tests.extender.decisions.samples import a_decision
+from tests.extender.history.samples import a_decision
 
 PODS = "/api/v1/namespaces/default/pods"
 

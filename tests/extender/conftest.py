@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from extender import logs
 from extender.app import LoadedScorer, create_app
 from extender.cluster.embedded import EmbeddedSource
-from extender.operations import logs
 from extender.server import BackgroundService
 from extender.settings import Settings
 from tests.extender.service import Service

@@ -8,12 +8,12 @@ from pathlib import Path
 import pytest
 
 from extender.cluster.embedded import EmbeddedSource
-from extender.decisions.freshness import staleness
-from extender.decisions.reasons import FALLBACK_REASONS, reason_of
+from extender.scorer.fallback import FALLBACK_REASONS, reason_of
+from extender.scorer.freshness import staleness
 from policy.bundle import load_bundle
 from policy.errors import BundleError
 from tests.extender.service import Service, pod
-from tests.extender.test_decisions import until
+from tests.extender.test_engine import until
 from tests.policy.states import write_bundle
 
 Run = Callable[..., Service]

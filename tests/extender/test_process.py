@@ -35,7 +35,7 @@ import asyncio, sys
 from pathlib import Path
 from extender.app import create_app
 from extender.cluster.embedded import EmbeddedSource
-from extender.operations import logs
+from extender import logs
 from extender.server import serve
 from extender.settings import Settings
 

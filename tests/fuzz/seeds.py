@@ -12,7 +12,7 @@ from pathlib import Path
 from tests.bench.fake_cluster import node, pod
 from tests.fuzz.targets import OBJECTS, WIRE
 
-RECORDED = Path(__file__).resolve().parents[1] / "protocol" / "recorded"
+RECORDED = Path(__file__).resolve().parents[1] / "extender" / "protocol" / "recorded"
 QUANTITIES = ("100m", "1.5Gi", "2e3", "-1", "1E400", ".5", "9" * 40, "1n", "inf", "0x10", "1\u0661")
 TOKENS = (
     "Pod", "Nodes", "NodeNames", "NodeNameToVictims", "NodeNameToMetaVictims", "Pods", "NumPDBViolations", "UID",

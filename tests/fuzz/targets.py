@@ -16,8 +16,8 @@ import msgspec
 
 from extender.cluster import decoding
 from extender.cluster.api import ApiServer
-from extender.cluster.changes import NodeChanges, PodChanges, SpeedRules
 from extender.cluster.metrics_server import MetricsServer
+from extender.cluster.receivers import NodeChanges, PodChanges, SpeedRules
 from extender.cluster.table import ClusterTable
 from extender.pods import UrgencyRules, pod_demand
 from extender.protocol import wire

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from training.simulator.engine import Simulator
 from training.simulator.scenarios import Arrivals, Hidden, Measurement, NodeClass, PodClass, Reward, Scenario
+from training.simulator.simulation import Simulator
 
 NODE = NodeClass(name="node", cores=8.0, memory=32.0, speed=1.0, weight=1.0)
 POD = PodClass(

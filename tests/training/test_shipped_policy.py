@@ -5,7 +5,7 @@ from __future__ import annotations
 from policy.bundle import load_bundle, shipped_bundle_path
 from policy.scorers import ActorScorer
 from training.evaluation.baselines import baselines
-from training.results import HEADLINE, VERSUS_FIRST, Suite, measure
+from training.evaluation.suites import HEADLINE, VERSUS_FIRST, Suite, measure
 
 AT_LEAST_BELOW_KUBE_DEFAULT = 0.9
 

@@ -20,11 +20,11 @@ from training.cli import ABLATIONS, DEFAULT_CONFIG, SEARCH_SPACE, main
 from training.config import ArenaConfig, TrainingConfig, load_config, parse_config
 from training.evaluation import plan as plans
 from training.evaluation.plan import Plan
+from training.evaluation.suites import Suite
 from training.export import export_bundle
 from training.learning.checkpoint import CheckpointError
 from training.learning.collector import Arena
 from training.learning.networks import Actor
-from training.results import Suite
 from training.simulator.scenarios import load_scenario
 
 pytestmark = pytest.mark.usefixtures("quick_parity")

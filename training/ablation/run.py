@@ -15,7 +15,7 @@ import numpy as np
 import torch
 
 from policy.errors import NonFinitePreferenceError, SchedulerError
-from training.ablation.plan import PlaySettings
+from training.ablation.variants import PlaySettings
 from training.config import TrainingConfig, parse_config
 from training.evaluation.protocol import evaluate
 from training.learning.loop import BEST_FILE, LATEST_FILE, Trainer, load_actor

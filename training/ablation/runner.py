@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from policy.errors import InvalidInputError, SchedulerError
-from training.ablation.plan import Plan, Variant
 from training.ablation.run import RESULT_FILE, TASK_FILE, write_json
+from training.ablation.variants import Plan, Variant
 
 Results = dict[str, dict[int, dict[str, Any]]]
 """Variant -> training seed -> what `training.ablation.run` wrote."""

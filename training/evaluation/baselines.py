@@ -312,7 +312,7 @@ class StaticWeights:
 
 
 BEST_STATIC: Final = (0.019, 0.022, 0.506)
-"""Found by `training.evaluation.search` on selection seeds of the reference scenario."""
+"""Found by `training.evaluation.static_weights` on selection seeds of the reference scenario."""
 
 
 # ---- a rule of our own, by people who know the simulator: the bar to beat

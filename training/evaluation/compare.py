@@ -20,7 +20,7 @@ from policy.scorers import ActorScorer, Scorer
 from training.evaluation.baselines import baselines
 from training.evaluation.protocol import Evaluation
 from training.evaluation.statistics import Estimate, improvement_probability, paired_difference
-from training.results import HEADLINE, Suite, play_suite
+from training.evaluation.suites import HEADLINE, Suite, play_suite
 
 LOWER_IS_BETTER: Final = {
     "sla_violation_rate": True,
@@ -146,7 +146,7 @@ def compare(
     """Both scorers on every suite; `watch` is told the name of each before it is played.
 
     Raises:
-        InvalidInputError: as `training.results.play_suite` and `difference`; or both scorers have one name.
+        InvalidInputError: as `training.evaluation.suites.play_suite` and `difference`; or both scorers have one name.
     """
     found = []
     for suite in suites:

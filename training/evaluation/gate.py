@@ -16,7 +16,7 @@ from policy.actors import Actors
 from policy.scorers import ActorScorer, Scorer
 from training.evaluation.baselines import baselines
 from training.evaluation.compare import Difference, difference, interval
-from training.results import HEADLINE, Suite, play_suite
+from training.evaluation.suites import HEADLINE, Suite, play_suite
 
 MARGIN: Final = 1e-3
 """Share of pods: a policy shown to be worse by less passes. Where nodes are alike or nothing is late there is nothing

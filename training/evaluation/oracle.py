@@ -17,8 +17,8 @@ from policy import heuristics
 from policy.scorers import Scorer
 from training.evaluation.protocol import choose, play_with
 from training.simulator.draws import FloatArray, Seeds
-from training.simulator.engine import Simulator
 from training.simulator.scenarios import Scenario
+from training.simulator.simulation import Simulator
 
 HORIZON: Final = 16
 """Decisions rolled forward. What is unfinished then is judged by its present rate."""

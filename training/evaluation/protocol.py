@@ -18,9 +18,9 @@ from policy.scorers import Preferences, Scorer
 from training.evaluation.statistics import Estimate, estimate, interquartile_mean
 from training.simulator import draws
 from training.simulator.draws import FloatArray, Seeds, Stream, episode_seeds
-from training.simulator.engine import Simulator
-from training.simulator.metrics import slowdown_percentile
+from training.simulator.episode import slowdown_percentile
 from training.simulator.scenarios import Scenario
+from training.simulator.simulation import Simulator
 
 RUN_ON: Final = 0.5
 """Arrivals beyond those that count, as a share of them, at most: time for the last pods' SLA to be decided."""

@@ -16,8 +16,8 @@ from training.learning.networks import bid_mask
 from training.learning.noise import build_noise
 from training.learning.placement import sample_placement
 from training.learning.replay import Look, Replay
-from training.simulator.engine import Simulator
 from training.simulator.scenarios import NodeClass, Scenario, load_scenario
+from training.simulator.simulation import Simulator
 
 
 def look_at(simulator: Simulator) -> Look:

@@ -14,7 +14,7 @@ from policy.criteria import CRITERIA_COUNT
 from policy.errors import InvalidInputError
 from policy.features import FEATURE_COUNT
 from training.config import ReplayConfig
-from training.learning.priorities import Priorities
+from training.learning.prioritisation import Priorities
 
 
 @dataclass(frozen=True, slots=True)

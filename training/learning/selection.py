@@ -20,8 +20,8 @@ from training.config import SelectionConfig, SuiteConfig
 from training.learning.networks import AnyActor
 from training.learning.placement import best_placement
 from training.simulator.draws import episode_seeds
-from training.simulator.engine import Simulator
 from training.simulator.scenarios import load_scenario
+from training.simulator.simulation import Simulator
 
 RIVAL: Final = "expected-speed"
 """The strongest hand-written rule of the prototype's study; the untrained actor starts at it."""

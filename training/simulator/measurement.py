@@ -1,22 +1,18 @@
-"""What schedulers see, late and blurred; and the hidden processes, which move on with each scrape."""
+"""What schedulers see of nodes, late and blurred. The scrape that renews it is `training.simulator.scrape`."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from policy.cluster import ClusterState
 from policy.observation import estimated_pressure
-from training.simulator import contention, draws
+from training.simulator import draws
 from training.simulator.draws import FloatArray, Seeds, Stream
-from training.simulator.nodes import Nodes, drift
+from training.simulator.nodes import Nodes
 from training.simulator.scenarios import Measurement
-
-if TYPE_CHECKING:
-    from training.simulator.world import World
 
 
 @dataclass(slots=True)
@@ -83,43 +79,3 @@ def seen_state(nodes: Nodes, seen: Measurements) -> ClusterState:
         node_speed=nodes.speed,
         version=seen.version.copy(),
     )
-
-
-def scrape(world: World) -> NDArray[np.intp]:
-    """Measure the nodes of clusters whose scrape is due, then let hidden processes drift over the interval.
-
-    A scrape takes effect at the first decision after it is due. Returns the rows of those clusters.
-    """
-    seen = world.seen
-    due = np.flatnonzero(world.now >= seen.taken_at + seen.interval)
-    if not len(due):
-        return due
-    nodes, hidden, settings = world.nodes, world.scenario.hidden, world.scenario.measurement
-    size, classes = world.size
-    seeds = world.seeds[due][:, None]
-    elapsed = (world.now - seen.taken_at)[due][:, None]
-    seen.scrapes[due] += 1
-    count = seen.scrapes[due][:, None]
-    index = count * size + np.arange(size)[None, :]
-    cores = nodes.cores[due]
-    total = (nodes.base_use[due] * np.exp(world.workload_state[due])[:, None, :]).sum(axis=-1)
-    noise = 1.0 + settings.use_noise * draws.normal(seeds, Stream.USE_NOISE, index)
-    seen.cpu_used[due] = np.maximum(np.minimum(total, cores) * noise, 0.0)
-    seen.memory_used[due] = np.maximum(nodes.memory_use[due], 0.0)
-    waiting = contention.pressure(total, cores, nodes.decay[due])
-    noise = settings.pressure_noise * draws.normal(seeds, Stream.PRESSURE_NOISE, index)
-    seen.pressure[due] = np.clip(waiting + noise, 0.0, 1.0)
-    seen.cpu_expected[due] = 0.0
-    seen.memory_expected[due] = 0.0
-    seen.version[due] += 1
-    seen.taken_at[due] = world.now[due]
-    normals = draws.normal(seeds, Stream.DECAY, index)
-    nodes.decay_state[due] = drift(
-        nodes.decay_state[due], hidden.decay_mean, hidden.decay_spread, hidden.decay_time, elapsed, normals
-    )
-    index = count * classes + np.arange(classes)[None, :]
-    normals = draws.normal(seeds, Stream.WORKLOAD_USE, index)
-    world.workload_state[due] = drift(
-        world.workload_state[due], 0.0, hidden.workload_spread, hidden.workload_time, elapsed, normals
-    )
-    return due

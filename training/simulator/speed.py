@@ -9,8 +9,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from training.simulator.engine import Simulator
 from training.simulator.scenarios import load_scenario
+from training.simulator.simulation import Simulator
 
 CLUSTERS: Final = {10: 512, 50: 128, 200: 32, 1000: 8}
 """Clusters side by side that fill the processor's cache well, by number of nodes."""

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable, Iterator
 
 import pytest
 
-from extender.cluster.changes import SpeedRules
 from extender.cluster.decoding import WatchedPod
+from extender.cluster.receivers import SpeedRules
 from extender.cluster.reflector import GATHER, Timing, gathered
 from extender.cluster.status import ReadReport
 from policy.errors import InvalidInputError

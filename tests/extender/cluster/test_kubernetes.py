@@ -10,10 +10,10 @@ from pydantic import ValidationError
 from extender.cluster.api import ApiServer
 from extender.cluster.kubernetes import KubernetesOptions, KubernetesSource
 from extender.cluster.metrics_server import MetricsServer
-from extender.cluster.notes import _event
 from extender.cluster.prometheus import Prometheus, PrometheusOptions
 from extender.cluster.source import Binding, ClusterSource, NoteTaker, PodNote
 from extender.cluster.table import ClusterTable
+from extender.cluster.writes import _event
 from extender.errors import BindError, NoteError, SourceError
 from extender.settings import Settings
 from tests.extender.cluster.fake_api import FakeApi, status

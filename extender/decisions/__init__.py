@@ -1,1 +1,0 @@
-"""Deciding, and remembering what was decided and why."""

@@ -1,0 +1,405 @@
+"""One decision: a pod and node names in, a priority for each name out, always, and within the deadline.
+
+The scorer in use answers (`extender.scorer.scoring`); when it is late, missing or failing, the fallback heuristic
+does, from the same rows; the reason is recorded with the decision and counted. The scorer may be replaced between any
+two decisions, and a decision ends with the one it began with.
+
+Refuses to know HTTP, Kubernetes or Prometheus.
+"""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extender.cluster.lookup import Named, Rows, find
+from extender.cluster.table import UNKNOWN, ClusterTable
+from extender.errors import NoScorerError
+from extender.history.ledger import TOP, Decision, Ledger
+from extender.pods import Pod, UrgencyRules, pod_demand
+from extender.scorer.fallback import TOO_MANY_NODES, reason_of
+from extender.scorer.load import LoadedScorer
+from extender.scorer.scoring import NO_ROWS, Hooks, Scoring, ScoringLimits
+from extender.trials.experiment import CANDIDATE, Experiment, workload_of
+from extender.trials.shadow import Shadow
+from policy.cluster import ClusterState, PodDemand
+from policy.errors import ScoringError
+from policy.priorities import MAX_PRIORITY, TEMPERATURE, priorities
+from policy.scorers import Preferences, Scorer
+
+ONLY_FEASIBLE: Final = "only-feasible"
+"""Scorer named on decisions where one node was left, so that nobody had to choose."""
+
+NEUTRAL: Final = "neutral"
+"""Scorer named on decisions where every node got the neutral priority."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What bounds a decision.
+
+    Attributes:
+        deadline_s: seconds from the request's arrival after which the fallback answers.
+        max_nodes: more names than this are not scored.
+        neutral_priority: priority of nodes that are not scored, 0..10.
+    """
+
+    deadline_s: float
+    max_nodes: int
+    neutral_priority: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Scores:
+    """Preferences ``[n]`` and who gave them."""
+
+    preferences: Preferences
+    scorer: str
+    fallback_reason: str | None
+    model_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class _Question:
+    """The pod, what it asks for and what was wrong with that, the verb, when it was asked, its arm and workload."""
+
+    pod: Pod
+    demand: PodDemand
+    warning: str | None
+    verb: str
+    received: float
+    arm: str = ""
+    workload: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer, and what `Engine.finish` makes the record of it from.
+
+    Attributes:
+        rows: distinct known nodes by row, ``[n]``.
+        priorities: theirs, ``[n]``, 0..10.
+        unknown: names of all other nodes.
+        assumed: the node the pod is assumed to go to; None if there is none.
+        first: its position in `rows`; meaningless where there are no rows.
+        best_count: nodes that would have shared the highest priority.
+        question, scores: what was asked, and what the priorities were made of.
+        state: the table's columns as they were.
+        scoring: what was asked; None if nothing was.
+        latency_s: time from the request's arrival to the verdict, seconds.
+    """
+
+    rows: Rows
+    priorities: NDArray[np.int64]
+    unknown: Sequence[str]
+    assumed: str | None
+    first: int
+    best_count: int
+    question: _Question
+    scores: _Scores
+    state: ClusterState
+    scoring: Scoring | None
+    latency_s: float
+
+
+class Engine:
+    """Decides. Owned by the event loop's thread.
+
+    Args:
+        table: what is known of the cluster; placements are assumed in it.
+        loaded: the configured scorer; None while there is none.
+        fallback: answers when the scorer does not.
+        limits: see `Limits`.
+        scoring: bounds the use of the scorer.
+        urgency: how urgent pods are.
+        ledger: remembers decisions.
+        generator: draws among nodes of equal preference.
+        clock: seconds since the epoch.
+        timer: monotonic seconds; the clock of `received`.
+        hooks: who is told what the scorer does.
+        shadow: a candidate that is told of every answer; None: there is none.
+        experiment: a candidate that decides for some workloads; None: there is none.
+    """
+
+    def __init__(
+        self,
+        table: ClusterTable,
+        loaded: LoadedScorer | None,
+        fallback: Scorer,
+        limits: Limits,
+        scoring: ScoringLimits,
+        urgency: UrgencyRules,
+        ledger: Ledger,
+        generator: random.Random,
+        clock: Callable[[], float] = time.time,
+        timer: Callable[[], float] = time.perf_counter,
+        hooks: Hooks | None = None,
+        shadow: Shadow | None = None,
+        experiment: Experiment | None = None,
+    ) -> None:
+        self.table = table
+        self.fallback = fallback
+        self.limits = limits
+        self.ledger = ledger
+        self._scoring_limits = scoring
+        self._urgency = urgency
+        self._generator = generator
+        self._clock = clock
+        self._timer = timer
+        self._hooks = hooks
+        self._shadow = shadow
+        self._numbers = 0
+        self._asked: tuple[Pod, tuple[PodDemand, str | None]] | None = None
+        """The pod that was asked about last, and its demand."""
+        self._distrusted: ScoringError | None = None
+        self._scoring = None if loaded is None else self._scoring_of(loaded)
+        self._experiment = experiment
+        self._candidate: Scoring | None = None
+        if experiment is not None:
+            self._candidate = Scoring(experiment.candidate, table, scoring, timer, experiment.hooks)
+
+    @property
+    def scoring(self) -> Scoring | None:
+        """The scorer in use, and whatever belongs to it; None while there is none."""
+        return self._scoring
+
+    def distrust(self, reason: ScoringError | None) -> None:
+        """Let the fallback decide for this reason: what is known is too old. None: trust it again."""
+        self._distrusted = reason
+
+    def serve(self, loaded: LoadedScorer) -> None:
+        """Use another scorer from the next decision on; those begun end with the former one."""
+        before, self._scoring = self._scoring, self._scoring_of(loaded)
+        if before is not None:
+            before.retire()
+
+    def scorer_of(self, decision: Decision) -> Scorer | None:
+        """The scorer that made this decision, if it is still in use."""
+        for scoring in (self._scoring, self._candidate):
+            if scoring is None:
+                continue
+            loaded = scoring.loaded
+            if (loaded.scorer.name, loaded.model_sha256) == (decision.scorer, decision.model_sha256):
+                return loaded.scorer
+        return None
+
+    def _scoring_of(self, loaded: LoadedScorer) -> Scoring:
+        return Scoring(loaded, self.table, self._scoring_limits, self._timer, self._hooks)
+
+    def stop(self) -> bool:
+        """End the scorers' threads; returns whether they ended."""
+        ended = [scoring.stop() for scoring in (self._scoring, self._candidate) if scoring is not None]
+        return all(ended)
+
+    async def decide(self, pod: Pod, nodes: Named, received: float | None = None) -> Verdict:
+        """Rate every node for this pod, one of them above all others, and assume that it is chosen.
+
+        Call `finish` with the verdict when the answer is on its way, before anything else changes the table.
+
+        Args:
+            pod: the pod to be placed.
+            nodes: the feasible nodes, as the table knows them now.
+            received: when the request arrived, by the engine's timer; default: now.
+
+        Raises:
+            InvalidQuantityError: a request of the pod does not parse.
+        """
+        received = self._timer() if received is None else received
+        demand, warning = self._demand_of(pod)
+        scoring, arm, workload = self._chosen(pod)
+        question = _Question(pod, demand, warning, "prioritize", received, arm, workload)
+        if len(nodes.names) > self.limits.max_nodes:
+            neutral = _Scores(np.empty(0), NEUTRAL, TOO_MANY_NODES)
+            return self._conclude(question, NO_ROWS, list(dict.fromkeys(nodes.names)), neutral, None)
+        table = self.table
+        table.withdraw(pod.metadata.uid)  # asked again: the former attempt failed, and a pod must not see itself
+        rows, unknown = nodes.rows, nodes.unknown
+        preferences: Preferences | None = None
+        reason: str | None = None
+        try:
+            if scoring is None:
+                raise NoScorerError("no policy is loaded")
+            if self._distrusted is not None:
+                raise self._distrusted.with_traceback(None)  # one error for many decisions: keep no frames of them
+            preferences = await scoring.preferences(table.state, demand, rows, received + self.limits.deadline_s)
+        except ScoringError as error:
+            reason = reason_of(error)
+        if table.assignments != nodes.assignments:
+            # while we waited nodes came or went, and a row may mean another one now: those count as unknown
+            names, asked = nodes.names, nodes.asked
+            same = (asked != UNKNOWN) & (table.rows_of(names) == asked)
+            stayed = np.isin(rows, asked[same])
+            rows, unknown = rows[stayed], list(dict.fromkeys(names[i] for i in np.flatnonzero(~same).tolist()))
+            if preferences is not None:
+                preferences = preferences[stayed]
+        if preferences is None or scoring is None:
+            scores = self._fallen_back(demand, rows, reason)
+        else:
+            scores = _Scores(preferences, scoring.loaded.scorer.name, None, scoring.loaded.model_sha256)
+        return self._conclude(question, rows, unknown, scores, scoring)
+
+    def look_ahead(self, pod: Pod, nodes: Named) -> None:
+        """This pod will be asked about for these nodes: score what must be, if that is quick; changes no answer.
+
+        kube-scheduler asks for priorities as soon as it has worked on the answer to /filter; meanwhile we may work too.
+
+        Raises:
+            InvalidQuantityError: a request of the pod does not parse.
+        """
+        scoring, _, _ = self._chosen(pod)
+        if scoring is not None and self._distrusted is None and len(nodes.names) <= self.limits.max_nodes:
+            scoring.prepare(nodes.rows, self._demand_of(pod)[0])
+
+    def note_only_feasible(self, pod: Pod, name: str, received: float) -> Decision:
+        """One node is left after filtering: kube-scheduler will not ask for priorities, so remember and assume now.
+
+        Raises:
+            InvalidQuantityError: a request of the pod does not parse.
+        """
+        demand, warning = self._demand_of(pod)
+        nodes = find(self.table, [name])
+        scores = _Scores(np.zeros(len(nodes.rows)), ONLY_FEASIBLE, None)
+        _, arm, workload = self._chosen(pod)  # nobody chose, but to leave these pods out would compare unlike pods
+        question = _Question(pod, demand, warning, "filter", received, arm, workload)
+        return self._record(self._conclude(question, nodes.rows, nodes.unknown, scores, None))
+
+    def finish(self, verdict: Verdict) -> Decision:
+        """After an answer: remember it, and score the row whose placement it assumed, if that is quick.
+
+        The next pod alike then finds that done; where none came before, none is expected.
+        """
+        if self._shadow is not None:
+            self._offer(self._shadow, verdict)
+        decision = self._record(verdict)
+        scoring = verdict.scoring
+        if scoring is not None and verdict.assumed is not None and scoring.comes_again(decision.demand):
+            row = self.table.row_of(verdict.assumed)
+            if row != UNKNOWN:
+                scoring.placed(row, decision.demand, len(verdict.rows))
+        return decision
+
+    def _demand_of(self, pod: Pod) -> tuple[PodDemand, str | None]:
+        """What a pod asks for, and what was wrong with that; once for /filter and /prioritize.
+
+        Raises:
+            InvalidQuantityError: a request of the pod does not parse.
+        """
+        if self._asked is None or self._asked[0] is not pod:
+            self._asked = pod, pod_demand(pod, self._urgency)
+        return self._asked[1]
+
+    def _chosen(self, pod: Pod) -> tuple[Scoring | None, str, str]:
+        """The scorer that decides for a pod, and the pod's arm and workload in the experiment."""
+        if self._experiment is None:
+            return self._scoring, "", ""
+        workload = workload_of(pod)
+        arm = self._experiment.arm_of(workload)
+        return self._candidate if arm == CANDIDATE else self._scoring, arm, workload
+
+    def _offer(self, shadow: Shadow, verdict: Verdict) -> None:
+        """Let the shadow compare what the scorer in use answered."""
+        scores, scoring = verdict.scores, verdict.scoring
+        if scoring is None or scoring is not self._scoring or scores.fallback_reason is not None:
+            shadow.skip()
+            return
+        temperature = scoring.loaded.temperature
+        shadow.offer(
+            verdict.state, verdict.question.demand, verdict.rows, scores.preferences, verdict.first, temperature
+        )
+
+    def _fallen_back(self, demand: PodDemand, rows: Rows, reason: str | None) -> _Scores:
+        """Preferences by the fallback, from the rows as they are now."""
+        preferences = self.fallback.preferences(self.table.state.take(rows), demand)
+        return _Scores(preferences, self.fallback.name, reason)
+
+    # ---- concluding ----------------------------------------------------------------------------------------------
+
+    def _conclude(
+        self, question: _Question, rows: Rows, unknown: Sequence[str], scores: _Scores, scoring: Scoring | None
+    ) -> Verdict:
+        """Turn preferences to priorities, single one node out, assume the pod there.
+
+        Where several nodes share the highest priority, the one of the highest preference keeps it and the others get
+        one less; why so, says `extender.cluster.assumption`.
+        """
+        table, state, uid = self.table, self.table.state, question.pod.metadata.uid
+        rated = priorities(scores.preferences, TEMPERATURE if scoring is None else scoring.loaded.temperature)
+        assumed: str | None = None
+        first, best_count = 0, len(unknown)
+        if len(rows):
+            (alike,) = (rated == MAX_PRIORITY).nonzero()
+            neutral = self.limits.neutral_priority
+            best_count = len(alike) + (len(unknown) if neutral == MAX_PRIORITY else 0)
+            first = self._first(alike.tolist(), scores.preferences.take(alike).tolist())
+            rated[alike] = MAX_PRIORITY - 1
+            rated[first] = MAX_PRIORITY
+            assumed = table.name_of(int(rows[first]))
+        elif unknown:
+            assumed = unknown[self._generator.randrange(len(unknown))]
+        if assumed is not None and uid:
+            table.assume(uid, assumed, question.demand.cpu, question.demand.memory)
+        latency_s = self._timer() - question.received
+        return Verdict(rows, rated, unknown, assumed, first, best_count, question, scores, state, scoring, latency_s)
+
+    def _record(self, verdict: Verdict) -> Decision:
+        """Remember a verdict, with the nodes rated best and their rows as they were."""
+        question, scores, rows = verdict.question, verdict.scores, verdict.rows
+        top = np.array(_leading(scores.preferences, TOP, verdict.first) if len(rows) else (), dtype=np.intp)
+        top_rows = rows.take(top)
+        self._numbers += 1
+        metadata = question.pod.metadata
+        decision = Decision(
+            number=self._numbers,
+            uid=metadata.uid,
+            namespace=metadata.namespace,
+            name=metadata.name,
+            at=self._clock(),
+            verb=question.verb,
+            scorer=scores.scorer,
+            fallback_reason=scores.fallback_reason,
+            warning=question.warning,
+            demand=question.demand,
+            candidates=len(rows) + len(verdict.unknown),
+            unknown=len(verdict.unknown),
+            best_count=verdict.best_count,
+            assumed=verdict.assumed,
+            names=tuple(self.table.name_of(row) or "" for row in top_rows.tolist()),
+            preferences=scores.preferences.take(top),
+            priorities=verdict.priorities.take(top),
+            # the columns themselves: the placement just assumed is not derived into them yet
+            rows=self.table.copy(top_rows) if len(rows) else None,
+            latency_s=verdict.latency_s,
+            model_sha256=scores.model_sha256,
+            arm=question.arm,
+            workload=question.workload,
+            experiment=self._experiment.key if self._experiment is not None else "",
+        )
+        self.ledger.record(decision, rows, verdict.priorities)
+        return decision
+
+    def _first(self, positions: list[int], preferences: list[float]) -> int:
+        """The one of these positions that has the highest preference; of equals, any, each as likely."""
+        best = max(preferences)
+        equals = [position for position, each in zip(positions, preferences, strict=True) if each == best]
+        return equals[self._generator.randrange(len(equals)) if len(equals) > 1 else 0]
+
+
+def _leading(preferences: Preferences, count: int, first: int) -> list[int]:
+    """Positions of the `count` highest preferences, best first; `first`, one of the best, leads them."""
+    size = len(preferences)
+    positions = range(size) if size <= count else preferences.argpartition(size - count - 1)[-count - 1 :].tolist()
+    others = [position for position in positions if position != first]
+    values = preferences.take(others).tolist() if others else []
+    ranked = sorted(zip(values, others, strict=True), key=_lost)
+    return [first, *(position for _, position in ranked[: count - 1])]
+
+
+def _lost(ranked: tuple[float, int]) -> tuple[float, int]:
+    """Orders by falling preference, then by position."""
+    return -ranked[0], ranked[1]

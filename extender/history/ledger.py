@@ -1,0 +1,326 @@
+"""The allocator's memory: what was decided for which pod, and what became of it. Refuses to decide or to explain.
+
+Bounded, in memory, and safe to use from any thread; `extender.history.store` keeps it on disk where that is wanted.
+
+Each decision keeps the few nodes rated best, with the rows they had then. The priorities of all nodes asked about are
+kept for the latest `RECENT` decisions only (five bytes a node): long enough for the watch to show where kube-scheduler
+put the pod, which is when the ledger needs the priority of that one node.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, fields
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extender.cluster.status import ReadReport
+from extender.history import outcomes
+from extender.history.outcomes import Outcome
+from policy.cluster import ClusterState, PodDemand
+from policy.errors import InvalidInputError
+
+RECENT: Final = 1024
+TOP: Final = 5
+"""Nodes kept with each decision."""
+
+
+@dataclass(frozen=True, slots=True)
+class RatedNode:
+    """One of the nodes rated best: its preference by whatever scorer answered, and the priority sent."""
+
+    node: str
+    preference: float
+    priority: int
+
+
+@dataclass(slots=True)
+class Decision:
+    """One answered `/prioritize` (or a `/filter` that left one node, after which kube-scheduler asks no more).
+
+    Attributes:
+        number: counts decisions since the start.
+        uid, namespace, name: of the pod.
+        at: seconds since the epoch.
+        verb: `prioritize` or `filter`.
+        scorer: name of what answered.
+        fallback_reason: why it was not the configured scorer; None if it was.
+        warning: what was wrong with the pod, yet not enough to refuse it.
+        demand: what was asked for.
+        candidates: nodes asked about, duplicates not counted.
+        unknown: those of them that the table did not know.
+        best_count: nodes that would have shared the highest priority, had not one of them been singled out.
+        assumed: that one, assumed to be chosen; None if there was no node.
+        names, preferences, priorities: of the nodes rated best, best first, at most `TOP`; see `top`.
+        rows: the rows of these nodes, as they were.
+        latency_s: time from the request's arrival to the answer, seconds.
+        attempt: how often this pod was decided upon; 1 the first time.
+        first_at: when it was the first time, seconds since the epoch; 0 until it is remembered.
+        former_failure: why the attempt before this one failed, as far as is known; None the first time.
+        outcome: what became of it; None until the watch says.
+        model_sha256: of the model that answered; empty where none did.
+        arm, workload, experiment: the pod's arm and workload in the experiment of that key; empty without one.
+    """
+
+    number: int
+    uid: str
+    namespace: str
+    name: str
+    at: float
+    verb: str
+    scorer: str
+    fallback_reason: str | None
+    warning: str | None
+    demand: PodDemand
+    candidates: int
+    unknown: int
+    best_count: int
+    assumed: str | None
+    names: tuple[str, ...]
+    preferences: NDArray[np.floating[Any]]
+    priorities: NDArray[np.int64]
+    rows: ClusterState | None
+    latency_s: float = 0.0
+    attempt: int = 1
+    first_at: float = 0.0
+    former_failure: str | None = None
+    outcome: Outcome | None = None
+    model_sha256: str = ""
+    arm: str = ""
+    workload: str = ""
+    experiment: str = ""
+
+    @property
+    def top(self) -> tuple[RatedNode, ...]:
+        """The nodes rated best, best first. Made when somebody asks: most decisions are never looked at."""
+        rated = zip(self.names, self.preferences.tolist(), self.priorities.tolist(), strict=True)
+        return tuple(RatedNode(*each) for each in rated)
+
+
+@dataclass(slots=True)
+class Counts:
+    """Sums since the start.
+
+    Attributes:
+        decisions: decisions recorded.
+        fallbacks: of them, those that the fallback answered.
+        bound: decisions whose pod was seen bound.
+        bound_rated: of those, the ones where the node's priority is known.
+        bound_among_best: of those, the ones bound to a node that no other was rated above.
+        not_asked: pods seen bound without a decision here: another scheduler's, older ones, or forgotten.
+        failures: decisions that did not lead to a bound pod, by reason: `unschedulable`, `scheduler_error` (as
+            kube-scheduler says in the pod's conditions), `bind` (our own /bind was refused), `expired` (the watch never
+            showed the pod anywhere), `deleted` (before it was bound), `asked_again` (kube-scheduler tried once more and
+            said nothing of why).
+        ended: pods decided upon and bound that ended, by reason; see `extender.cluster.status.ENDINGS`.
+        restarts: of their containers.
+        oom_killed: pods with a container killed for its memory.
+        late, on_time, lateness_unknown: those that ended, by whether that was later than allowed.
+    """
+
+    decisions: int = 0
+    fallbacks: int = 0
+    bound: int = 0
+    bound_rated: int = 0
+    bound_among_best: int = 0
+    not_asked: int = 0
+    failures: Counter[str] = field(default_factory=Counter)
+    ended: Counter[str] = field(default_factory=Counter)
+    restarts: int = 0
+    oom_killed: int = 0
+    late: int = 0
+    on_time: int = 0
+    lateness_unknown: int = 0
+
+    def document(self) -> dict[str, int | dict[str, int]]:
+        """The sums as JSON."""
+        values = {it.name: getattr(self, it.name) for it in fields(self)}
+        return {name: dict(value) if isinstance(value, Counter) else value for name, value in values.items()}
+
+
+@dataclass(frozen=True, slots=True)
+class _Ratings:
+    rows: NDArray[np.int32]
+    priorities: NDArray[np.int8]
+
+
+class Ledger:
+    """The latest decision for each of the last `size` pods. Thread safe: one lock, held for microseconds.
+
+    Decisions are changed by the ledger alone, and an outcome is replaced as a whole, so whoever got a decision may read
+    it from any thread.
+
+    Args:
+        size: pods remembered; the one decided longest ago is dropped.
+        row_of: row of a node name now, or a negative number.
+        keep: told of every decision that is new or whose outcome changed, with the lock held; must not wait.
+
+    Attributes:
+        counts: sums since the start.
+    """
+
+    def __init__(self, size: int, row_of: Callable[[str], int], keep: Callable[[Decision], None] | None = None) -> None:
+        if size < 1:
+            raise InvalidInputError(f"ledger size is {size}; give a positive number of decisions")
+        self.size = size
+        self.counts = Counts()
+        self._row_of = row_of
+        self._keep = keep
+        self._lock = threading.Lock()
+        self._decisions: OrderedDict[str, Decision] = OrderedDict()
+        self._ratings: OrderedDict[str, _Ratings] = OrderedDict()
+
+    def __len__(self) -> int:
+        """How many decisions are remembered."""
+        return len(self._decisions)
+
+    def record(self, decision: Decision, rows: NDArray[np.intp], priorities: NDArray[np.int64]) -> None:
+        """Remember a decision, with the rows ``[n]`` it rated and their priorities ``[n]``."""
+        ratings = _Ratings(rows.astype(np.int32), priorities.astype(np.int8))
+        with self._lock:
+            earlier = self._decisions.pop(decision.uid, None)
+            decision.first_at = decision.at
+            if earlier is not None:
+                decision.attempt = earlier.attempt + 1
+                decision.first_at = earlier.first_at
+                decision.former_failure = self._tried_again(earlier)
+            self._decisions[decision.uid] = decision
+            self._ratings.pop(decision.uid, None)
+            self._ratings[decision.uid] = ratings
+            self.counts.decisions += 1
+            self.counts.fallbacks += decision.fallback_reason is not None
+            self._trim()
+            self._changed(decision)
+
+    def restore(self, decisions: Iterable[Decision]) -> None:
+        """Remember again what an earlier process decided, oldest first; no sum counts it."""
+        with self._lock:
+            for decision in decisions:
+                if decision.uid not in self._decisions:
+                    self._decisions[decision.uid] = decision
+            self._trim()
+
+    def pod_bound(self, uid: str, node: str, at: float) -> None:
+        """The watch shows the pod on this node."""
+        with self._lock:
+            decision = self._decisions.get(uid)
+            if decision is None:
+                self.counts.not_asked += 1
+                return
+            before = decision.outcome or Outcome()
+            if before.bound_at is not None:
+                return
+            priority, among_best = self._rating(uid, node)
+            waited = max(at - decision.first_at, 0.0)
+            decision.outcome = outcomes.bound(before, node, at, waited, priority, among_best)
+            self.counts.bound += 1
+            self.counts.bound_rated += priority is not None
+            self.counts.bound_among_best += bool(among_best)
+            self._changed(decision)
+
+    def pod_reported(self, uid: str, read: ReadReport, at: float) -> None:
+        """The watch shows the pod, and this is what its status says."""
+        if uid not in self._decisions:
+            return
+        report = read()
+        with self._lock:
+            decision = self._decisions.get(uid)
+            if decision is None:
+                return
+            before = decision.outcome or Outcome()
+            after = outcomes.reported(before, report)
+            if after != before:
+                decision.outcome = after
+                self.counts.restarts += after.restarts - before.restarts
+                self.counts.oom_killed += after.oom_killed and not before.oom_killed
+                self._changed(decision)
+
+    def pod_removed(self, uid: str, reason: str, at: float) -> None:
+        """The pod is deleted or has ended, bound before or not."""
+        with self._lock:
+            self._ratings.pop(uid, None)
+            decision = self._decisions.get(uid)
+            if decision is None:
+                return
+            before = decision.outcome or Outcome()
+            if before.removed_at is not None:
+                return
+            decision.outcome = after = outcomes.removed(before, reason, at, decision.demand.urgency)
+            if after.bound_at is None:
+                self.counts.failures["deleted"] += not _counted(before)
+            else:
+                self.counts.ended[reason] += 1
+                self.counts.late += after.late is True
+                self.counts.on_time += after.late is False
+                self.counts.lateness_unknown += after.late is None
+            self._changed(decision)
+
+    def assumption_expired(self, uid: str, node: str, at: float) -> None:
+        """The pod was believed to go to this node, and the watch never showed it anywhere."""
+        self._attempt_failed(uid, "expired", f"the watch did not show it on {node} or anywhere else")
+
+    def bind_failed(self, uid: str, message: str) -> None:
+        """The API server refused to bind the pod."""
+        self._attempt_failed(uid, "bind", message)
+
+    def get(self, uid: str) -> Decision | None:
+        """The latest decision for this pod, or None."""
+        return self._decisions.get(uid)
+
+    def find(self, namespace: str, name: str) -> Decision | None:
+        """The latest decision for the pod of this name, or None."""
+        return next((d for d in self.latest() if (d.namespace, d.name) == (namespace, name)), None)
+
+    def latest(self) -> Iterator[Decision]:
+        """All decisions remembered now, newest first."""
+        with self._lock:
+            return reversed(list(self._decisions.values()))
+
+    def _attempt_failed(self, uid: str, reason: str, message: str) -> None:
+        with self._lock:
+            decision = self._decisions.get(uid)
+            if decision is None:
+                return
+            before = decision.outcome or Outcome()
+            if before.bound_at is None and before.removed_at is None and not _counted(before):
+                self.counts.failures[reason] += 1
+                decision.outcome = outcomes.failed(before, reason, message)
+                self._changed(decision)
+
+    def _tried_again(self, earlier: Decision) -> str | None:
+        """Why the attempt before failed; counted, unless it was when it happened."""
+        before = earlier.outcome or Outcome()
+        if before.bound_at is not None or before.removed_at is not None:
+            return None
+        reason = before.failure or "asked_again"
+        self.counts.failures[reason] += not _counted(before)
+        return reason if before.message is None else f"{reason}: {before.message}"
+
+    def _rating(self, uid: str, node: str) -> tuple[int | None, bool | None]:
+        ratings = self._ratings.pop(uid, None)
+        if ratings is None:
+            return None, None
+        position = np.flatnonzero(ratings.rows == self._row_of(node))
+        if len(position) == 0:
+            return None, None
+        priority = int(ratings.priorities[position[0]])
+        return priority, priority == int(ratings.priorities.max())
+
+    def _trim(self) -> None:
+        while len(self._decisions) > self.size:
+            self._decisions.popitem(last=False)
+        while len(self._ratings) > RECENT:
+            self._ratings.popitem(last=False)
+
+    def _changed(self, decision: Decision) -> None:
+        if self._keep is not None:
+            self._keep(decision)
+
+
+def _counted(outcome: Outcome) -> bool:
+    """Whether the failure was counted when it happened; what a condition says is counted once it is final."""
+    return outcome.failure in ("expired", "bind")

@@ -1,0 +1,189 @@
+"""Notices another policy bundle where the served one lies, proves it, and puts it to use; or refuses it and says why.
+
+The folder may be replaced by a rename, be a mounted ConfigMap (whose files are links through ``..data``, swapped at
+once), a volume or an image. All are seen alike: by the resolved path and the hash of the manifest and by the identity,
+size and time of the model, looked at every few seconds in a thread. What differs from what was judged last is loaded,
+validated, held against its own recorded vectors and asked once, in that thread; then it is installed between two
+decisions. One that fails is looked at again at the next turn, because it may be a copy in progress; if it has not
+changed by then it is refused, and whatever serves goes on. Nothing unproven ever decides.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final
+
+from extender import logs
+from extender.scorer.load import LoadedScorer, warm
+from extender.scorer.worker import Worker
+from policy.bundle import MANIFEST_FILE, MODEL_FILE, Manifest
+from policy.errors import BundleError, SchedulerError
+
+REFUSAL_REASONS: Final = ("manifest", "model", *(field.name for field in fields(Manifest)), "scoring")
+"""Every reason a bundle may be refused for: a file, a field of the manifest, or that it failed to answer."""
+
+_log = logs.get(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """A bundle that was not put to use.
+
+    Attributes:
+        at: when, seconds since the epoch.
+        reason: one of `REFUSAL_REASONS`.
+        message: what is wrong with it, and the fix.
+    """
+
+    at: float
+    reason: str
+    message: str
+
+
+@dataclass(slots=True)
+class ReloadCounts:
+    """Sums since the start: bundles put to use after the first one, and bundles refused."""
+
+    swaps: int = 0
+    refusals: int = 0
+
+
+class BundleReloader:
+    """Follows one bundle's folder. Owned by the event loop's thread.
+
+    Args:
+        path: the folder, as the settings name it; links are followed anew each time.
+        load: reads and proves a bundle; raises `SchedulerError` to refuse it. Called in a thread.
+        install: puts it to use; called on the event loop.
+        serving: what serves now; None if nothing does.
+        on_refusal: told of each refusal.
+        clock: seconds since the epoch.
+
+    Attributes:
+        serving: what serves now.
+        counts: see `ReloadCounts`.
+        last_refusal: the latest one; None if there was none.
+    """
+
+    def __init__(
+        self,
+        path: Path,
+        load: Callable[[Path], LoadedScorer],
+        install: Callable[[LoadedScorer], None],
+        serving: LoadedScorer | None,
+        on_refusal: Callable[[Refusal], None] = lambda _refusal: None,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self.path = path
+        self.serving = serving
+        self.counts = ReloadCounts()
+        self.last_refusal: Refusal | None = None
+        self._load = load
+        self._install = install
+        self._on_refusal = on_refusal
+        self._clock = clock
+        self._worker = Worker("bundle")
+        self._asked = asyncio.Event()
+        self._judged: str | None = None
+        self._doubtful: str | None = None
+        self._since = clock()
+        self._checked_at: float | None = None
+
+    def request(self) -> None:
+        """Look now and judge at once, also what was refused before; callable on the event loop only."""
+        self._asked.set()
+
+    async def run(self, interval_s: float) -> None:
+        """Look every `interval_s` seconds, and whenever asked (0: only then), until cancelled."""
+        try:
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(interval_s or None):
+                        await self._asked.wait()
+                asked = self._asked.is_set()
+                self._asked.clear()
+                try:
+                    await self.look(at_once=asked)
+                except Exception:
+                    _log.exception("looking for another policy bundle failed", path=str(self.path))
+        finally:
+            self._worker.stop(timeout=0.0)
+
+    async def look(self, at_once: bool = False) -> None:
+        """Look once.
+
+        Args:
+            at_once: judge what is there even if it was judged before, and refuse it even if it may still be copied.
+        """
+        before = await self._worker.submit(lambda: fingerprint(self.path))
+        self._checked_at = self._clock()
+        if before == self._judged and not at_once:
+            return
+        try:
+            loaded = await self._worker.submit(self._proven)
+        except SchedulerError as error:
+            after = await self._worker.submit(lambda: fingerprint(self.path))
+            if after == before and (at_once or self._doubtful == before):
+                self._judged = before
+                self._refuse(error)
+            else:
+                self._doubtful = after
+            return
+        self._judged, self._doubtful = before, None
+        if self.serving is not None and loaded.manifest_sha256 == self.serving.manifest_sha256:
+            return
+        former, self.serving = self.serving, loaded
+        self._install(loaded)
+        self._since = self._clock()
+        self.counts.swaps += 1
+        _log.info(
+            "another policy serves",
+            scorer=loaded.scorer.name,
+            model_sha256=loaded.model_sha256,
+            former_model_sha256="" if former is None else former.model_sha256,
+        )
+
+    def status(self) -> dict[str, Any]:
+        """What serves since when, and what was refused, as JSON."""
+        return {
+            "path": str(self.path),
+            "serving_since": self._since,
+            "checked_at": self._checked_at,
+            **asdict(self.counts),
+            "last_refusal": None if self.last_refusal is None else asdict(self.last_refusal),
+        }
+
+    def _proven(self) -> LoadedScorer:
+        loaded = self._load(self.path)
+        warm(loaded.scorer)
+        return loaded
+
+    def _refuse(self, error: SchedulerError) -> None:
+        reason = error.field.partition(".")[0] if isinstance(error, BundleError) else "scoring"
+        refusal = Refusal(self._clock(), reason if reason in REFUSAL_REASONS else "manifest", str(error))
+        self.last_refusal = refusal
+        self.counts.refusals += 1
+        self._on_refusal(refusal)
+        _log.error(
+            "a policy bundle was refused; nothing changes", reason=refusal.reason, error=str(error), path=str(self.path)
+        )
+
+
+def fingerprint(path: Path) -> str:
+    """What tells one state of a bundle's folder from another: equal texts, equal bundle."""
+    parts: list[object] = []
+    try:
+        manifest = (path / MANIFEST_FILE).resolve()
+        parts += [manifest, hashlib.sha256(manifest.read_bytes()).hexdigest()]
+        model = (path / MODEL_FILE).resolve()
+        status = model.stat()
+        parts += [model, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
+    except OSError as error:
+        parts.append(error.errno)
+    return repr(parts)

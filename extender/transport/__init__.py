@@ -1,0 +1,1 @@
+"""Connections: HTTP/1.1 parsing shortcuts, limits and TLS. Knows no Kubernetes object."""

@@ -1,0 +1,364 @@
+"""The service's certificates: read, proven by a handshake with itself, watched, and exchanged while it serves.
+
+Refuses what cannot serve: a key of another certificate, a certificate or an authority out of date, a file that does
+not read. At the start that ends the service; later the old ones stay in use, and it is counted and logged. Every
+reading gives new TLS contexts instead of changing the old: an authority that was taken out of the file is gone with
+them, and so is every session that a caller of its could resume without showing a certificate again.
+
+Only the standard library: it parses no certificate by itself, but one that was shown in a handshake.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import hashlib
+import ssl
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+from extender import logs
+from extender.errors import CertificateError
+from extender.operations.metrics import Metrics
+from extender.settings import Settings
+
+WARN_BELOW: Final = 0.2
+"""Share of a lifetime left below which a warning is logged. cert-manager renews at a third by default, so below a
+fifth nothing renews; a share, because lifetimes lie between an hour and ten years."""
+
+WARN_EVERY_S: Final = 3600.0
+
+_VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
+_IGNORE_TIME: Final = 0x200000
+"""OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python does not name: we compare with our own clock, to say the date."""
+
+_FAILURES: Final = {
+    "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no_certificate",
+    "CERTIFICATE_VERIFY_FAILED": "bad_certificate",
+    "UNSUPPORTED_PROTOCOL": "version",
+    "WRONG_VERSION_NUMBER": "version",
+    "VERSION_TOO_LOW": "version",
+    "HTTP_REQUEST": "plain_http",
+}
+
+_log = logs.get(__name__)
+
+
+class Validity(NamedTuple):
+    """When a certificate holds, in seconds since the epoch."""
+
+    begin: float
+    end: float
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What one reading of the files gave.
+
+    Attributes:
+        verbs: TLS of the verbs' port; asks for client certificates where there is an authority for them.
+        operations: the same without.
+        validity: of `certificate` and, where there is one, `client_ca` (the one that lasts longest).
+        digest: of the files' content.
+    """
+
+    verbs: ssl.SSLContext = field(repr=False)
+    operations: ssl.SSLContext = field(repr=False)
+    validity: Mapping[str, Validity]
+    digest: str
+
+
+class Certificates:
+    """The identity in use, read from the files that the settings name.
+
+    Args:
+        settings: with `tls_cert_file` and `tls_key_file`.
+        clock: seconds since the epoch.
+
+    Attributes:
+        identity: in use.
+        failed_handshakes: by reason, since whoever reads it last cleared it.
+
+    Raises:
+        CertificateError: the files cannot serve; the message names the setting and what to do.
+    """
+
+    def __init__(self, settings: Settings, clock: Callable[[], float] = time.time) -> None:
+        if settings.tls_cert_file is None or settings.tls_key_file is None:
+            raise CertificateError("tls_cert_file and tls_key_file are not set")
+        self._certificate, self._key = settings.tls_cert_file, settings.tls_key_file
+        self._client_ca = settings.tls_client_ca_file
+        self._minimum = _VERSIONS[settings.tls_minimum_version]
+        self._clock = clock
+        self.failed_handshakes: Counter[str] = Counter()
+        self._suspect = self._refused = ""
+        self.identity = self._load()
+
+    def poll(self) -> Identity | None:
+        """Look at the files; the new identity, in use from now on, or None where there is nothing new.
+
+        Bad content is refused when it is found twice: between the two, the second of two files may have been replaced.
+
+        Raises:
+            CertificateError: the content cannot serve; raised once for each content.
+        """
+        digest = ""
+        try:
+            digest = self._digest()
+            if digest == self.identity.digest:
+                self._suspect = self._refused = ""
+                return None
+            self.identity = self._load()
+        except CertificateError as error:
+            found = digest or str(error)
+            if found == self._refused:
+                return None
+            if found != self._suspect:
+                self._suspect = found
+                return None
+            self._refused = found
+            raise
+        self._suspect = self._refused = ""
+        return self.identity
+
+    @property
+    def refused(self) -> bool:
+        """Whether what lies on disk now was refused, so that what was read before is in use."""
+        return bool(self._refused)
+
+    def expiring(self) -> dict[str, float]:
+        """File to seconds left, of what has less than `WARN_BELOW` of its lifetime left."""
+        now = self._clock()
+        return {
+            name: validity.end - now
+            for name, validity in self.identity.validity.items()
+            if validity.end - now < WARN_BELOW * (validity.end - validity.begin)
+        }
+
+    def _digest(self) -> str:
+        parts = [_read("tls_cert_file", self._certificate), _read("tls_key_file", self._key)]
+        if self._client_ca is not None:
+            parts.append(_read("tls_client_ca_file", self._client_ca))
+        return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
+
+    def _load(self) -> Identity:
+        """One consistent reading: OpenSSL reads the files itself, so they must be the same before and after."""
+        before = self._digest()
+        while True:
+            try:
+                identity = self._read_identity(before)
+            except CertificateError:
+                if self._digest() == before:
+                    raise
+            else:
+                if self._digest() == before:
+                    return identity
+            before = self._digest()
+
+    def _read_identity(self, digest: str) -> Identity:
+        operations = self._context()
+        shown = _handshake(operations, _text("tls_cert_file", self._certificate), self._certificate)
+        validity = {"certificate": self._valid("tls_cert_file", self._certificate, [shown])}
+        verbs = self._context()
+        if self._client_ca is not None:
+            authorities = _authorities(verbs, self._client_ca)
+            validity["client_ca"] = self._valid("tls_client_ca_file", self._client_ca, authorities)
+            verbs.verify_mode = ssl.CERT_REQUIRED
+        for context in (verbs, operations):
+            context.sslobject_class = _counted(self.failed_handshakes)
+        return Identity(verbs, operations, validity, digest)
+
+    def _context(self) -> ssl.SSLContext:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.minimum_version = self._minimum
+        context.options |= ssl.OP_NO_RENEGOTIATION | ssl.OP_NO_TICKET
+        context.num_tickets = 0  # one connection lasts for hours: nobody needs to resume a session
+        # Go's client prefers HTTP/2 where it is offered
+        context.set_alpn_protocols(["http/1.1"])
+        try:
+            context.load_cert_chain(self._certificate, self._key, password=self._no_password)
+        except ssl.SSLError as error:
+            if error.reason == "KEY_VALUES_MISMATCH":
+                raise CertificateError(
+                    f"tls_key_file {self._key}: is not the key of the certificate in tls_cert_file "
+                    f"{self._certificate}; give the pair that was issued together"
+                ) from error
+            raise CertificateError(
+                f"tls_cert_file {self._certificate}, tls_key_file {self._key}: do not read as PEM "
+                f"({error.reason or error}); give a certificate and its private key"
+            ) from error
+        except OSError as error:
+            raise CertificateError(
+                f"tls_cert_file {self._certificate}, tls_key_file {self._key}: cannot read them ({error.strerror})"
+            ) from error
+        return context
+
+    def _no_password(self) -> str:
+        raise CertificateError(
+            f"tls_key_file {self._key}: is encrypted, and nobody is there to type the password; decrypt it: "
+            "openssl pkey -in KEY -out PLAIN"
+        )
+
+    def _valid(self, setting: str, file: Path, certificates: list[dict[str, Any]]) -> Validity:
+        """Of the certificate that lasts longest; raises `CertificateError` where it does not hold now."""
+        best = max((_validity(each) for each in certificates), key=lambda validity: validity.end)
+        now = self._clock()
+        if now >= best.end:
+            raise CertificateError(f"{setting} {file}: expired on {_date(best.end)}; renew it")
+        if now < best.begin:
+            raise CertificateError(f"{setting} {file}: is not valid before {_date(best.begin)}; look at the clock")
+        return best
+
+
+async def watch(
+    certificates: Certificates,
+    interval_s: float,
+    apply: Callable[[Identity], Awaitable[None]],
+    metrics: Metrics,
+    timer: Callable[[], float] = time.monotonic,
+) -> None:
+    """Look at the files until cancelled: exchange what has changed, warn of what expires, count failed handshakes.
+
+    Args:
+        certificates: those in use.
+        interval_s: between two looks.
+        apply: makes new connections use an identity.
+        metrics: count.
+        timer: monotonic seconds.
+    """
+    metrics.certificates_loaded(certificates.identity.validity)
+    warned = float("-inf")
+    while True:
+        if certificates.expiring() and timer() - warned >= WARN_EVERY_S:
+            warned = timer()
+            for name, left in certificates.expiring().items():
+                _log.warning("certificate expires soon; renew it", file=name, hours_left=round(left / 3600.0, 1))
+        await asyncio.sleep(interval_s)
+        try:
+            await _look(certificates, apply, metrics)
+        except Exception:
+            _log.exception("watching the certificates failed")
+
+
+async def _look(certificates: Certificates, apply: Callable[[Identity], Awaitable[None]], metrics: Metrics) -> None:
+    failed = dict(certificates.failed_handshakes)
+    certificates.failed_handshakes.clear()
+    if failed:
+        for reason, count in failed.items():
+            metrics.handshake_failures.labels(reason).inc(count)
+        _log.warning("TLS handshakes failed", **failed)
+    try:
+        identity = await asyncio.to_thread(certificates.poll)
+    except CertificateError as error:
+        metrics.certificate_loads.labels("refused").inc()
+        _log.error("new certificates refused; the old ones serve on", error=str(error))
+        return
+    finally:
+        metrics.certificates_refused.set(certificates.refused)
+    if identity is not None:
+        await apply(identity)
+        metrics.certificates_loaded(identity.validity)
+        ends = {name: _date(validity.end) for name, validity in identity.validity.items()}
+        _log.info("new certificates in use", **ends)
+
+
+def names_of(certificate: Mapping[str, Any] | None) -> frozenset[str]:
+    """Common name and alternative names (DNS, URI, address, e-mail) of a certificate as `ssl` shows it."""
+    if not certificate:
+        return frozenset()
+    subject = (pair for attributes in certificate.get("subject", ()) for pair in attributes)
+    common = {value for name, value in subject if name == "commonName"}
+    return frozenset(common | {str(value) for _, value in certificate.get("subjectAltName", ())})
+
+
+def _counted(failures: Counter[str]) -> type[ssl.SSLObject]:
+    """TLS connections whose failed handshakes are counted; asyncio drops them without a word."""
+
+    class Counted(ssl.SSLObject):
+        def do_handshake(self) -> None:
+            try:
+                super().do_handshake()
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                raise
+            except ssl.SSLError as error:
+                reason = error.reason or ""
+                failures["refused_by_caller" if "_ALERT_" in reason else _FAILURES.get(reason, "other")] += 1
+                raise
+
+    return Counted
+
+
+def _handshake(server: ssl.SSLContext, chain: str, file: Path) -> dict[str, Any]:
+    """The certificate that a server shows, as `ssl` decodes it, after a whole handshake in memory."""
+    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    client.check_hostname = False
+    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _IGNORE_TIME
+    client.load_verify_locations(cadata=chain)
+    there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
+    sides = [client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)]
+    waiting = sides
+    try:
+        while waiting:
+            waiting = [side for side in waiting if not _advanced(side)]
+        return sides[0].getpeercert() or {}
+    except ssl.SSLError as error:
+        why = getattr(error, "verify_message", "") or error.reason or str(error)
+        raise CertificateError(
+            f"tls_cert_file {file}: no client could accept it ({why}); give the server's own certificate first, "
+            "with serverAuth if it limits its use"
+        ) from error
+
+
+def _advanced(side: ssl.SSLObject) -> bool:
+    """Whether this side's handshake is done, as far as what has arrived allows."""
+    try:
+        side.do_handshake()
+    except ssl.SSLWantReadError:
+        return False
+    return True
+
+
+def _authorities(context: ssl.SSLContext, file: Path) -> list[dict[str, Any]]:
+    """Make a context trust the authorities in a file; returns them."""
+    try:
+        context.load_verify_locations(cadata=_text("tls_client_ca_file", file))
+    except (ssl.SSLError, ValueError) as error:
+        raise CertificateError(
+            f"tls_client_ca_file {file}: holds no certificate in PEM ({getattr(error, 'reason', None) or error})"
+        ) from error
+    found = context.get_ca_certs()
+    if not found:
+        raise CertificateError(
+            f"tls_client_ca_file {file}: none of its certificates is an authority (CA:TRUE); give the one that issued "
+            "the clients' certificates"
+        )
+    return found
+
+
+def _read(setting: str, file: Path) -> bytes:
+    try:
+        return file.read_bytes()
+    except OSError as error:
+        raise CertificateError(f"{setting} {file}: cannot read it ({error.strerror})") from error
+
+
+def _text(setting: str, file: Path) -> str:
+    try:
+        text = _read(setting, file).decode("ascii")
+    except UnicodeDecodeError as error:
+        raise CertificateError(f"{setting} {file}: is not PEM; convert it: openssl x509 -inform der") from error
+    return text
+
+
+def _validity(certificate: Mapping[str, Any]) -> Validity:
+    return Validity(
+        ssl.cert_time_to_seconds(certificate["notBefore"]), ssl.cert_time_to_seconds(certificate["notAfter"])
+    )
+
+
+def _date(seconds: float) -> str:
+    return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat()

@@ -1,0 +1,1 @@
+"""Candidates that are tried beside the scorer in use: shadow and experiment."""

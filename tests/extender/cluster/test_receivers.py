@@ -1,0 +1,175 @@
+"""What nodes and pods mean, told from their JSON."""
+
+import math
+from typing import Any
+
+import msgspec
+import pytest
+
+from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod
+from extender.cluster.receivers import (
+    NodeChanges,
+    PodChanges,
+    SpeedRules,
+    WaitingRules,
+    bound_since,
+    is_ready,
+    node_speed,
+)
+from extender.cluster.table import ClusterTable
+from extender.pods import UrgencyRules
+from policy.cluster import PodDemand
+from tests.extender.cluster import following
+
+KEY = "maddpg-scheduler.io/speed"
+TYPE = "node.kubernetes.io/instance-type"
+
+
+def a_node(**metadata: Any) -> Node:
+    return decode_node(msgspec.Raw(msgspec.json.encode(following.node("n", **metadata))))
+
+
+def a_pod(content: dict[str, Any]) -> WatchedPod:
+    return decode_pod(msgspec.Raw(msgspec.json.encode(content)))
+
+
+@pytest.mark.parametrize(
+    ("labels", "annotations", "speed"),
+    [
+        pytest.param({}, {}, 1.0, id="reference"),
+        pytest.param({KEY: "1.5"}, {}, 1.5, id="label"),
+        pytest.param({KEY: "1.5"}, {KEY: "0.75"}, 0.75, id="annotation-wins"),
+        pytest.param({TYPE: "fast"}, {}, 2.0, id="instance-type"),
+        pytest.param({TYPE: "fast", KEY: "1.5"}, {}, 1.5, id="label-before-instance-type"),
+        pytest.param({TYPE: "unheard-of"}, {}, 1.0, id="unknown-instance-type"),
+    ],
+)
+def test_speed_comes_from_annotation_label_or_instance_type(
+    labels: dict[str, str], annotations: dict[str, str], speed: float
+) -> None:
+    rules = SpeedRules(KEY, {"fast": 2.0})
+    assert node_speed(a_node(labels=labels, annotations=annotations), rules) == (speed, None)
+
+
+@pytest.mark.parametrize("text", ["fast", "", "0", "-1", "nan", "inf", "1.5GHz"])
+def test_a_speed_that_is_none_is_ignored_with_a_warning(text: str) -> None:
+    speed, warning = node_speed(a_node(labels={TYPE: "fast"}, annotations={KEY: text}), SpeedRules(KEY, {"fast": 2.0}))
+    assert speed == 2.0
+    assert warning is not None
+    assert KEY in warning
+
+
+@pytest.mark.parametrize(
+    ("status", "cordoned", "ready"),
+    [
+        pytest.param("True", None, True, id="ready"),
+        pytest.param("True", True, False, id="cordoned"),
+        pytest.param("False", None, False, id="not-ready"),
+        pytest.param("Unknown", None, False, id="lost"),
+        pytest.param(None, None, False, id="says-nothing"),
+    ],
+)
+def test_a_node_is_ready_if_it_says_so_and_nobody_cordoned_it(
+    status: str | None, cordoned: bool | None, ready: bool
+) -> None:
+    conditions = [{"type": "MemoryPressure", "status": "True"}, {"type": "Ready", "status": status or "True"}]
+    content = {
+        "metadata": {"name": "n"},
+        "spec": {"unschedulable": cordoned},
+        "status": {"conditions": conditions[: 2 if status else 1]},
+    }
+    assert is_ready(decode_node(msgspec.Raw(msgspec.json.encode(content)))) is ready
+
+
+def scheduled(status: str = "True", at: str | None = "2026-01-01T00:01:00Z") -> list[dict[str, Any]]:
+    return [{"type": "PodScheduled", "status": status, "lastTransitionTime": at}]
+
+
+NEW_YEAR = 1767225600.0
+
+
+@pytest.mark.parametrize(
+    ("conditions", "created", "since"),
+    [
+        pytest.param(scheduled(), "2026-01-01T00:00:00Z", NEW_YEAR + 60.0, id="scheduled"),
+        pytest.param(None, "2026-01-01T00:00:00Z", NEW_YEAR, id="static-pod"),
+        pytest.param(scheduled("False"), "2026-01-01T00:00:00Z", NEW_YEAR, id="was-unschedulable"),
+        pytest.param(scheduled(at="soon"), "2026-01-01T00:00:00Z", NEW_YEAR, id="garbage"),
+        pytest.param(scheduled(at=None), None, None, id="says-nothing"),
+    ],
+)
+def test_a_pod_is_bound_since_its_condition_says_so(
+    conditions: list[dict[str, Any]] | None, created: str | None, since: float | None
+) -> None:
+    content = following.pod("p", on="n", conditions=conditions)
+    content["metadata"]["creationTimestamp"] = created
+    assert bound_since(a_pod(content)) == since
+
+
+def test_cpu_and_memory_are_cores_and_gib() -> None:
+    table = ClusterTable()
+    NodeChanges(table, lambda change: change(), SpeedRules()).present(a_node())
+    changes = PodChanges(table, lambda change: change())
+    changes.present(a_pod(following.pod("p", on="n", cpu="250m", memory="512Mi")))
+    row = table.rows_of(["n"])[0]
+    assert (table.state.cpu_allocatable[row], table.state.memory_allocatable[row]) == (4.0, 16.0)
+    assert (table.state.cpu_requested[row], table.state.memory_requested[row]) == (0.25, 0.5)
+
+
+def test_requests_that_do_not_parse_leave_the_pod_out_and_are_counted() -> None:
+    table = ClusterTable()
+    changes = PodChanges(table, lambda change: change())
+    changes.present(a_pod(following.pod("p", on="n", cpu="much")))
+    assert table.pod_count == 0
+    assert changes.ignored == 1
+
+
+def test_an_ended_pod_is_never_counted_even_if_a_server_ignores_the_selector() -> None:
+    table = ClusterTable()
+    NodeChanges(table, lambda change: change(), SpeedRules()).present(a_node())
+    PodChanges(table, lambda change: change()).present(a_pod(following.pod("p", on="n", phase="Succeeded")))
+    assert table.pod_count == 0
+    assert math.isclose(table.state.cpu_requested.sum(), 0.0)
+
+
+WAITING = WaitingRules("ours", UrgencyRules({}, {"Guaranteed": 0.75, "Burstable": 0.5, "BestEffort": 0.0}))
+GATED = [{"type": "PodScheduled", "status": "False", "reason": "SchedulingGated"}]
+UNSCHEDULABLE = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]
+
+
+@pytest.mark.parametrize(
+    ("scheduler", "changed", "waits"),
+    [
+        pytest.param("ours", {}, True, id="nobody has looked at it"),
+        pytest.param("ours", {"conditions": UNSCHEDULABLE}, True, id="it fits nowhere"),
+        pytest.param("ours", {"conditions": GATED}, False, id="a gate keeps it"),
+        pytest.param("ours", {"on": "n"}, False, id="bound"),
+        pytest.param("ours", {"phase": "Failed"}, False, id="ended"),
+        pytest.param("ours", {"cpu": "much"}, False, id="asks for nonsense"),
+        pytest.param("default-scheduler", {}, False, id="another scheduler's"),
+        pytest.param(None, {}, False, id="says nothing"),
+    ],
+)
+def test_unbound_pods_of_our_scheduler_wait(scheduler: str | None, changed: dict[str, Any], waits: bool) -> None:
+    table = ClusterTable()
+    changes = PodChanges(table, lambda change: change(), WAITING)
+    content = following.pod("p", **{"on": None, "cpu": "250m", "memory": "512Mi", **changed})
+    content["spec"]["schedulerName"] = scheduler
+    content["status"]["qosClass"] = "Guaranteed"
+    changes.present(a_pod(content))
+    assert table.waiting_classes() == ({PodDemand(0.25, 0.5, 0.75): 1} if waits else {})
+    changes.absent(a_pod(content))
+    assert table.waiting_classes() == {}
+
+
+def test_pods_that_wait_are_forgotten_when_a_list_leaves_them_out_or_they_change() -> None:
+    table = ClusterTable()
+    changes = PodChanges(table, lambda change: change(), WAITING)
+    for uid, cpu in (("p", "1"), ("q", "1"), ("q", "2")):
+        content = following.pod(uid, on=None, cpu=cpu, memory="1Gi")
+        content["spec"]["schedulerName"] = "ours"
+        content["status"]["qosClass"] = "Burstable"
+        changes.present(a_pod(content))
+    assert table.waiting_classes() == {PodDemand(1.0, 1.0, 0.5): 1, PodDemand(2.0, 1.0, 0.5): 1}
+    changes.complete({a_pod(content).metadata.uid})
+    assert table.waiting_classes() == {PodDemand(2.0, 1.0, 0.5): 1}

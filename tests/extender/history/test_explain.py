@@ -1,0 +1,100 @@
+"""What would have to change is true: with the change the node wins, with a little less it does not."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from extender.history.counterfactual import CHANGEABLE, _with, smallest_changes
+from extender.history.explain import explanation
+from policy import heuristics
+from policy.actors import Actors
+from policy.cluster import ClusterState, PodDemand
+from policy.scorers import ActorScorer, Scorer
+from tests.extender.history.samples import a_decision
+from tests.extender.service import Service
+from tests.policy.states import actor_model, demands, random_state
+
+Run = Callable[..., Service]
+ACTORS = Actors(actor_model(np.random.default_rng(5).normal(size=(8, 4)) * 0.7))
+SCORERS: list[Scorer] = [ActorScorer(ACTORS, "test"), *heuristics.DETERMINISTIC.values()]
+
+
+def wins(scorer: Scorer, rows: ClusterState, demand: PodDemand, feature: str, value: float, other: int) -> bool:
+    """Whether the row `other` beats row 0 with this value."""
+    changed = _with(rows.take(np.array([other])), demand, feature, np.array([value]))
+    return bool(scorer.preferences(changed, demand)[0] > scorer.preferences(rows, demand)[0])
+
+
+@settings(max_examples=25, deadline=None)
+@given(seed=st.integers(0, 10_000), demand=demands, scorer=st.sampled_from(SCORERS))
+def test_each_change_makes_the_node_win_and_half_of_it_does_not(seed: int, demand: PodDemand, scorer: Scorer) -> None:
+    rows = random_state(np.random.default_rng(seed), 2)
+    if scorer.preferences(rows, demand).argmax() == 1:
+        rows = rows.take(np.array([1, 0]))
+    told = smallest_changes(scorer, rows, demand, winner=0, other=1)
+    assert sorted([*told["not_by"], *(change["feature"] for change in told["changes"])]) == sorted(CHANGEABLE)
+    for change in told["changes"]:
+        feature, before, after = change["feature"], change["before"], change["after"]
+        assert wins(scorer, rows, demand, feature, after, 1)
+        for part in np.linspace(0.1, 0.99, 12).tolist():
+            between = before + part * (after - before)
+            assert not wins(scorer, rows, demand, feature, between, 1) or abs(after - between) < 0.02, (
+                "a smaller change would do"
+            )
+
+
+def test_a_change_known_by_hand() -> None:
+    rows = replace(ClusterState.idle([10.0, 10.0], [10.0, 10.0]), cpu_used=np.array([2.0, 5.0]))
+    told = smallest_changes(heuristics.by_name("least-used"), rows, PodDemand(1.0, 1.0, 0.5), winner=0, other=1)
+    [change] = told["changes"]
+    assert (change["feature"], change["before"]) == ("cpu_used", 0.5)
+    assert change["after"] == pytest.approx(0.2, abs=1e-4)
+    assert told["behind_by"] == pytest.approx(0.3)
+    assert told["not_by"] == [name for name in CHANGEABLE if name != "cpu_used"]
+
+
+def test_changes_come_least_first(run_service: Run) -> None:
+    rows = replace(
+        ClusterState.idle([8.0, 8.0], [16.0, 16.0]), cpu_requested=np.array([1.0, 4.0]), memory_requested=np.ones(2)
+    )
+    told = smallest_changes(heuristics.by_name("kube-default"), rows, PodDemand(1.0, 1.0, 0.5), 0, 1)
+    steps = [abs(change["after"] - change["before"]) for change in told["changes"]]
+    assert [change["feature"] for change in told["changes"]] == ["cpu_requested", "memory_requested"] or len(steps) == 1
+    assert steps == sorted(steps)
+
+
+def test_a_replaced_policy_is_not_made_to_speak_for_the_one_that_decided() -> None:
+    scorer = ActorScorer(ACTORS, "test")
+    decision = a_decision(preferences=scorer.preferences(a_decision().rows, a_decision().demand))  # type: ignore[arg-type]
+    assert explanation(decision, scorer)["counterfactual"]["node"] == "node-1"
+    replaced = ActorScorer(Actors(actor_model(np.random.default_rng(9).normal(size=(8, 4)))), "test")
+    told = explanation(decision, replaced)
+    assert (told["counterfactual"], told["nodes"][0]["bids"]) == (None, None)
+    assert told["unexplained"] == "test has been replaced since, and would rate these nodes otherwise"
+    assert explanation(decision, None)["unexplained"] == "test cannot be asked for its reasons now"
+    assert told["nodes"][0]["features"] == explanation(decision, scorer)["nodes"][0]["features"]
+
+
+def test_the_service_tells_what_would_change_a_fallbacks_mind_too(run_service: Run) -> None:
+    service = run_service(scorer="least-used")
+    names = service.add_nodes(3)
+    now = time.time()
+    service.change(lambda table: [table.set_usage(name, 1.0 + i, 1.0, None, now) for i, name in enumerate(names)])
+    service.prioritize(names)
+    told = service.decision("uid-web")
+    assert [node["node"] for node in told["nodes"]] == names
+    assert told["counterfactual"]["node"] == "node-1"
+    [change] = told["counterfactual"]["changes"]
+    assert (change["feature"], change["before"], change["after"]) == (
+        "cpu_used",
+        pytest.approx(0.25),
+        pytest.approx(0.125, abs=1e-4),
+    )
+    assert told["kube_default_choice"] == names, "equal requests are equal to kube-default"

@@ -1,0 +1,128 @@
+"""Probes, metrics and logs say what is so."""
+
+from __future__ import annotations
+
+import io
+import json
+import logging
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from extender import logs
+from extender.cluster.embedded import EmbeddedSource
+from extender.operations.reference import metrics_table, settings_table
+from extender.settings import describe
+from tests.extender.service import Service, pod
+
+Run = Callable[..., Service]
+DOCUMENT = Path(__file__).parents[3] / "docs" / "operations.md"
+
+
+def test_ready_waits_for_the_cluster_and_says_so(run_service: Run) -> None:
+    source = EmbeddedSource(synced=False)
+    service = run_service(source)
+    assert service.operations.get("/healthz").status_code == 200
+    waiting = service.operations.get("/readyz")
+    assert (waiting.status_code, waiting.json()["ready"]) == (503, False)
+    assert "told in full" in waiting.json()["reasons"][0]
+    assert service.metric("maddpg_synced") == 0
+    source.mark_synced()
+    assert service.operations.get("/readyz").json() == {"ready": True, "reasons": []}
+    assert service.metric("maddpg_synced") == 1
+
+
+def test_readiness_is_withdrawn_before_the_service_stops(run_service: Run) -> None:
+    service = run_service(shutdown_delay_s=0.5)
+    names = service.add_nodes(2)
+    service.background.stop()
+    reasons: list[str] = []
+    for _ in range(100):
+        reasons = service.operations.get("/readyz").json()["reasons"]
+        if reasons:
+            break
+    assert reasons == ["the service is stopping"]
+    assert set(service.prioritize(names)) == set(names), "requests are answered until the delay is over"
+
+
+def test_operations_on_their_own_port_leave_the_verbs_port(run_service: Run) -> None:
+    service = run_service(operations_port=0)
+    assert service.background.port != service.background.operations_port
+    assert service.operations.get("/healthz").status_code == 200
+    assert service.http.get("/healthz").status_code == 404
+    assert service.http.get("/metrics").status_code == 404
+    assert service.operations.post("/prioritize", json={}).status_code in (404, 405)
+    assert service.prioritize(service.add_nodes(1)) == {"node-0": 10}
+
+
+def test_metrics_follow_what_happens(run_service: Run) -> None:
+    service = run_service(range_tolerance=1.0)
+    names = service.add_nodes(3)
+    service.change(lambda table: table.upsert_node("node-0", 8.0, 32.0, ready=False))
+    service.change(lambda table: table.pod_bound("p", "node-1", 20.0, 1.0))
+    service.prioritize(names)
+    service.post("prioritize", b"{")
+    assert service.metric("maddpg_requests_total", verb="prioritize", code="200") == 1
+    assert service.metric("maddpg_requests_total", verb="prioritize", code="400") == 1
+    assert service.metric("maddpg_request_duration_seconds_count", verb="prioritize") == 2
+    assert service.metric("maddpg_decisions_total", scorer="test") == 1
+    assert service.metric("maddpg_nodes", ready="true") == 2
+    assert service.metric("maddpg_nodes", ready="false") == 1
+    assert service.metric("maddpg_pods") == 1
+    assert service.metric("maddpg_assumed_placements") == 1
+    assert service.metric("maddpg_scored_rows_total") >= 3
+    assert service.metric("maddpg_observation_clipped_total", feature="cpu_requested") == 1
+    assert service.metric("maddpg_observation_clipped_total", feature="node_speed") == 0
+    assert service.metric("maddpg_source_events", input="nodes", event="posted") == 3
+    assert 0 <= service.metric("maddpg_input_staleness_seconds", input="pods") < 10
+    assert math.isnan(service.metric("maddpg_input_staleness_seconds", input="usage"))
+    text = service.operations.get("/metrics")
+    assert text.headers["content-type"].startswith("text/plain")
+    assert "maddpg_policy_info{" in text.text
+
+
+def test_housekeeping_expires_assumptions_and_old_measurements(run_service: Run) -> None:
+    service = run_service(assumed_time_limit_s=0.2, housekeeping_interval_s=0.05)
+    names = service.add_nodes(2)
+    service.change(lambda table: table.set_usage("node-0", 4.0, 4.0, None, 1.0), "usage")
+    service.prioritize(names)
+    deadline = time.monotonic() + 5.0
+    while service.metric("maddpg_assumed_expired_total") < 1:
+        assert time.monotonic() < deadline, "the assumption never expired"
+        time.sleep(0.02)
+    assert service.metric("maddpg_assumed_placements") == 0
+    used = service.change(lambda table: float(table.state.cpu_used[table.rows_of(["node-0"])[0]]))
+    assert used == 0.0
+
+
+def test_logs_are_json_and_carry_nothing_of_the_pod(run_service: Run) -> None:
+    stream = io.StringIO()
+    service = run_service(source=EmbeddedSource(), enable_bind=True)
+    logs.configure("debug", "json", stream)
+    secret = pod("web", annotations={"token": "s3cret"})
+    secret["spec"]["containers"][0]["env"] = [{"name": "PASSWORD", "value": "s3cret"}]
+    service.prioritize(service.add_nodes(2), secret)
+    body = {"PodName": "web", "PodNamespace": "default", "PodUID": "uid-web", "Node": "node-0"}
+    service.post("bind", body)
+    lines = [json.loads(line) for line in stream.getvalue().splitlines()]
+    assert any(line["event"] == "bind failed" and line["level"] == "warning" for line in lines)
+    assert "s3cret" not in stream.getvalue()
+    assert "s3cret" not in json.dumps(service.decision("uid-web"))
+
+
+def test_logs_of_libraries_are_json_too() -> None:
+    stream = io.StringIO()
+    logs.configure("info", "json", stream)
+    logging.getLogger("uvicorn.error").info("hello")
+    logging.getLogger("uvicorn.error").debug("unheard")
+    [line] = [json.loads(text) for text in stream.getvalue().splitlines()]
+    assert (line["event"], line["level"]) == ("hello", "info")
+
+
+def test_every_setting_and_metric_is_documented_as_it_is() -> None:
+    document = DOCUMENT.read_text()
+    assert f"\n## Settings\n\n{settings_table()}\n" in document, "paste the output of `maddpg-extender reference`"
+    assert f"\n## Metrics\n\n{metrics_table()}\n" in document, "paste the output of `maddpg-extender reference`"
+    assert len(describe()) > 30
+    assert "maddpg_fallbacks_total" in metrics_table()

@@ -1,0 +1,139 @@
+"""Traces: our own CSV, the openb format, and openb itself where it lies beside the repository."""
+
+from __future__ import annotations
+
+import io
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from policy.errors import InvalidInputError
+from training.simulator.sample import write
+from training.simulator.scenarios import FOLDER, Scenario, load_scenario
+from training.simulator.simulation import Simulator
+from training.simulator.traces import load_trace
+from training.simulator.workload import load_workload
+
+OPENB = Path(os.environ.get("OPENB_DIR", Path(__file__).parents[4] / "shared" / "traces"))
+OPENB_PODS = OPENB / "openb_pod_list_default.csv"
+
+OWN = "arrival,class,cpu,memory,duration\n"
+OPENB_HEADER = (
+    "name,cpu_milli,memory_mib,num_gpu,gpu_milli,gpu_spec,qos,pod_phase,creation_time,deletion_time,scheduled_time\n"
+)
+
+
+def with_trace(path: Path | str, **changes: object) -> Scenario:
+    scenario = load_scenario("trace")
+    return replace(scenario, arrivals=replace(scenario.arrivals, trace=str(path), **changes))
+
+
+def test_our_own_format_is_read_as_documented(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text(OWN + "0,LS,4,16,600\n10,BE,1.3,2,300\n40,LS,2,2,50\n", encoding="utf-8")
+    trace = load_trace(with_trace(path, duration_scale=0.5, duration_range=(30.0, 250.0), longest_gap=100.0))
+    assert trace.kind.tolist() == [0, 3, 0]
+    assert trace.cpu.tolist() == [4.0, 1.375, 2.0]
+    assert trace.memory.tolist() == [16.0, 2.0, 2.0]
+    assert trace.duration.tolist() == [250.0, 150.0, 30.0]
+    # gaps 0, 10, 30 s over their mean
+    assert trace.gap.tolist() == pytest.approx([0.0, 0.75, 2.25])
+    assert trace.skipped == 0
+
+
+def test_openb_is_read_as_published(tmp_path: Path) -> None:
+    path = tmp_path / "openb.csv"
+    path.write_text(
+        OPENB_HEADER
+        + "b,6000,12288,1,460,,BE,Succeeded,100,700,200\n"
+        + "a,12000,16384,1,1000,,LS,Running,0,400,0\n"
+        + "c,12000,16384,1,1000,,LS,Pending,150,,\n"
+        + "d,900000,16384,1,1000,,LS,Running,160,400,160\n",
+        encoding="utf-8",
+    )
+    trace = load_trace(with_trace(path, duration_scale=1.0, duration_range=(1.0, 1000.0)))
+    assert trace.cpu.tolist() == [12.0, 6.0]
+    assert trace.memory.tolist() == [16.0, 12.0]
+    assert trace.duration.tolist() == [400.0, 500.0]
+    assert trace.kind.tolist() == [0, 3]
+    # one was never scheduled, one is larger than any node
+    assert trace.skipped == 2
+
+
+def test_long_gaps_are_cut(tmp_path: Path) -> None:
+    path = tmp_path / "gaps.csv"
+    rows = "".join(f"{second},LS,1,1,60\n" for second in (0, 1, 2, 3, 1000))
+    path.write_text(OWN + rows, encoding="utf-8")
+    gap = load_trace(with_trace(path, longest_gap=2.0)).gap
+    # cut at two mean gaps of 200 s
+    assert gap[4] / gap[1] == pytest.approx(400.0)
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        pytest.param("a,b\n1,2\n", "columns", id="other columns"),
+        pytest.param(OWN, "leaves 0 pods", id="no pods"),
+        pytest.param(OWN + "0,gold,1,1,10\n1,gold,1,1,10\n", "leaves 0 pods", id="unknown class"),
+        pytest.param(OWN + "0,LS,1,1,10\n1,LS,one,1,10\n", "line 3: cpu", id="not a number"),
+        pytest.param(OWN + "0,LS,1,-1,10\n1,LS,1,1,10\n", "line 2: memory", id="negative"),
+        pytest.param(OWN + "0,LS,nan,1,10\n1,LS,1,1,10\n", "line 2: cpu", id="nan"),
+        pytest.param(OWN + "5,LS,1,1,10\n1,LS,1,1,10\n", "sort", id="falling arrivals"),
+        pytest.param(OWN + "0,LS,1,1\n1,LS,1,1,10\n", "line 2: duration", id="short row"),
+    ],
+)
+def test_a_senseless_trace_is_refused_with_the_line_and_the_column(text: str, named: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(InvalidInputError, match=named):
+        load_trace(with_trace(path))
+
+
+def test_a_trace_that_is_not_there_is_named() -> None:
+    with pytest.raises(InvalidInputError, match=r"nowhere\.csv"):
+        Simulator(with_trace("nowhere.csv"), 1, 0)
+
+
+def test_the_sample_is_what_its_command_prints() -> None:
+    printed = io.StringIO()
+    write(printed)
+    assert printed.getvalue() == (FOLDER / "sample.csv").read_text(encoding="utf-8")
+
+
+def offered(scenario: Scenario, load: float) -> float:
+    """Work that arrives over one whole pass of the trace, per second and speed-weighted core."""
+    simulator = Simulator(scenario, 4, 1)
+    simulator.reset(1, load)
+    world = simulator._world
+    trace = load_workload(scenario).trace
+    assert trace is not None
+    pods = min(len(trace), world.table.time.shape[1])
+    work = (world.table.cpu_use[:, :pods] * world.table.work[:, :pods]).sum(axis=1)
+    capacity = (world.nodes.cores * world.nodes.speed).sum(axis=1)
+    return float((work / world.table.time[:, pods - 1] / capacity).mean())
+
+
+def test_time_is_stretched_until_the_trace_offers_the_stated_load() -> None:
+    scenario = load_scenario("trace")
+    assert offered(scenario, 0.3) == pytest.approx(0.3, rel=0.1)
+    assert offered(scenario, 0.6) == pytest.approx(2 * offered(scenario, 0.3), rel=1e-9)
+
+
+@pytest.mark.skipif(not OPENB_PODS.is_file(), reason=f"openb is not there; put it in {OPENB} or set OPENB_DIR")
+def test_openb_itself_is_loaded_whole_and_runs_at_the_stated_load() -> None:
+    scenario = replace(with_trace(OPENB_PODS), episode_arrivals=7000, warmup_arrivals=0)
+    trace = load_trace(scenario)
+    # 8,152 pods, of which 897 were never scheduled
+    assert (len(trace), trace.skipped) == (7255, 897)
+    assert np.bincount(trace.kind).tolist() == [4193, 7, 98, 2957]
+    assert trace.gap.mean() == pytest.approx(1.0)
+    assert offered(scenario, 0.35) == pytest.approx(0.35, rel=0.1)
+    simulator = Simulator(replace(scenario, episode_arrivals=300), 2, 0)
+    for _ in range(300):
+        feasible = simulator.feasible
+        simulator.step(np.where(feasible.any(axis=1), feasible.argmax(axis=1), -1))
+    counts = simulator.counts()
+    assert (counts["finished"] > 100).all()

@@ -1,0 +1,102 @@
+"""A report's headline inside other documents: `python -m training.evaluation.report.summary BUNDLE FILE...`.
+
+Writes the table between two markers of each file, so that a README or model card never says what the committed report
+does not. Numbers come from `evaluation.json` alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from policy.errors import InvalidInputError
+from training.evaluation.plan import GREEDY, RANDOM, REFERENCE
+from training.evaluation.report.markdown import JSON_FILE
+from training.evaluation.study import SLA
+
+BEGIN: Final = "<!-- evaluation -->"
+END: Final = "<!-- /evaluation -->"
+
+RULES: Final = 4
+"""Of the rules, how many of the best are shown; kube-default and random always are."""
+
+
+def read_document(bundle: Path) -> dict[str, Any]:
+    """The report committed beside a policy.
+
+    Raises:
+        InvalidInputError: there is none, or it does not read.
+    """
+    path = bundle / JSON_FILE
+    try:
+        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise InvalidInputError(f"{path} does not read ({error}); write it with maddpg-train report") from error
+    return document
+
+
+def render(document: dict[str, Any]) -> str:
+    """SLA violations by load for the policy and the rules it is measured against, and how many goals are reached."""
+    scenarios = document["scenarios"]
+    sweep = sorted((label for label in scenarios if label.startswith(f"{REFERENCE}@")), key=_load)
+    usual = next(iter(scenarios))
+    others = set(document["bundles"]) | {document["policy"]}
+    rules = sorted(set(scenarios[usual]) - others, key=lambda name: float(scenarios[usual][name][SLA]["mean"]))
+    shown = list(dict.fromkeys([*rules[:RULES], GREEDY, RANDOM]))
+    seeds = scenarios[usual][document["policy"]][SLA]["seeds"]
+    lines = [
+        f"| SLA violations, % (95 % interval) | {' | '.join(f'load {_load(label):g}' for label in sweep)} |",
+        "|---" * (len(sweep) + 1) + "|",
+    ]
+    for name in [document["policy"], *shown]:
+        cells = [_percent(scenarios[label][name][SLA]) for label in sweep]
+        title = f"**{name}**" if name == document["policy"] else name
+        lines.append(f"| {title} | {' | '.join(cells)} |")
+    verdicts = [found["verdict"] for found in document["verdicts"].values()]
+    reached = sum(goal["pass"] for goal in document["goals"])
+    lines += [
+        "",
+        f"{seeds} episodes a load, seeds from {document['about']['first_seed']}; against the best rule of each of "
+        f"{len(verdicts)} conditions it wins {verdicts.count('wins')}, ties {verdicts.count('ties')} and loses "
+        f"{verdicts.count('loses')}; {reached} of {len(document['goals'])} goals are reached.",
+    ]
+    return "\n".join(lines)
+
+
+def insert(text: str, block: str, name: str) -> str:
+    """The text with the block between its markers.
+
+    Raises:
+        InvalidInputError: it has not exactly one pair of markers.
+    """
+    if text.count(BEGIN) != 1 or text.count(END) != 1 or text.index(BEGIN) > text.index(END):
+        raise InvalidInputError(f"{name} has not one {BEGIN} before one {END}; add the two lines where the table goes")
+    before, rest = text.split(BEGIN)
+    return f"{before}{BEGIN}\n{block}\n{END}{rest.split(END)[1]}"
+
+
+def _load(label: str) -> float:
+    return float(label.split("@")[1])
+
+
+def _percent(entry: dict[str, Any]) -> str:
+    return f"{100 * entry['mean']:.2f} ({100 * entry['low']:.2f}-{100 * entry['high']:.2f})"
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Write the table into every file."""
+    parser = argparse.ArgumentParser(description="Put a report's headline into documents, between their markers.")
+    parser.add_argument("bundle", type=Path, help="folder of the policy with its evaluation.json")
+    parser.add_argument("files", type=Path, nargs="+", help="documents with the two markers")
+    options = parser.parse_args(arguments)
+    block = render(read_document(options.bundle))
+    for path in options.files:
+        path.write_text(insert(path.read_text(encoding="utf-8"), block, path.name), encoding="utf-8")
+        print(f"wrote the table into {path}")
+
+
+if __name__ == "__main__":
+    main()

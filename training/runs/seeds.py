@@ -1,0 +1,229 @@
+"""Several seeds of one configuration: a folder each under OUT, and a process each on this machine."""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import multiprocessing.connection
+import os
+import re
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any, Final
+
+from policy.errors import InvalidInputError, SchedulerError
+from training.config import TrainingConfig, parse_config
+from training.learning.loop import LATEST_FILE, Outcome
+from training.learning.records import METRICS_FILE
+from training.runs.order import Order, read_outcome, train_seed, write_json
+
+PLAN_FILE: Final = "seeds.json"
+POLL_S: Final = 1.0
+"""How often progress is read; a run records a few rounds a minute."""
+
+TAIL_BYTES: Final = 1 << 14
+"""Enough of the end of a record file to hold its last few lines."""
+
+MOST_SEEDS: Final = 1000
+
+Results = dict[int, Outcome | str]
+"""By seed: how its run ended, or why it failed."""
+
+Watch = Callable[[int], None]
+"""Told of a seed whose records may have grown."""
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds of ``1-5`` or ``1,3,7-9``, ascending.
+
+    Raises:
+        InvalidInputError: it is neither, or names more than `MOST_SEEDS`.
+    """
+    found: set[int] = set()
+    for part in text.split(","):
+        match = re.fullmatch(r"\s*(\d{1,9})(?:-(\d{1,9}))?\s*", part)
+        first, last = (int(match[1]), int(match[2] or match[1])) if match else (1, 0)
+        if first > last or last - first >= MOST_SEEDS:
+            raise InvalidInputError(
+                f"--seeds is {text!r}; give seeds and ascending ranges, such as 1-5 or 1,3,7-9, at most {MOST_SEEDS}"
+            )
+        found.update(range(first, last + 1))
+    if len(found) > MOST_SEEDS:
+        raise InvalidInputError(f"--seeds is {text!r}, {len(found)} seeds; give at most {MOST_SEEDS}")
+    return tuple(sorted(found))
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What the runs under one folder have in common; kept there, so that every seed can begin or go on later.
+
+    Attributes:
+        config: of every run but for its seed.
+        seeds: one run each.
+        threads: Torch threads of each run.
+        command: of one run, without its seed.
+    """
+
+    config: TrainingConfig
+    seeds: tuple[int, ...]
+    threads: int
+    command: str
+
+    def order(self, out: Path, seed: int, max_seconds: float | None) -> Order:
+        """The run of one seed, in ``OUT/seed-N``."""
+        config = self.config.model_copy(update={"seed": seed})
+        command = f"{self.command} --seed {seed} --out OUT"
+        return Order(seed_folder(out, seed), config, command, self.threads, max_seconds)
+
+    def document(self) -> dict[str, Any]:
+        """As it is kept."""
+        config = self.config.model_dump(mode="json")
+        return {"config": config, "seeds": list(self.seeds), "threads": self.threads, "command": self.command}
+
+
+def seed_folder(out: Path, seed: int) -> Path:
+    """Where the run of a seed lives; absolute, since a worker elsewhere has another working directory."""
+    return out.resolve() / f"seed-{seed}"
+
+
+def begin(out: Path, plan: Plan, *, resume: bool) -> None:
+    """Keep the plan in `out`; with `resume`, a folder that holds the same one is gone on with.
+
+    Raises:
+        InvalidInputError: the folder holds runs already, or others than these.
+    """
+    if (out / LATEST_FILE).exists():
+        raise InvalidInputError(f"--out {out} holds a single run; give another folder for --seeds")
+    if not (out / PLAN_FILE).exists():
+        out.mkdir(parents=True, exist_ok=True)
+        write_json(out / PLAN_FILE, plan.document())
+        return
+    if not resume:
+        raise InvalidInputError(f"--out {out} already holds runs; give --resume or another folder")
+    ours, kept = plan.document(), load_plan(out).document()
+    differing = [name for name in ours if ours[name] != kept[name]]
+    if differing:
+        raise InvalidInputError(
+            f"--out {out} holds runs that began with other settings ({', '.join(differing)}); "
+            "give --resume and --out alone to go on with them, or another folder"
+        )
+
+
+def load_plan(out: Path) -> Plan:
+    """The plan kept in `out`.
+
+    Raises:
+        InvalidInputError: there is none, or it does not read.
+    """
+    path = out / PLAN_FILE
+    try:
+        kept = json.loads(path.read_text(encoding="utf-8"))
+        config = parse_config(kept["config"], f"config of {path}")
+        return Plan(config, tuple(int(seed) for seed in kept["seeds"]), int(kept["threads"]), str(kept["command"]))
+    except OSError as error:
+        raise InvalidInputError(f"cannot read {path} ({error.strerror}); begin with --seeds") from error
+    except (ValueError, TypeError, KeyError) as error:
+        raise InvalidInputError(f"{path} is damaged ({error}); give another folder") from error
+
+
+def unfinished(out: Path, plan: Plan, max_seconds: float | None = None) -> dict[int, Order]:
+    """An order for every seed whose run has not finished."""
+    ended = {seed: read_outcome(seed_folder(out, seed)) for seed in plan.seeds}
+    return {
+        seed: plan.order(out, seed, max_seconds)
+        for seed, outcome in ended.items()
+        if outcome is None or not outcome.finished
+    }
+
+
+def last_record(folder: Path) -> dict[str, Any] | None:
+    """The last ``train`` record of a run: its step, episodes, reward; None before the first."""
+    try:
+        with (folder / METRICS_FILE).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - TAIL_BYTES))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
+    except OSError:
+        return None
+    for line in reversed(lines):
+        try:
+            record: dict[str, Any] = json.loads(line)
+        except ValueError:
+            continue  # the first line of the tail is cut; the last may be half written
+        if record["kind"] == "train":
+            return record
+    return None
+
+
+def run_in_processes(orders: Mapping[int, Order], jobs: int, watch: Watch) -> Results:
+    """Carry out the orders in processes of this machine; one that fails does not stop the others.
+
+    The processes end with this one, even if it is killed.
+
+    Args:
+        orders: by seed.
+        jobs: processes at a time.
+        watch: told every `POLL_S` of every seed under way.
+    """
+    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
+    waiting, running = list(orders.items()), dict[Connection, tuple[int, SpawnProcess]]()
+    results: Results = {}
+    try:
+        while waiting or running:
+            while waiting and len(running) < jobs:
+                seed, order = waiting.pop(0)
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_child, args=(order, theirs), name=f"seed-{seed}")
+                process.start()
+                theirs.close()  # so that the end of the child is the end of the pipe
+                running[ours] = seed, process
+            for connection in multiprocessing.connection.wait(list(running), timeout=POLL_S):
+                ours = next(each for each in running if each is connection)
+                seed, process = running.pop(ours)
+                try:
+                    results[seed] = ours.recv()
+                except EOFError:
+                    process.join()
+                    results[seed] = f"its process ended with exit code {process.exitcode}"
+                process.join()
+                ours.close()
+                watch(seed)
+            for seed, _ in running.values():
+                watch(seed)
+    finally:
+        for _, process in running.values():
+            process.terminate()
+        for _, process in running.values():
+            process.join()
+    return results
+
+
+def explain(error: BaseException) -> str:
+    """Why a run failed, in a line: our own errors speak for themselves, others need their type."""
+    return str(error) if isinstance(error, SchedulerError) else f"{type(error).__name__}: {error}"
+
+
+def _child(order: Order, answer: Connection) -> None:
+    """The process of one seed."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its children
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    try:
+        answer.send(train_seed(order))
+    except Exception as error:  # whatever it is, the parent reports it and the other seeds go on
+        if not isinstance(error, SchedulerError):
+            traceback.print_exc(file=sys.stderr)
+        answer.send(explain(error))
+
+
+def _end_with_parent() -> None:
+    """Leave at once when the parent is gone: nobody waits for the result, and --resume must find the folder free."""
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)

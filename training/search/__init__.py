@@ -1,0 +1,1 @@
+"""The search of hyperparameters: space, storage and trials."""
