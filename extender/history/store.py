@@ -1,21 +1,23 @@
-"""Decisions on disk: SQLite through SQLAlchemy, written by one thread in batches. Refuses to make a decision wait.
+"""Decisions on disk, in one SQLite file, written by one thread in batches. A decision never waits for the disk.
 
-One row a pod: its latest decision and what became of it, as JSON, replaced as a whole in a transaction. In WAL mode
-with synchronous=NORMAL a process that is killed loses what it had not yet written (`BATCH_INTERVAL`) and tears nothing;
-a machine that loses power may lose the last transactions too (https://sqlite.org/wal.html).
+One row per pod holds its latest decision and its outcome as JSON, and is replaced as a whole in a transaction. In WAL
+mode with synchronous=NORMAL a process that is killed loses what it had not yet written (`BATCH_INTERVAL`) and tears
+nothing. A machine that loses power may lose the last transactions too (https://sqlite.org/wal.html).
 
-What waits to be written is bounded, and what finds no room is dropped and counted. Where the disk is full or gone,
-writing is tried again, ever more rarely, and what is new enough to have waited is written then.
+The queue of decisions to be written is bounded. A decision that finds it full is dropped and counted. While the disk is
+full or gone, the thread tries again at growing intervals, and then writes what is still in the queue.
 
-Imported only where `ledger_path` is set: SQLAlchemy costs memory.
+Imported only where `ledger_path` is set: SQLite costs memory.
 """
 
 from __future__ import annotations
 
+import sqlite3
 import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -23,36 +25,10 @@ from typing import Any, Final
 import msgspec
 import numpy as np
 import structlog
-from sqlalchemy import (
-    Column,
-    Connection,
-    Engine,
-    Float,
-    Index,
-    LargeBinary,
-    MetaData,
-    RowMapping,
-    String,
-    Table,
-    create_engine,
-    delete,
-    event,
-    func,
-    select,
-    text,
-)
-from sqlalchemy.dialects.sqlite import insert
-from sqlalchemy.engine import URL
-from sqlalchemy.exc import DatabaseError, SQLAlchemyError
 
 from extender.errors import LedgerError
+from extender.history.database import cause, connected, count, prepare
 from extender.history.ledger import Decision
-
-SCHEMA_VERSION: Final = 1
-"""Grows whenever an older program could not read the file."""
-
-APPLICATION_ID: Final = 0x6D616464
-"""Marks the file as ours ("madd"); https://sqlite.org/pragma.html#pragma_application_id."""
 
 BATCH: Final = 500
 """Most decisions in one transaction."""
@@ -69,22 +45,13 @@ TRIM_INTERVAL: Final = 60.0
 LONGEST_WAIT: Final = 30.0
 """Seconds between two attempts to write while the disk takes nothing."""
 
-LONGEST_JOURNAL: Final = 16 * 1024 * 1024
-"""Bytes that the write-ahead log keeps after a checkpoint."""
+UPSERT: Final = """
+INSERT INTO decisions (uid, at, namespace, name, record) VALUES (?, ?, ?, ?, ?)
+ON CONFLICT (uid) DO UPDATE SET
+  at = excluded.at, namespace = excluded.namespace, name = excluded.name, record = excluded.record
+"""
 
-_TABLES: Final = MetaData()
-_DECISIONS: Final = Table(
-    "decisions",
-    _TABLES,
-    Column("uid", String, primary_key=True),
-    Column("at", Float, nullable=False),
-    Column("namespace", String, nullable=False),
-    Column("name", String, nullable=False),
-    Column("record", LargeBinary, nullable=False),
-    Index("decisions_at", "at"),
-    Index("decisions_name", "namespace", "name"),
-    sqlite_with_rowid=False,
-)
+TRIM: Final = "DELETE FROM decisions WHERE uid IN (SELECT uid FROM decisions ORDER BY at LIMIT ?)"
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -144,7 +111,10 @@ class DecisionStore:
         self._trouble = False
         self._trimmed_at = 0.0
         self._thread: threading.Thread | None = None
-        self._engine = _opened(path)
+        self._writing = threading.Lock()
+        self._connection: sqlite3.Connection | None = None
+        """The writing connection: made when it is needed, and again after a failure. Readers make their own."""
+        prepare(path)
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
@@ -173,7 +143,7 @@ class DecisionStore:
             self._thread.join(timeout)
             if self._thread.is_alive():
                 return False
-        self._engine.dispose()
+        self._close()
         return not self._waiting
 
     def _run(self) -> None:
@@ -189,12 +159,12 @@ class DecisionStore:
                 self._write(batch)
             if self._clock() - self._trimmed_at >= TRIM_INTERVAL or self._clock() < self._trimmed_at:
                 self.trim()
-        except (SQLAlchemyError, OSError) as error:
+        except (sqlite3.Error, OSError) as error:
             self.counts.failures += 1
             if not self._trouble:
-                log.warning("decisions cannot be written; they go on without", path=str(self.path), error=_cause(error))
+                log.warning("decisions cannot be written; they go on without", path=str(self.path), error=cause(error))
             self._trouble = True
-            self._engine.dispose()  # a connection that met a full disk is not trusted again
+            self._close()  # a connection that met a full disk is not trusted again
             return False
         if self._trouble:
             log.info("decisions are written again", path=str(self.path), dropped=self.counts.dropped)
@@ -208,15 +178,10 @@ class DecisionStore:
     def _write(self, batch: list[Decision]) -> None:
         """One transaction; on failure the batch waits again, unless newer states took its place."""
         try:
-            rows = [
-                {"uid": it.uid, "at": it.at, "namespace": it.namespace, "name": it.name, "record": encoded(it)}
-                for it in batch
-            ]
-            statement = insert(_DECISIONS)
-            changed = {name: statement.excluded[name] for name in ("at", "namespace", "name", "record")}
-            with self._engine.begin() as connection:
-                connection.execute(statement.on_conflict_do_update(index_elements=["uid"], set_=changed), rows)
-        except (SQLAlchemyError, OSError):
+            rows = [(it.uid, it.at, it.namespace, it.name, encoded(it)) for it in batch]
+            with self._writing, self._writer() as connection:
+                connection.executemany(UPSERT, rows)
+        except (sqlite3.Error, OSError):
             with self._room:
                 for decision in reversed(batch):
                     if decision.uid in self._waiting:
@@ -231,16 +196,27 @@ class DecisionStore:
 
     def trim(self) -> int:
         """Delete what is too old and what is too much; returns how many. Freed pages are used again."""
-        deleted = 0
-        with self._engine.begin() as connection:
-            old = connection.execute(delete(_DECISIONS).where(_DECISIONS.c.at < self._clock() - self._age))
-            deleted += old.rowcount
-            excess = (connection.scalar(select(func.count()).select_from(_DECISIONS)) or 0) - self._rows
+        with self._writing, self._writer() as connection:
+            oldest_allowed = self._clock() - self._age
+            deleted = connection.execute("DELETE FROM decisions WHERE at < ?", (oldest_allowed,)).rowcount
+            excess = count(connection) - self._rows
             if excess > 0:
-                oldest = select(_DECISIONS.c.uid).order_by(_DECISIONS.c.at).limit(excess)
-                deleted += connection.execute(delete(_DECISIONS).where(_DECISIONS.c.uid.in_(oldest))).rowcount
+                deleted += connection.execute(TRIM, (excess,)).rowcount
         self._trimmed_at = self._clock()
         return deleted
+
+    def _writer(self) -> sqlite3.Connection:
+        """The writing connection; as a context manager it is one transaction. Hold `_writing` meanwhile."""
+        if self._connection is None:
+            # `trim` may be called from other threads than the one that writes; `_writing` keeps them apart
+            self._connection = connected(self.path, check_same_thread=False)
+        return self._connection
+
+    def _close(self) -> None:
+        with self._writing:
+            if self._connection is not None:
+                self._connection.close()
+                self._connection = None
 
     # ---- reading -------------------------------------------------------------------------------------------------
 
@@ -250,41 +226,41 @@ class DecisionStore:
         Raises:
             LedgerError: the file cannot be read.
         """
-        found = self._read(select(_DECISIONS).where(_DECISIONS.c.uid == uid))
+        found = self._read("WHERE uid = ?", (uid,))
         return found[0] if found else None
 
     def find(self, namespace: str, name: str) -> Decision | None:
         """The latest decision for the pod of this name, or None; raises as `get`."""
-        named = (_DECISIONS.c.namespace == namespace) & (_DECISIONS.c.name == name)
-        found = self._read(select(_DECISIONS).where(named).order_by(_DECISIONS.c.at.desc()).limit(1))
+        found = self._read("WHERE namespace = ? AND name = ? ORDER BY at DESC LIMIT 1", (namespace, name))
         return found[0] if found else None
 
     def latest(self, count: int) -> list[Decision]:
         """The `count` latest decisions, oldest first; raises as `get`."""
-        return self._read(select(_DECISIONS).order_by(_DECISIONS.c.at.desc()).limit(count))[::-1]
+        return self._read("ORDER BY at DESC LIMIT ?", (count,))[::-1]
 
     def __len__(self) -> int:
         """Decisions stored."""
         try:
-            with self._engine.connect() as connection:
-                return connection.scalar(select(func.count()).select_from(_DECISIONS)) or 0
-        except SQLAlchemyError as error:
-            raise LedgerError(f"the ledger {self.path} cannot be read: {_cause(error)}") from error
+            with closing(connected(self.path)) as connection:
+                return count(connection)
+        except sqlite3.Error as error:
+            raise LedgerError(f"the ledger {self.path} cannot be read: {cause(error)}") from error
 
-    def _read(self, query: Any) -> list[Decision]:
+    def _read(self, clause: str, values: tuple[object, ...]) -> list[Decision]:
+        """The decisions that a clause of ours selects; `values` take the places of its question marks."""
         try:
-            with self._engine.connect() as connection:
-                rows = connection.execute(query).mappings().all()
-        except SQLAlchemyError as error:
-            raise LedgerError(f"the ledger {self.path} cannot be read: {_cause(error)}") from error
-        return [decision for row in rows if (decision := self._decoded(row)) is not None]
+            with closing(connected(self.path)) as connection:
+                rows = connection.execute(f"SELECT uid, record FROM decisions {clause}", values).fetchall()  # noqa: S608 # nosec B608 # clauses of ours
+        except sqlite3.Error as error:
+            raise LedgerError(f"the ledger {self.path} cannot be read: {cause(error)}") from error
+        return [decision for uid, record in rows if (decision := self._decoded(uid, record)) is not None]
 
-    def _decoded(self, row: RowMapping) -> Decision | None:
+    def _decoded(self, uid: str, record: bytes) -> Decision | None:
         try:
-            return decoded(row["record"])
+            return decoded(record)
         except (msgspec.ValidationError, msgspec.DecodeError, ValueError) as error:
             self.counts.unreadable += 1
-            log.warning("a stored decision does not decode", uid=row["uid"], error=str(error))
+            log.warning("a stored decision does not decode", uid=uid, error=str(error))
             return None
 
 
@@ -310,56 +286,3 @@ def _plain(value: object) -> Any:
 
 def _array(_: object, value: Any) -> Any:
     return np.array(value)
-
-
-def _opened(path: Path) -> Engine:
-    """The database, with our tables, or a reason why not."""
-    if not path.parent.is_dir():
-        raise LedgerError(f"ledger_path: there is no folder {path.parent}; make it, or mount a volume there")
-    engine = create_engine(URL.create("sqlite", database=str(path)))
-    event.listen(engine, "connect", _configure)
-    try:
-        with engine.connect().execution_options(isolation_level="AUTOCOMMIT") as connection:
-            _check(connection, path)
-            connection.execute(text("PRAGMA journal_mode = WAL"))  # once: the file remembers it
-        with engine.begin() as connection:
-            _TABLES.create_all(connection)
-            connection.execute(text(f"PRAGMA application_id = {APPLICATION_ID}"))
-            connection.execute(text(f"PRAGMA user_version = {SCHEMA_VERSION}"))
-    except (DatabaseError, OSError) as error:
-        raise LedgerError(f"ledger_path: {path} cannot be used as a ledger: {_cause(error)}") from error
-    finally:
-        engine.dispose()  # connections are made where they are used, and a service that is not started needs none
-    return engine
-
-
-def _check(connection: Connection, path: Path) -> None:
-    """Refuse a database that is not ours, or of a version that we do not know."""
-    owner = connection.scalar(text("PRAGMA application_id"))
-    version = connection.scalar(text("PRAGMA user_version"))
-    if owner == 0 and version == 0 and not connection.scalar(text("SELECT count(*) FROM sqlite_master")):
-        return
-    if owner != APPLICATION_ID:
-        raise LedgerError(f"ledger_path: {path} is another program's database; give a file of its own")
-    if version != SCHEMA_VERSION:
-        raise LedgerError(
-            f"ledger_path: {path} has schema version {version}, and this program knows {SCHEMA_VERSION} alone; "
-            "give another file, or run the version that wrote it"
-        )
-
-
-def _configure(connection: Any, _: object) -> None:
-    """What every connection needs."""
-    cursor = connection.cursor()
-    for pragma in (
-        "synchronous = NORMAL",
-        f"journal_size_limit = {LONGEST_JOURNAL}",
-        "busy_timeout = 5000",
-    ):
-        cursor.execute(f"PRAGMA {pragma}")
-    cursor.close()
-
-
-def _cause(error: BaseException) -> str:
-    """What the database says, without the statement and its values."""
-    return str(getattr(error, "orig", None) or error)[:300]
