@@ -20,8 +20,7 @@ import uvloop
 from rich.console import Console
 from rich.table import Table
 
-from extender import logs
-from extender import settings as configuration
+from extender import configuration, logs
 from extender.errors import SettingsError
 from extender.settings import Settings
 from policy.errors import SchedulerError

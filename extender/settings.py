@@ -1,32 +1,17 @@
-"""Every setting of the service, with meaning, unit and default; the only reader of the environment and of flags.
+"""Every setting of the service, with meaning, unit and default; where values come from, `extender.configuration` knows.
 
-A value comes from, strongest first: a flag (``--deadline-ms 20``), the environment (``MADDPG_DEADLINE_MS``), the
-settings file (YAML or TOML), the default. Tables and lists (``urgency_by_qos``) are JSON in flags and environment.
-Settings are validated once, frozen, and passed explicitly; an unknown name is refused wherever it stands.
+Settings are validated once, frozen, and passed explicitly; an unknown name is refused wherever it stands. The module is
+long because it is a list: one entry per setting, which docs/operations.md and the chart's schema are generated from.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import tomllib
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, get_args
+from typing import Annotated, Any, Final, Literal
 
-import yaml
-from pydantic import Field, ValidationError, field_validator, model_validator
-from pydantic.fields import FieldInfo
-from pydantic_settings import BaseSettings, PydanticBaseSettingsSource, SettingsConfigDict
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
-from extender.errors import SettingsError
 from policy import heuristics
-
-ENVIRONMENT_PREFIX: Final = "MADDPG_"
-SERVICE_LINK: Final = re.compile(
-    r"_(SERVICE_HOST|SERVICE_PORT(_\w+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)$"
-)
-"""Variables Kubernetes adds to every pod for each Service of the namespace: one called maddpg-... looks like ours."""
 
 QOS_CLASSES: Final = ("Guaranteed", "Burstable", "BestEffort")
 Urgency = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -38,10 +23,10 @@ def setting(default: Any, meaning: str, unit: str = "", **limits: Any) -> Any:
     return Field(default=default, description=meaning, json_schema_extra={"unit": unit}, **limits)
 
 
-class Settings(BaseSettings):
+class Settings(BaseModel):
     """The settings of one service; see each field's description."""
 
-    model_config = SettingsConfigDict(frozen=True, extra="forbid", env_prefix=ENVIRONMENT_PREFIX, validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     # where it listens
     host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 in a pod")
@@ -301,18 +286,6 @@ class Settings(BaseSettings):
         1.0, "how often gauges are refreshed and old assumptions and measurements dropped", "s", gt=0.0, le=60.0
     )
 
-    @classmethod
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        """What is passed is all there is: `load` reads the environment, so that a test or an embedding never does."""
-        return (init_settings,)
-
     @field_validator("scorer")
     @classmethod
     def _known_scorer(cls, value: str) -> str:
@@ -367,129 +340,3 @@ class Settings(BaseSettings):
         if self.usage_time_limit_s < 2 * self.usage_interval_s:
             raise ValueError("usage_time_limit_s must be at least twice usage_interval_s, or every measurement expires")
         return self
-
-
-def load(
-    file: Path | None = None, environment: Mapping[str, str] | None = None, flags: Mapping[str, str] | None = None
-) -> Settings:
-    """Settings from file, environment and flags.
-
-    Args:
-        file: YAML (``.yaml``, ``.yml``) or TOML (``.toml``) file, or None.
-        environment: variables, such as ``os.environ``; only those that begin with `ENVIRONMENT_PREFIX` count.
-        flags: setting names (underscores) to values, as text.
-
-    Raises:
-        SettingsError: a name is unknown, a value does not fit, or the file does not read.
-    """
-    origin: dict[str, str] = {}
-    values: dict[str, Any] = {}
-    for where, part in (
-        (f"file {file}", _from_file(file) if file is not None else {}),
-        ("environment", _from_environment(environment or {})),
-        ("flag", {name: _parsed(name, text, f"flag --{flag_name(name)}") for name, text in (flags or {}).items()}),
-    ):
-        values.update(part)
-        origin.update(dict.fromkeys(part, where))
-    try:
-        return Settings(**values)
-    except ValidationError as error:
-        raise SettingsError(_explain(error, origin)) from error
-
-
-def describe() -> list[tuple[str, str, str, str]]:
-    """Name, default, unit and meaning of every setting, as the documentation must show them."""
-    return [(name, _shown(field.default), _unit(field), field.description or "") for name, field in _fields()]
-
-
-def flag_name(name: str) -> str:
-    """``deadline_ms`` to ``deadline-ms``."""
-    return name.replace("_", "-")
-
-
-def _fields() -> Iterable[tuple[str, FieldInfo]]:
-    return Settings.model_fields.items()
-
-
-def _unit(field: FieldInfo) -> str:
-    extra = field.json_schema_extra
-    return str(extra["unit"]) if isinstance(extra, dict) else ""
-
-
-def _shown(default: object) -> str:
-    if default is None:
-        return "empty"
-    return json.dumps(default) if isinstance(default, dict | bool | tuple) else str(default)
-
-
-def _from_file(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_text(encoding="utf-8")
-        if file.suffix == ".toml":
-            document: Any = tomllib.loads(text)
-        elif file.suffix in (".yaml", ".yml"):
-            document = yaml.safe_load(text)
-        else:
-            raise SettingsError(f"settings file {file}: the name must end in .yaml, .yml or .toml")
-    except OSError as error:
-        raise SettingsError(f"settings file {file}: cannot read it ({error.strerror})") from error
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"settings file {file}: does not parse: {error}") from error
-    if document is None:
-        return {}
-    if not isinstance(document, dict):
-        raise SettingsError(
-            f"settings file {file}: give a table of settings at the top, not a {type(document).__name__}"
-        )
-    return {str(name): value for name, value in document.items()}
-
-
-def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
-    found = {}
-    for variable, text in environment.items():
-        if not variable.startswith(ENVIRONMENT_PREFIX):
-            continue
-        name = variable.removeprefix(ENVIRONMENT_PREFIX).lower()
-        known = name in Settings.model_fields
-        if (not known or text.startswith("tcp://")) and SERVICE_LINK.search(variable):
-            continue
-        if not known:
-            raise SettingsError(f"environment variable {variable} is no setting; known: {_known()}")
-        found[name] = _parsed(name, text, f"environment variable {variable}")
-    return found
-
-
-def _parsed(name: str, text: str, where: str) -> Any:
-    """Text to what the field takes: tables and lists are JSON, an empty text is None where None is allowed."""
-    field = Settings.model_fields.get(name)
-    if field is None:
-        raise SettingsError(f"{where} is no setting; known: {_known()}")
-    if text == "" and type(None) in get_args(field.annotation):
-        return None
-    if isinstance(field.default, dict | tuple):
-        wanted = 'table such as {"name": 0.5}' if isinstance(field.default, dict) else 'list such as ["name"]'
-        try:
-            return json.loads(text)
-        except ValueError as error:
-            raise SettingsError(f"{where}: give a JSON {wanted} ({error})") from error
-    return text
-
-
-def _known() -> str:
-    return ", ".join(sorted(Settings.model_fields))
-
-
-def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
-    """One line a field: its name, what is wrong, what was found, where it came from."""
-    lines = []
-    for problem in error.errors(include_url=False):
-        path = ".".join(str(part) for part in problem["loc"])
-        name = path.split(".", maxsplit=1)[0]
-        if problem["type"] == "extra_forbidden":
-            lines.append(f"{path} ({origin.get(name, 'default')}) is no setting; known: {_known()}")
-        elif path:
-            found = problem["input"]
-            lines.append(f"{path} ({origin.get(name, 'default')}): {problem['msg']}; found {found!r}")
-        else:
-            lines.append(problem["msg"])
-    return "settings refused: " + "; ".join(lines)

@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Sequence
 
+from pydantic.fields import FieldInfo
+
 from extender.operations.metrics import Metrics
-from extender.settings import describe
+from extender.settings import Settings
 
 
 def settings_table() -> str:
     """Name, default, unit and meaning of every setting."""
     rows = [(f"`{name}`", f"`{default}`", unit, meaning) for name, default, unit, meaning in describe()]
     return _table(("setting", "default", "unit", "meaning"), rows)
+
+
+def describe() -> list[tuple[str, str, str, str]]:
+    """Name, default, unit and meaning of every setting."""
+    return [
+        (name, _shown(field.default), _unit(field), field.description or "")
+        for name, field in Settings.model_fields.items()
+    ]
 
 
 def metrics_table() -> str:
@@ -25,3 +36,14 @@ def metrics_table() -> str:
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     lines = [heads, ["---"] * len(heads), *rows]
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
+
+
+def _unit(field: FieldInfo) -> str:
+    extra = field.json_schema_extra
+    return str(extra["unit"]) if isinstance(extra, dict) else ""
+
+
+def _shown(default: object) -> str:
+    if default is None:
+        return "empty"
+    return json.dumps(default) if isinstance(default, dict | bool | tuple) else str(default)

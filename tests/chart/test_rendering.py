@@ -11,7 +11,8 @@ import pytest
 import yaml
 from cryptography import x509
 
-from extender import settings as service_settings
+from extender import configuration
+from extender.settings import Settings
 from helm import reference
 from tests.chart.helm import (
     CHART,
@@ -166,7 +167,7 @@ OPTIONAL_SETTINGS = {
 def test_every_setting_of_the_service_reaches_its_settings_file(home: Path) -> None:
     given: dict[str, Any] = {}
     for name in reference.settings_schema()["properties"]:
-        default = service_settings.Settings.model_fields[name].default
+        default = Settings.model_fields[name].default
         if default is None:
             given[name] = OPTIONAL_SETTINGS[name]
         elif isinstance(default, dict):
@@ -183,7 +184,7 @@ def test_service_accepts_the_rendered_settings(home: Path, tmp_path: Path, value
     (file,) = [each["data"]["settings.yaml"] for each in rendered.all("ConfigMap") if "settings.yaml" in each["data"]]
     path = tmp_path / "settings.yaml"
     path.write_text(file)
-    loaded = service_settings.load(path)
+    loaded = configuration.load(path)
     container = rendered.container("extender")
     ports = {each["name"]: each["containerPort"] for each in container["ports"]}
     assert (loaded.port, loaded.operations_port) == (ports["verbs"], ports["operations"])

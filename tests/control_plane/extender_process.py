@@ -13,7 +13,7 @@ from typing import Any
 import httpx
 from prometheus_client.parser import text_string_to_metric_families
 
-from extender.settings import flag_name
+from extender.configuration import flag_name
 from tests.control_plane.access import Manifest
 from tests.control_plane.cluster import ControlPlane
 from tests.control_plane.processes import Process, answers_ok, free_ports

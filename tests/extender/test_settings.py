@@ -9,8 +9,10 @@ import pytest
 from pydantic import ValidationError
 
 from extender.cli import parse_flags
+from extender.configuration import load
 from extender.errors import SettingsError
-from extender.settings import Settings, describe, load
+from extender.operations.reference import describe
+from extender.settings import Settings
 
 SOURCES = Path(__file__).parents[2] / "extender"
 

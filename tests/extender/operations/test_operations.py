@@ -12,8 +12,7 @@ from pathlib import Path
 
 from extender import logs
 from extender.cluster.embedded import EmbeddedSource
-from extender.operations.reference import metrics_table, settings_table
-from extender.settings import describe
+from extender.operations.reference import describe, metrics_table, settings_table
 from tests.extender.service import Service, pod
 
 Run = Callable[..., Service]

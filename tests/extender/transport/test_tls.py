@@ -17,8 +17,9 @@ from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from extender import logs
 from extender.cli import REFUSED
+from extender.configuration import load
 from extender.errors import CertificateError, SettingsError
-from extender.settings import Settings, load
+from extender.settings import Settings
 from extender.transport.tls import Certificates, names_of
 from tests.control_plane.certificates import Authority, KeyPair
 from tests.extender.service import Service, by_names
