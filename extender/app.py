@@ -7,11 +7,11 @@ them. `Application.operations` serves health, metrics and decisions on a port of
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import gc
 import random
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -38,6 +38,7 @@ from extender.scorer.question import no_span
 from extender.scorer.reload import BundleReloader
 from extender.scorer.scoring import Hooks, ScoringLimits
 from extender.settings import Settings
+from extender.supervision import Supervisor
 from extender.transport.connection import VerbConnection
 from extender.trials import comparison
 from extender.trials.experiment import Experiment
@@ -101,6 +102,7 @@ class Application:
         self.settings = settings
         self.source = source
         self._clock = clock
+        self.supervisor = Supervisor()
         self.metrics = Metrics()
         self.table = ClusterTable(assumed_time_limit=settings.assumed_time_limit_s, clock=clock)
         self.store = _store(settings, clock)
@@ -183,7 +185,6 @@ class Application:
         self.start_error: Exception | None = None
         self._frozen = False
         self._stale: type[object] = type(None)
-        self._background: list[asyncio.Task[None]] = []
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""
@@ -210,33 +211,41 @@ class Application:
             self.store.start()
         if self.shadow is not None:
             self.shadow.start()
-        await self.source.start(self.table)
-        self._background.append(asyncio.create_task(self._keep_house(), name="housekeeping"))
-        self._background.append(asyncio.create_task(self._follow_signals(), name="signals"))
+        await self.source.start(self.table, self.supervisor)
+        start = self.supervisor.start
+        start("housekeeping", self._keep_house, self.settings.housekeeping_interval_s)
+        start("signals", self._follow_signals, SIGNALS_INTERVAL_S)
         if self.notes is not None:
-            self._background.append(asyncio.create_task(self.notes.run(), name="notes"))
+            start("notes", self.notes.run)
         if self.reloader is not None:
-            following = self.reloader.run(self.settings.bundle_reload_s)
-            self._background.append(asyncio.create_task(following, name="bundle"))
+            start("bundle", partial(self.reloader.run, self.settings.bundle_reload_s))
         if self.experiment is not None:
-            self._background.append(asyncio.create_task(self._follow_experiment(), name="experiment"))
+            start("experiment", self._follow_experiment, EXPERIMENT_INTERVAL_S)
 
     async def stop(self) -> None:
-        """Undo `start`."""
+        """Undo `start`: each part is stopped, even if another cannot be."""
         self.probes.stopping = True
-        while self._background:
-            task = self._background.pop()
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
-        await self.source.stop()
+        await self.supervisor.stop()
+        for part, stop in {
+            "source": self.source.stop,
+            "scorer": self._stop_scorer,
+            "shadow": self._stop_shadow,
+            "ledger": self._stop_store,
+            "tracing": self._stop_tracing,
+        }.items():
+            await self.supervisor.attempt(part, stop)
+
+    async def _stop_scorer(self) -> None:
         if not await asyncio.to_thread(self.engine.stop):
             _log.warning("the scorer is still working; the process ends without it")
+
+    async def _stop_shadow(self) -> None:
         if self.shadow is not None and not await asyncio.to_thread(self.shadow.stop):
             _log.warning("the shadow's candidate is still working; the process ends without it")
+
+    async def _stop_store(self) -> None:
         if self.store is not None and not await asyncio.to_thread(self.store.stop):
             _log.warning("decisions were not all written to the ledger's file", waiting=self.store.waiting)
-        await self._stop_tracing()
 
     async def _stop_tracing(self) -> None:
         if self.tracing is not None and not await asyncio.to_thread(self.tracing.stop, self.settings.shutdown_grace_s):
@@ -343,22 +352,12 @@ class Application:
 
     async def _follow_signals(self) -> None:
         """Keep the signals for autoscalers current."""
-        while True:
-            try:
-                if self.source.synced:
-                    await self.update_signals()
-            except Exception:
-                _log.exception("the signals for autoscalers could not be worked out")
-            await asyncio.sleep(SIGNALS_INTERVAL_S)
+        if self.source.synced:
+            await self.update_signals()
 
     async def _follow_experiment(self) -> None:
         """Keep the experiment's metrics current."""
-        while True:
-            try:
-                await asyncio.to_thread(self.experiment_status)
-            except Exception:
-                _log.exception("the experiment could not be compared")
-            await asyncio.sleep(EXPERIMENT_INTERVAL_S)
+        await asyncio.to_thread(self.experiment_status)
 
     def _candidate(self, setting: str, name: str | None) -> LoadedScorer | None:
         """The candidate that a setting names; a bad one is refused and logged, and serving goes on without it."""
@@ -421,12 +420,7 @@ class Application:
         self.engine.distrust(stale)
 
     async def _keep_house(self) -> None:
-        while True:
-            try:
-                self.keep_house()
-            except Exception:
-                _log.exception("housekeeping failed")
-            await asyncio.sleep(self.settings.housekeeping_interval_s)
+        self.keep_house()
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 from extender.cluster.source import INPUTS, Binding, PodNote
 from extender.cluster.table import ClusterTable
 from extender.errors import BindError, NoteError, SourceError
+from extender.supervision import Supervisor
 
 
 class EmbeddedSource:
@@ -37,7 +38,7 @@ class EmbeddedSource:
         self._current: dict[str, float] = {}
         self._posted: dict[str, int] = {}
 
-    async def start(self, table: ClusterTable) -> None:
+    async def start(self, table: ClusterTable, supervisor: Supervisor) -> None:
         """Begin to accept changes."""
         self._table = table
         self._loop = asyncio.get_running_loop()

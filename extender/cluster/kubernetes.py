@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -25,6 +24,7 @@ from extender.cluster.writes import write_note
 from extender.errors import BindError, NoteError
 from extender.pods import UrgencyRules
 from extender.settings import Settings
+from extender.supervision import Supervisor
 
 NODES: Final[Resource[Node]] = Resource(
     name="nodes",
@@ -77,7 +77,7 @@ class _Work:
     node_changes: NodeChanges
     pod_changes: PodChanges
     poller: UsagePoller | None
-    polling: asyncio.Task[None] | None
+    supervisor: Supervisor
 
 
 class KubernetesSource:
@@ -116,8 +116,12 @@ class KubernetesSource:
         )
         return cls(options, _usage(settings))
 
-    async def start(self, table: ClusterTable) -> None:
+    async def start(self, table: ClusterTable, supervisor: Supervisor) -> None:
         """Begin to watch; nothing more if it has begun.
+
+        Args:
+            table: of the event loop that calls.
+            supervisor: runs the polling of measured use.
 
         Raises:
             SourceError: there is no usable configuration of a cluster.
@@ -131,10 +135,11 @@ class KubernetesSource:
         node_changes = NodeChanges(table, handover.put, options.speed)
         pod_changes = PodChanges(table, handover.put, options.waiting)
         poller = UsagePoller(self._usage(api), table, options.usage_interval) if self._usage is not None else None
-        polling = asyncio.create_task(poller.run(), name="usage") if poller is not None else None
         nodes = Reflector(NODES, node_changes, api, options.timing, self._clock)
         pods = Reflector(PODS, pod_changes, api, options.timing, self._clock)
-        self._work = _Work(api, handover, nodes, pods, node_changes, pod_changes, poller, polling)
+        self._work = _Work(api, handover, nodes, pods, node_changes, pod_changes, poller, supervisor)
+        if poller is not None:
+            supervisor.start("usage", poller.run)
         nodes.start()
         pods.start()
 
@@ -146,10 +151,7 @@ class KubernetesSource:
         work.nodes.stop()
         work.pods.stop()
         work.handover.close()
-        if work.polling is not None:
-            work.polling.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await work.polling
+        await work.supervisor.end("usage")
         await asyncio.to_thread(work.nodes.join)
         await asyncio.to_thread(work.pods.join)
         work.api.close()

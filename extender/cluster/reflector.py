@@ -25,8 +25,8 @@ from typing import Final, Generic, Protocol, TypeVar
 import msgspec
 import structlog
 
+from extender.backoff import Backoff
 from extender.cluster.api import GONE, ApiError, ApiServer, Lines
-from extender.cluster.backoff import Backoff
 from extender.cluster.decoding import (
     UndecodableError,
     decode_bookmark,

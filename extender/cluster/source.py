@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
 from extender.cluster.table import ClusterTable
+from extender.supervision import Supervisor
 
 BATCH: Final = 500
 """Most changes applied to the table between two turns of the event loop; about 2 ms of work."""
@@ -69,8 +70,12 @@ class PodNote:
 class ClusterSource(Protocol):
     """Keeps a `ClusterTable` equal to a cluster; see the rules in the module's docstring."""
 
-    async def start(self, table: ClusterTable) -> None:
+    async def start(self, table: ClusterTable, supervisor: Supervisor) -> None:
         """Begin to fill `table`, in the background.
+
+        Args:
+            table: of the event loop that calls.
+            supervisor: runs the source's tasks, and counts what its threads did not expect.
 
         Raises:
             SourceError: it can never work: no configuration, unreadable credentials. A server that is away for the

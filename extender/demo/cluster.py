@@ -11,6 +11,7 @@ import numpy as np
 from extender.cluster.source import Binding
 from extender.cluster.table import ClusterTable
 from extender.errors import BindError
+from extender.supervision import Supervisor
 from training.simulator.scenarios import Scenario
 from training.simulator.simulation import Simulator
 
@@ -88,8 +89,8 @@ class SimulatedCluster:
 
     # ---- ClusterSource
 
-    async def start(self, table: ClusterTable) -> None:
-        """Fill the table with the nodes."""
+    async def start(self, table: ClusterTable, supervisor: Supervisor) -> None:
+        """Fill the table with the nodes; nothing runs in the background."""
         self._table = table
         cores, memory, speed = (column[0].tolist() for column in self._columns())
         for name, *columns in zip(self.names, cores, memory, speed, strict=True):

@@ -40,8 +40,8 @@ from extender.server import serve
 from extender.settings import Settings
 
 class Prefilled(EmbeddedSource):
-    async def start(self, table):
-        await super().start(table)
+    async def start(self, table, supervisor):
+        await super().start(table, supervisor)
         for i in range(20):
             table.upsert_node(f"node-{i}", 8.0, 32.0)
 

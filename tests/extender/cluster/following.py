@@ -11,6 +11,7 @@ from typing import Any
 from extender.cluster.kubernetes import KubernetesSource
 from extender.cluster.reflector import Timing
 from extender.cluster.table import ClusterTable
+from extender.supervision import Supervisor
 
 QUICK = Timing(page=4, watch=1.0, grace=0.5, resync=0.0)
 
@@ -101,7 +102,7 @@ def followed(loop: asyncio.AbstractEventLoop, source: KubernetesSource) -> Itera
     """A table that the source fills, on that loop."""
     following = Following(loop, ClusterTable(), source)
     loop.call_soon_threadsafe(following.table.claim)
-    following.run(source.start(following.table))
+    following.run(source.start(following.table, Supervisor()))
     try:
         yield following
     finally:

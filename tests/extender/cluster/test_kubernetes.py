@@ -16,6 +16,7 @@ from extender.cluster.table import ClusterTable
 from extender.cluster.writes import _event
 from extender.errors import BindError, NoteError, SourceError
 from extender.settings import Settings
+from extender.supervision import Supervisor
 from tests.extender.cluster.fake_api import FakeApi, status
 from tests.extender.cluster.following import Following
 
@@ -115,13 +116,13 @@ def test_a_kubeconfig_that_is_of_no_use_is_refused_with_its_name(
         path.write_text(content)
     source = KubernetesSource(KubernetesOptions(kubeconfig=path))
     with pytest.raises(SourceError, match=f"(?s)nowhere.yaml.*{complaint}|{complaint}.*set `kubeconfig`"):
-        asyncio.run(source.start(ClusterTable()))
+        asyncio.run(source.start(ClusterTable(), Supervisor()))
 
 
 def test_an_unknown_context_is_refused(kubeconfig: Path) -> None:
     source = KubernetesSource(KubernetesOptions(kubeconfig=kubeconfig, context="elsewhere"))
     with pytest.raises(SourceError, match="elsewhere"):
-        asyncio.run(source.start(ClusterTable()))
+        asyncio.run(source.start(ClusterTable(), Supervisor()))
 
 
 def test_in_a_pod_the_service_account_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

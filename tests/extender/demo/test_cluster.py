@@ -15,6 +15,7 @@ from extender.demo.cluster import SimulatedCluster
 from extender.errors import BindError
 from extender.pods import Pod, UrgencyRules, pod_demand
 from extender.protocol.wire import decode_scheduling
+from extender.supervision import Supervisor
 from policy.observation import observe
 from training.simulator.scenarios import load_scenario
 
@@ -22,7 +23,7 @@ from training.simulator.scenarios import load_scenario
 def started(seed: int) -> tuple[SimulatedCluster, ClusterTable]:
     cluster = SimulatedCluster(load_scenario("reference"), seed, load=0.5)
     table = ClusterTable(clock=cluster.now)
-    asyncio.run(cluster.start(table))
+    asyncio.run(cluster.start(table, Supervisor()))
     return cluster, table
 
 

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from extender.cluster.backoff import Backoff
+from extender.backoff import Backoff
 from policy.errors import InvalidInputError
 
 

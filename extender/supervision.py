@@ -1,0 +1,196 @@
+"""Supervision of background work: unexpected failures are counted, logged by kind, and retried with a back-off.
+
+A service has one `Supervisor`, which runs all its background tasks. A thread that cannot be a task records what it did
+not expect with the supervisor's `Failures`, and goes on. Neither publishes the text of foreign exceptions: those may
+hold headers, tokens or bodies of requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import threading
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+from extender import logs
+from extender.backoff import Backoff
+from policy.errors import InvalidInputError, SchedulerError
+
+FIRST_RETRY_S: Final = 0.5
+LONGEST_RETRY_S: Final = 30.0
+STEADY_S: Final = 60.0
+"""Work that ran this long before it failed starts again with the shortest back-off."""
+
+STOP_TIMEOUT_S: Final = 10.0
+"""Longest that stopping waits for one task or part before it goes on with the next."""
+
+LOG_INTERVAL_S: Final = 60.0
+"""How often the same kind of failure of the same task is logged; all are counted."""
+
+_log = logs.get(__name__)
+
+
+def kind_of(error: BaseException) -> str:
+    """Return what may be published of an error: the text of our own errors, only the class name of all others."""
+    return str(error) if isinstance(error, SchedulerError) else type(error).__name__
+
+
+class Failures:
+    """Counts and logs unexpected failures of background work. Thread safe."""
+
+    def __init__(self, timer: Callable[[], float] = time.monotonic) -> None:
+        self._timer = timer
+        self._lock = threading.Lock()
+        self._counts: Counter[str] = Counter()
+        self._logged: dict[str, tuple[str, float]] = {}
+
+    def expect(self, task: str) -> None:
+        """Show a task with 0 failures: Prometheus misses the first step of a counter that appears with it."""
+        with self._lock:
+            self._counts.setdefault(task, 0)
+
+    def record(self, task: str, error: BaseException) -> None:
+        """Count a failure of a task, and log its kind and where it was raised."""
+        kind, now = kind_of(error), self._timer()
+        with self._lock:
+            self._counts[task] += 1
+            known, at = self._logged.get(task, ("", 0.0))
+            if kind == known and now - at < LOG_INTERVAL_S:
+                return
+            self._logged[task] = kind, now
+        _log.error("background task failed; it is tried again", task=task, error=kind, raised_at=_raised_at(error))
+
+    def counts(self) -> dict[str, int]:
+        """Return the failures since the start, by task."""
+        with self._lock:
+            return dict(self._counts)
+
+
+class Supervisor:
+    """Runs background tasks on the event loop until they are ended.
+
+    Args:
+        rng: jitter of the back-off.
+        first_retry_s: back-off after the first failure, seconds.
+        longest_retry_s: most of the back-off, seconds.
+        stop_timeout_s: longest that stopping waits for one task or part, seconds.
+
+    Attributes:
+        failures: of these tasks, and of threads that record theirs there.
+    """
+
+    def __init__(
+        self,
+        rng: random.Random | None = None,
+        first_retry_s: float = FIRST_RETRY_S,
+        longest_retry_s: float = LONGEST_RETRY_S,
+        stop_timeout_s: float = STOP_TIMEOUT_S,
+    ) -> None:
+        self.failures = Failures()
+        self._rng = random.Random() if rng is None else rng  # noqa: S311 # nosec B311 # jitter
+        self._first_retry_s = first_retry_s
+        self._longest_retry_s = longest_retry_s
+        self._stop_timeout_s = stop_timeout_s
+        self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._retrying: set[str] = set()
+
+    def start(self, task: str, work: Callable[[], Awaitable[object]], pause_s: float = 0.0) -> None:
+        """Await `work()` again and again until the task is ended.
+
+        Args:
+            task: its name in logs and metrics.
+            work: one step of the task, or a coroutine function that never returns.
+            pause_s: seconds between the end of a step and the next.
+
+        Raises:
+            InvalidInputError: a task of this name is running.
+        """
+        if task in self._tasks:
+            raise InvalidInputError(f"the background task {task} is running already; end it first")
+        self.failures.expect(task)
+        self._tasks[task] = asyncio.get_running_loop().create_task(self._keep(task, work, pause_s), name=task)
+
+    def retrying(self) -> dict[str, bool]:
+        """Return for each running task whether it failed and waits to be tried again."""
+        return {task: task in self._retrying for task in list(self._tasks)}
+
+    async def end(self, *tasks: str) -> bool:
+        """End tasks, all at once; return whether all ended in time. Names of tasks that do not run are ignored."""
+        ending = {task: self._tasks.pop(task) for task in tasks if task in self._tasks}
+        for running in ending.values():
+            running.cancel()
+        if ending:
+            await asyncio.wait(ending.values(), timeout=self._stop_timeout_s)
+        late = [task for task, running in ending.items() if not running.done()]
+        if late:
+            _log.warning("background tasks did not end in time; stopping goes on", tasks=late)
+        return not late
+
+    async def stop(self) -> bool:
+        """End every task; return whether all ended in time."""
+        return await self.end(*self._tasks)
+
+    async def attempt(self, part: str, stop: Callable[[], Awaitable[object]]) -> bool:
+        """Stop one part of the service, so that the next can be stopped whatever becomes of it.
+
+        Args:
+            part: its name in logs and metrics.
+            stop: stops it.
+
+        Returns:
+            Whether it stopped in time, without a failure.
+        """
+        stopping = asyncio.get_running_loop().create_task(self._stopped(part, stop), name=f"stop {part}")
+        await asyncio.wait((stopping,), timeout=self._stop_timeout_s)
+        if stopping.done():
+            return not stopping.cancelled() and stopping.result()
+        stopping.cancel()
+        _log.warning("a part did not stop in time; stopping goes on", part=part)
+        return False
+
+    async def _stopped(self, part: str, stop: Callable[[], Awaitable[object]]) -> bool:
+        try:
+            await stop()
+        except KeyboardInterrupt:
+            raise
+        except BaseException as error:
+            self.failures.record(part, error)
+            return False
+        return True
+
+    async def _keep(self, task: str, work: Callable[[], Awaitable[object]], pause_s: float) -> None:
+        this = asyncio.current_task()
+        backoff = Backoff(self._rng, self._first_retry_s, self._longest_retry_s)
+        while this is not None and not this.cancelling():
+            began, delay = time.monotonic(), pause_s
+            try:
+                await work()
+                backoff.reset()
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a library may raise anything, SystemExit and CancelledError included
+                if this.cancelling() and isinstance(error, asyncio.CancelledError):
+                    raise
+                self.failures.record(task, error)
+                if time.monotonic() - began >= STEADY_S:
+                    backoff.reset()
+                delay = backoff.delay()
+                self._retrying.add(task)
+            try:
+                if not this.cancelling():
+                    await asyncio.sleep(delay)
+            finally:
+                self._retrying.discard(task)
+
+
+def _raised_at(error: BaseException) -> str:
+    """Return the innermost place that raised an error, as ``module:line``; its text may hold secrets, this does not."""
+    trace = error.__traceback__
+    if trace is None:
+        return ""
+    while trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}"
