@@ -111,9 +111,9 @@ class Application:
             row_of=lambda name: int(self.table.rows_of([name])[0]),
             keep=None if self.store is None else self.store.put,
         )
-        self.table.subscribe(self.ledger)
+        self.table.listeners.subscribe(self.ledger)
         self.signals = Signals(self.table, self.ledger.get)
-        self.table.subscribe(self.signals)
+        self.table.listeners.subscribe(self.signals)
         version = metadata.version("maddpg-scheduler")
         self.tracing = _tracing(settings, version)
         self._span = no_span if self.tracing is None else self.tracing.span
@@ -334,7 +334,7 @@ class Application:
             self.ledger.get,
             self.engine.scorer_of,
         )
-        self.table.subscribe(notes)
+        self.table.listeners.subscribe(notes)
         return notes
 
     def _experiment(self, candidate: LoadedScorer) -> Experiment:

@@ -14,7 +14,7 @@ from typing import Final
 import structlog
 
 from extender.cluster.decoding import Node, WatchedPod
-from extender.cluster.status import ENDED, ending, is_gated, is_unplaced, positive, report_of, seconds
+from extender.cluster.status import ENDED, ReadReport, ending, is_gated, is_unplaced, positive, report_of, seconds
 from extender.cluster.table import ClusterTable
 from extender.pods import GIB, UrgencyRules, pod_demand, pod_requests
 from extender.quantities import NANO, nano_units
@@ -175,13 +175,17 @@ class PodChanges:
             return
         # One text for the thousands of pods that name the same node.
         report = partial(report_of, received)
-        self._put(partial(self._table.pod_bound, uid, sys.intern(node), cpu, memory, bound_since(received), report))
+        self._put(partial(self._bound, uid, sys.intern(node), cpu, memory, bound_since(received), report))
+
+    def _bound(self, uid: str, node: str, cpu: float, memory: float, since: float | None, report: ReadReport) -> None:
+        self._table.pod_bound(uid, node, cpu, memory, since)
+        self._table.listeners.pod_reported(uid, report)
 
     def _unbound(self, received: WatchedPod) -> None:
         """Nobody has placed the pod yet."""
         uid, conditions, rules = received.metadata.uid, received.status.conditions, self._rules
         if is_unplaced(conditions):
-            self._put(partial(self._table.pod_reported, uid, partial(report_of, received)))
+            self._put(partial(self._table.listeners.pod_reported, uid, partial(report_of, received)))
         if rules is None or received.spec.scheduler_name != rules.scheduler_name or is_gated(conditions):
             return
         try:
@@ -192,8 +196,11 @@ class PodChanges:
 
     def absent(self, received: WatchedPod) -> None:
         """The pod was deleted, or has ended."""
-        report = partial(report_of, received)
-        self._put(partial(self._table.pod_removed, received.metadata.uid, ending(received), report))
+        self._put(partial(self._removed, received.metadata.uid, ending(received), partial(report_of, received)))
+
+    def _removed(self, uid: str, reason: str, report: ReadReport) -> None:
+        self._table.listeners.pod_reported(uid, report)  # first: how a pod ended stands in its last status
+        self._table.pod_removed(uid, reason)
 
     def complete(self, keys: set[str]) -> None:
         """These are all."""

@@ -24,14 +24,14 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from itertools import repeat
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from extender.cluster.assumption import AssumedPlacements, Assumption
 from extender.cluster.backlog import WaitingPods
-from extender.cluster.status import ReadReport
+from extender.cluster.listeners import PodListeners
 from extender.errors import OwnershipError
 from policy.cluster import COLUMNS, REFERENCE_SPEED, ClusterState, PodDemand
 from policy.criteria import EXPECTED_USE_RATIO
@@ -49,29 +49,6 @@ _DERIVED: Final = slice(COLUMNS.index("cpu_requested"), COLUMNS.index("cpu_press
 INITIAL_CAPACITY: Final = 64
 ASSUMED_TIME_LIMIT: Final = 30.0
 """Default time limit of an assumed placement, seconds."""
-
-
-class PodListener(Protocol):
-    """Is told what became of pods; called on the owner's thread, and must not change the table.
-
-    Whoever cares for some of it alone derives from this class: what it leaves out does nothing.
-    """
-
-    def pod_bound(self, uid: str, node: str, at: float) -> None:
-        """The watch shows the pod on this node for the first time."""
-        return
-
-    def pod_removed(self, uid: str, reason: str, at: float) -> None:
-        """The pod is gone, or ended; `reason` is one of `extender.cluster.status.ENDINGS`."""
-        return
-
-    def pod_reported(self, uid: str, read: ReadReport, at: float) -> None:
-        """The watch shows the pod, bound or not; `read` tells what its status says."""
-        return
-
-    def assumption_expired(self, uid: str, node: str, at: float) -> None:
-        """The pod was believed to go to this node, and the watch never showed it anywhere."""
-        return
 
 
 @dataclass(slots=True)
@@ -110,6 +87,9 @@ class ClusterTable:
         capacity: rows to begin with; doubled whenever they run out.
         assumed_time_limit: seconds an unconfirmed placement is believed.
         clock: seconds since the epoch.
+
+    Attributes:
+        listeners: those who are told what becomes of pods.
     """
 
     def __init__(
@@ -130,7 +110,7 @@ class ClusterTable:
         self._dirty: dict[str, _Node] = {}
         self._assumed = AssumedPlacements(assumed_time_limit)
         self._waiting = WaitingPods()
-        self._listeners: list[PodListener] = []
+        self.listeners = PodListeners()
         self._row_listeners: list[Callable[[int, str], None]] = []
         self._clock = clock
         self._version = 0
@@ -226,10 +206,6 @@ class ClusterTable:
         """Make the calling thread the only one that may change the table from now on."""
         self._owner = threading.get_ident()
 
-    def subscribe(self, listener: PodListener) -> None:
-        """Tell `listener` of every pod that is bound or removed."""
-        self._listeners.append(listener)
-
     def subscribe_rows(self, listener: Callable[[int, str], None]) -> None:
         """Call ``listener(row, name)`` whenever a row is given to a node; now too, for the rows already given."""
         self._row_listeners.append(listener)
@@ -313,15 +289,7 @@ class ClusterTable:
 
     # ---- pods ----------------------------------------------------------------------------------------------------
 
-    def pod_bound(
-        self,
-        uid: str,
-        node: str,
-        cpu: float,
-        memory: float,
-        since: float | None = None,
-        read: ReadReport | None = None,
-    ) -> None:
+    def pod_bound(self, uid: str, node: str, cpu: float, memory: float, since: float | None = None) -> None:
         """The watch shows this pod on this node; call it again whenever anything of it changed.
 
         Ends the assumption about it. The node may be unknown still: the pod counts once it appears.
@@ -333,7 +301,6 @@ class ClusterTable:
             memory: memory request, GiB.
             since: when it was bound (condition PodScheduled), seconds since the epoch; default: now. Its use counts as
                 expected until a measurement whose interval starts later.
-            read: tells what its status says; listeners get it.
         """
         self._check_owner()
         now = self._clock()
@@ -346,24 +313,14 @@ class ClusterTable:
         since = now if since is None else since
         self._put_on(uid, _Pod(node, _nano(cpu, "cpu"), _bytes(memory), since, assumed=False))
         if first:
-            for listener in self._listeners:
-                listener.pod_bound(uid, node, now)
-        if read is not None:
-            self.pod_reported(uid, read)
+            self.listeners.pod_bound(uid, node, now)
 
     def pod_waiting(self, uid: str, demand: PodDemand) -> None:
         """The watch shows this pod unbound, and it asks for our scheduler."""
         self._check_owner()
         self._waiting.add(uid, demand)
 
-    def pod_reported(self, uid: str, read: ReadReport) -> None:
-        """The watch shows this pod, bound or not, and `read` tells what its status says: for the listeners alone."""
-        self._check_owner()
-        now = self._clock()
-        for listener in self._listeners:
-            listener.pod_reported(uid, read, now)
-
-    def pod_removed(self, uid: str, reason: str = "deleted", read: ReadReport | None = None) -> bool:
+    def pod_removed(self, uid: str, reason: str = "deleted") -> bool:
         """The pod is deleted or has ended, bound or not. Returns whether anything was known of it."""
         self._check_owner()
         self._assumed.end(uid)
@@ -371,11 +328,7 @@ class ClusterTable:
         pod = self._pods.get(uid)
         if pod is not None:
             self._take_off(uid, pod)
-        if read is not None:
-            self.pod_reported(uid, read)
-        now = self._clock()
-        for listener in self._listeners:
-            listener.pod_removed(uid, reason, now)
+        self.listeners.pod_removed(uid, reason, self._clock())
         return pod is not None
 
     def keep_only_pods(self, uids: Collection[str]) -> int:
@@ -417,8 +370,7 @@ class ClusterTable:
         expired = self._assumed.expired(now)
         for assumption in expired:
             self._take_off(assumption.uid, self._pods[assumption.uid])
-            for listener in self._listeners:
-                listener.assumption_expired(assumption.uid, assumption.node, now)
+            self.listeners.assumption_expired(assumption.uid, assumption.node, now)
         return len(expired)
 
     # ---- usage ---------------------------------------------------------------------------------------------------

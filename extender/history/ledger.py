@@ -222,7 +222,7 @@ class Ledger:
             self.counts.bound_among_best += bool(among_best)
             self._changed(decision)
 
-    def pod_reported(self, uid: str, read: ReadReport, at: float) -> None:
+    def pod_reported(self, uid: str, read: ReadReport) -> None:
         """The watch shows the pod, and this is what its status says."""
         if uid not in self._decisions:
             return

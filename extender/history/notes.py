@@ -16,8 +16,8 @@ from typing import Final
 
 import structlog
 
+from extender.cluster.listeners import PodListener
 from extender.cluster.source import NoteTaker, PodNote
-from extender.cluster.table import PodListener
 from extender.errors import NoteError
 from extender.history.explain import short_reason
 from extender.history.ledger import Decision

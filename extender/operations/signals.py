@@ -19,7 +19,8 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from extender.cluster.table import GIB, ClusterTable, PodListener
+from extender.cluster.listeners import PodListener
+from extender.cluster.table import GIB, ClusterTable
 from extender.history.ledger import Decision
 from policy.cluster import ClusterState, PodDemand
 from policy.criteria import FASTEST_SPEED, expected_speed

@@ -22,7 +22,7 @@ def remembered(cluster: ControlPlane, source: Following, names: list[str]) -> tu
     ledger = Ledger(100, row_of=lambda name: -1)
     for name in names:
         ledger.record(a_decision(uids[name], at=0.0), np.array([0]), np.array([10]))
-    source.see(lambda table: table.subscribe(ledger))
+    source.see(lambda table: table.listeners.subscribe(ledger))
     return ledger, uids
 
 

@@ -105,13 +105,13 @@ def test_a_pod_that_ended_releases_its_requests(
         def pod_removed(self, uid: str, reason: str, at: float) -> None:
             heard.append((uid, reason))
 
-        def pod_reported(self, uid: str, read: ReadReport, at: float) -> None:
+        def pod_reported(self, uid: str, read: ReadReport) -> None:
             assert read().phase == phase
 
         def assumption_expired(self, uid: str, node: str, at: float) -> None:
             raise AssertionError("nothing was assumed")
 
-    following.see(lambda table: table.subscribe(Listener()))
+    following.see(lambda table: table.listeners.subscribe(Listener()))
     api.put(PODS, "p0", pod("p0", on="n0", phase=phase, reason=reason))
     following.wait(lambda table: table.node_of("p0") is None, "release")
     assert following.requested() == {"n0": (0.5, 1.0)}

@@ -16,6 +16,7 @@ from extender.cluster.receivers import (
     is_ready,
     node_speed,
 )
+from extender.cluster.status import ReadReport
 from extender.cluster.table import ClusterTable
 from extender.pods import UrgencyRules
 from policy.cluster import PodDemand
@@ -173,3 +174,39 @@ def test_pods_that_wait_are_forgotten_when_a_list_leaves_them_out_or_they_change
     assert table.waiting_classes() == {PodDemand(1.0, 1.0, 0.5): 1, PodDemand(2.0, 1.0, 0.5): 1}
     changes.complete({a_pod(content).metadata.uid})
     assert table.waiting_classes() == {PodDemand(2.0, 1.0, 0.5): 1}
+
+
+def test_listeners_hear_what_a_pod_reports_before_they_hear_of_its_end() -> None:
+    heard: list[tuple[str, ...]] = []
+
+    class Heard:
+        def pod_bound(self, uid: str, node: str, at: float) -> None:
+            heard.append(("bound", uid, node))
+
+        def pod_removed(self, uid: str, reason: str, at: float) -> None:
+            heard.append(("removed", uid, reason))
+
+        def pod_reported(self, uid: str, read: ReadReport) -> None:
+            heard.append(("reported", uid, read().phase))
+
+        def assumption_expired(self, uid: str, node: str, at: float) -> None:
+            raise AssertionError("nothing was assumed")
+
+    table = ClusterTable()
+    table.listeners.subscribe(Heard())
+    changes = PodChanges(table, lambda change: change())
+    unplaced = following.pod("p", on=None)
+    unplaced["status"] = {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False"}]}
+    changes.present(a_pod(unplaced))
+    changes.present(a_pod(following.pod("p", on="n", phase="Running")))
+    changes.present(a_pod(following.pod("p", on="n", phase="Succeeded")))
+    changes.absent(a_pod(following.pod("q", on="n", phase="Running")))
+    assert heard == [
+        ("reported", "p", "Pending"),
+        ("bound", "p", "n"),
+        ("reported", "p", "Running"),
+        ("reported", "p", "Succeeded"),
+        ("removed", "p", "succeeded"),
+        ("reported", "q", "Running"),
+        ("removed", "q", "deleted"),
+    ]

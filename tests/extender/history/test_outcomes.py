@@ -282,5 +282,5 @@ def test_a_report_about_a_pod_nobody_decided_upon_is_not_even_read() -> None:
     def read() -> Any:
         raise AssertionError("read for nobody")
 
-    ledger.pod_reported("uid-stranger", read, 1.0)
+    ledger.pod_reported("uid-stranger", read)
     assert len(ledger) == 0
