@@ -6,13 +6,14 @@ row, and no lock stands on the hot path. A worker thread never reads the table: 
 took (`ClusterState.take`). A lock would let sources write from their own threads, but then a request would wait for
 whichever batch holds it, and every reader would have to remember to take it.
 
-Sums of requests are kept as integers (billionths of a core, bytes), so that any history of pods coming and going ends
-exactly where a fresh list would; the float columns are derived from them.
+The truth is in integer sums per node (`extender.cluster.account`); the float columns are derived from them.
 
 Units everywhere: CPU in cores, memory in GiB, times in seconds since the epoch (the table compares times of binding
 with times of measurement, which other machines stamp).
 
 Excluded on purpose: what Kubernetes objects look like (`extender.cluster.kubernetes`), scoring (`policy`).
+
+The module is long because rows, nodes, pods and assumptions change together, and one class keeps them consistent.
 """
 
 from __future__ import annotations
@@ -22,24 +23,23 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, field
 from itertools import repeat
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from extender.cluster.account import HeldPod, NodeAccount, nano_cores, whole_bytes
 from extender.cluster.assumption import AssumedPlacements, Assumption
 from extender.cluster.backlog import WaitingPods
 from extender.cluster.listeners import PodListeners
 from extender.errors import OwnershipError
+from extender.pods import GIB
+from extender.quantities import NANO
 from policy.cluster import COLUMNS, REFERENCE_SPEED, ClusterState, PodDemand
-from policy.criteria import EXPECTED_USE_RATIO
 from policy.errors import InvalidInputError
 from policy.observation import estimated_pressure, estimated_pressure_of_one
 
-NANO: Final = 1_000_000_000
-GIB: Final = 1 << 30
 UNKNOWN: Final = -1
 """Row of a node that the table does not know."""
 
@@ -49,35 +49,6 @@ _DERIVED: Final = slice(COLUMNS.index("cpu_requested"), COLUMNS.index("cpu_press
 INITIAL_CAPACITY: Final = 64
 ASSUMED_TIME_LIMIT: Final = 30.0
 """Default time limit of an assumed placement, seconds."""
-
-
-@dataclass(slots=True)
-class _Pod:
-    """What one pod holds on one node: billionths of a core, bytes; `unmeasured` while its use is only expected."""
-
-    node: str
-    cpu: int
-    memory: int
-    since: float
-    assumed: bool
-    unmeasured: bool = True
-
-
-@dataclass(slots=True)
-class _Node:
-    """Truth behind one row. Sums are integers; measurements are floats in cores and GiB."""
-
-    row: int
-    ready: bool
-    pods: set[str] = field(default_factory=set)
-    requested_cpu: int = 0
-    requested_memory: int = 0
-    unmeasured_cpu: int = 0
-    unmeasured_memory: int = 0
-    measured_cpu: float = 0.0
-    measured_memory: float = 0.0
-    measured_pressure: float | None = None
-    measured_at: float = -math.inf
 
 
 class ClusterTable:
@@ -103,11 +74,11 @@ class ClusterTable:
         self._block, self._state = _columns(capacity)
         self._names: list[str | None] = [None] * capacity
         self._free = list(range(capacity - 1, -1, -1))
-        self._nodes: dict[str, _Node] = {}
+        self._nodes: dict[str, NodeAccount] = {}
         self._rows: dict[str, int] = {}
-        self._pods: dict[str, _Pod] = {}
-        self._homeless: dict[str, set[str]] = {}
-        self._dirty: dict[str, _Node] = {}
+        self._pods: dict[str, HeldPod] = {}
+        self._homeless: dict[str, dict[str, HeldPod]] = {}
+        self._dirty: dict[str, NodeAccount] = {}
         self._assumed = AssumedPlacements(assumed_time_limit)
         self._waiting = WaitingPods()
         self.listeners = PodListeners()
@@ -311,7 +282,7 @@ class ClusterTable:
             self._take_off(uid, known)
             self._assumed.end(uid)
         since = now if since is None else since
-        self._put_on(uid, _Pod(node, _nano(cpu, "cpu"), _bytes(memory), since, assumed=False))
+        self._put_on(uid, HeldPod(node, nano_cores(cpu), whole_bytes(memory), since, assumed=False))
         if first:
             self.listeners.pod_bound(uid, node, now)
 
@@ -352,7 +323,7 @@ class ClusterTable:
             self._take_off(uid, known)
         now = self._clock()
         self._assumed.add(Assumption(uid, node, now))
-        self._put_on(uid, _Pod(node, _nano(cpu, "cpu"), _bytes(memory), now, assumed=True))
+        self._put_on(uid, HeldPod(node, nano_cores(cpu), whole_bytes(memory), now, assumed=True))
         return True
 
     def withdraw(self, uid: str) -> bool:
@@ -398,9 +369,7 @@ class ClusterTable:
             return False
         if measured_at < known.measured_at:
             return False
-        known.measured_cpu, known.measured_memory, known.measured_at = cpu, memory, measured_at
-        known.measured_pressure = None if pressure is None else min(pressure, 1.0)
-        self._recount_unmeasured(known)
+        known.measure(cpu, memory, None if pressure is None else min(pressure, 1.0), measured_at)
         self._dirty[node] = known
         return True
 
@@ -409,9 +378,7 @@ class ClusterTable:
         self._check_owner()
         stale = {name: node for name, node in self._nodes.items() if -math.inf < node.measured_at < measured_at}
         for node in stale.values():
-            node.measured_cpu, node.measured_memory, node.measured_at = 0.0, 0.0, -math.inf
-            node.measured_pressure = None
-            self._recount_unmeasured(node)
+            node.measure(0.0, 0.0, None, -math.inf)
         self._dirty.update(stale)
         return len(stale)
 
@@ -426,10 +393,10 @@ class ClusterTable:
         self._version += 1
         self._state.version[row] = self._version
 
-    def _add(self, name: str, ready: bool) -> _Node:
+    def _add(self, name: str, ready: bool) -> NodeAccount:
         if not self._free:
             self._grow()
-        node = _Node(row=self._free.pop(), ready=ready)
+        node = NodeAccount(row=self._free.pop(), ready=ready)
         self._ready += int(ready)
         self._nodes[name] = node
         self._rows[name] = node.row
@@ -438,8 +405,9 @@ class ClusterTable:
         self._bump(node.row)
         for listener in self._row_listeners:
             listener(node.row, name)
-        for uid in self._homeless.pop(name, ()):
-            self._count(node, uid, self._pods[uid])
+        for uid, pod in self._homeless.pop(name, {}).items():
+            node.add(uid, pod)
+            self._dirty[name] = node
         return node
 
     def _grow(self) -> None:
@@ -452,58 +420,34 @@ class ClusterTable:
         self._names.extend([None] * rows)
         self._free.extend(range(2 * rows - 1, rows - 1, -1))
 
-    def _put_on(self, uid: str, pod: _Pod) -> None:
+    def _put_on(self, uid: str, pod: HeldPod) -> None:
         self._pods[uid] = pod
         node = self._nodes.get(pod.node)
         if node is None:
-            self._homeless.setdefault(pod.node, set()).add(uid)
+            self._homeless.setdefault(pod.node, {})[uid] = pod
             return
-        self._count(node, uid, pod)
-
-    def _count(self, node: _Node, uid: str, pod: _Pod) -> None:
-        """Add one pod to the sums of its node."""
+        node.add(uid, pod)
         self._dirty[pod.node] = node
-        node.pods.add(uid)
-        node.requested_cpu += pod.cpu
-        node.requested_memory += pod.memory
-        pod.unmeasured = pod.since > node.measured_at
-        if pod.unmeasured:
-            node.unmeasured_cpu += pod.cpu
-            node.unmeasured_memory += pod.memory
 
-    def _take_off(self, uid: str, pod: _Pod) -> None:
-        """Undo `_put_on`. Use already measured stays until the next measurement shows the pod gone."""
+    def _take_off(self, uid: str, pod: HeldPod) -> None:
+        """Undo `_put_on`."""
         del self._pods[uid]
         node = self._nodes.get(pod.node)
         if node is None:
-            waiting = self._homeless.get(pod.node, set())
-            waiting.discard(uid)
+            waiting = self._homeless.get(pod.node, {})
+            waiting.pop(uid, None)
             if not waiting:
                 self._homeless.pop(pod.node, None)
             return
-        node.pods.discard(uid)
-        node.requested_cpu -= pod.cpu
-        node.requested_memory -= pod.memory
-        if pod.unmeasured:
-            node.unmeasured_cpu -= pod.cpu
-            node.unmeasured_memory -= pod.memory
+        node.remove(uid)
         self._dirty[pod.node] = node
-
-    def _recount_unmeasured(self, node: _Node) -> None:
-        node.unmeasured_cpu = node.unmeasured_memory = 0
-        for uid in node.pods:
-            pod = self._pods[uid]
-            pod.unmeasured = pod.since > node.measured_at
-            if pod.unmeasured:
-                node.unmeasured_cpu += pod.cpu
-                node.unmeasured_memory += pod.memory
 
     def _derive(self) -> None:
         """Bring the columns of every touched row up to date; a version moves only if one of its numbers does."""
         nodes = list(self._dirty.values())
         self._dirty.clear()
         state = self._state
-        used = [node.measured_cpu + EXPECTED_USE_RATIO * node.unmeasured_cpu / NANO for node in nodes]
+        used = [node.cpu_used for node in nodes]
         pressures = [node.measured_pressure for node in nodes]
         if None in pressures:
             pressures = _estimated(pressures, used, state.cpu_allocatable[[node.row for node in nodes]])
@@ -512,7 +456,7 @@ class ClusterTable:
                 node.requested_cpu / NANO,
                 node.requested_memory / GIB,
                 cpu_used,
-                node.measured_memory + EXPECTED_USE_RATIO * node.unmeasured_memory / GIB,
+                node.memory_used,
                 pressure,
             ]
             derived = self._block[_DERIVED, node.row]
@@ -539,17 +483,3 @@ def _columns(rows: int) -> tuple[NDArray[np.float64], ClusterState]:
 def _state_of(block: NDArray[np.float64], version: NDArray[np.int64]) -> ClusterState:
     """Columns that are the lines of a block, in the order of `COLUMNS`."""
     return ClusterState(block[0], block[1], block[2], block[3], block[4], block[5], block[6], block[7], version)
-
-
-def _nano(cpu: float, field_name: str) -> int:
-    """Cores to billionths of a core; raises `InvalidInputError` unless finite and >= 0."""
-    if not (math.isfinite(cpu) and cpu >= 0.0):
-        raise InvalidInputError(f"{field_name} of a pod is {cpu}; give a finite number >= 0")
-    return round(cpu * NANO)
-
-
-def _bytes(memory: float) -> int:
-    """GiB to bytes; raises `InvalidInputError` unless finite and >= 0."""
-    if not (math.isfinite(memory) and memory >= 0.0):
-        raise InvalidInputError(f"memory of a pod is {memory}; give finite GiB >= 0")
-    return round(memory * GIB)

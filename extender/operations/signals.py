@@ -20,8 +20,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extender.cluster.listeners import PodListener
-from extender.cluster.table import GIB, ClusterTable
+from extender.cluster.table import ClusterTable
 from extender.history.ledger import Decision
+from extender.pods import GIB
 from policy.cluster import ClusterState, PodDemand
 from policy.criteria import FASTEST_SPEED, expected_speed
 

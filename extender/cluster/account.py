@@ -1,0 +1,118 @@
+"""What one node holds: the sums of its pods' requests, exactly, and the latest measurement of its use.
+
+Sums of requests are kept as integers (billionths of a core, bytes), so that any history of pods coming and going ends
+exactly where a fresh list would. Use is what was measured, plus the expected use of the pods bound since.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+
+from extender.pods import GIB
+from extender.quantities import NANO
+from policy.criteria import EXPECTED_USE_RATIO
+from policy.errors import InvalidInputError
+
+
+@dataclass(slots=True)
+class HeldPod:
+    """What one pod holds on one node.
+
+    Attributes:
+        node: name of the node.
+        cpu: request, billionths of a core.
+        memory: request, bytes.
+        since: when it was bound, seconds since the epoch.
+        assumed: whether its placement is assumed, not seen.
+        unmeasured: whether its use is only expected, because no measurement covers it yet.
+    """
+
+    node: str
+    cpu: int
+    memory: int
+    since: float
+    assumed: bool
+    unmeasured: bool = True
+
+
+@dataclass(slots=True)
+class NodeAccount:
+    """Truth behind one row of the table.
+
+    Attributes:
+        row: the row.
+        ready: whether the node takes pods.
+        pods: those on it, by UID.
+        requested_cpu, requested_memory: sums over all pods, billionths of a core and bytes.
+        unmeasured_cpu, unmeasured_memory: sums over the unmeasured ones.
+        measured_cpu, measured_memory: the latest measurement, cores and GiB.
+        measured_pressure: share of time that tasks waited for a CPU, 0..1; None where it is not measured.
+        measured_at: start of the interval that was measured; minus infinity without a measurement.
+    """
+
+    row: int
+    ready: bool
+    pods: dict[str, HeldPod] = field(default_factory=dict)
+    requested_cpu: int = 0
+    requested_memory: int = 0
+    unmeasured_cpu: int = 0
+    unmeasured_memory: int = 0
+    measured_cpu: float = 0.0
+    measured_memory: float = 0.0
+    measured_pressure: float | None = None
+    measured_at: float = -math.inf
+
+    def add(self, uid: str, pod: HeldPod) -> None:
+        """Count one pod."""
+        self.pods[uid] = pod
+        self.requested_cpu += pod.cpu
+        self.requested_memory += pod.memory
+        pod.unmeasured = pod.since > self.measured_at
+        if pod.unmeasured:
+            self.unmeasured_cpu += pod.cpu
+            self.unmeasured_memory += pod.memory
+
+    def remove(self, uid: str) -> None:
+        """Undo `add`. Use already measured stays until the next measurement shows the pod gone."""
+        pod = self.pods.pop(uid)
+        self.requested_cpu -= pod.cpu
+        self.requested_memory -= pod.memory
+        if pod.unmeasured:
+            self.unmeasured_cpu -= pod.cpu
+            self.unmeasured_memory -= pod.memory
+
+    def measure(self, cpu: float, memory: float, pressure: float | None, measured_at: float) -> None:
+        """Take a measurement; only pods bound after `measured_at` count with their expected use from now on."""
+        self.measured_cpu, self.measured_memory = cpu, memory
+        self.measured_pressure, self.measured_at = pressure, measured_at
+        self.unmeasured_cpu = self.unmeasured_memory = 0
+        for pod in self.pods.values():
+            pod.unmeasured = pod.since > measured_at
+            if pod.unmeasured:
+                self.unmeasured_cpu += pod.cpu
+                self.unmeasured_memory += pod.memory
+
+    @property
+    def cpu_used(self) -> float:
+        """Measured and expected CPU use, cores."""
+        return self.measured_cpu + EXPECTED_USE_RATIO * self.unmeasured_cpu / NANO
+
+    @property
+    def memory_used(self) -> float:
+        """Measured and expected memory use, GiB."""
+        return self.measured_memory + EXPECTED_USE_RATIO * self.unmeasured_memory / GIB
+
+
+def nano_cores(cpu: float) -> int:
+    """Cores to billionths of a core; raises `InvalidInputError` unless finite and >= 0."""
+    if not (math.isfinite(cpu) and cpu >= 0.0):
+        raise InvalidInputError(f"cpu of a pod is {cpu}; give a finite number >= 0")
+    return round(cpu * NANO)
+
+
+def whole_bytes(memory: float) -> int:
+    """GiB to bytes; raises `InvalidInputError` unless finite and >= 0."""
+    if not (math.isfinite(memory) and memory >= 0.0):
+        raise InvalidInputError(f"memory of a pod is {memory}; give finite GiB >= 0")
+    return round(memory * GIB)
