@@ -16,19 +16,19 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from extender.cluster.lookup import Named, Rows, find
 from extender.cluster.table import UNKNOWN, ClusterTable
 from extender.errors import NoScorerError
-from extender.history.ledger import TOP, Decision, Ledger
+from extender.history.ledger import Decision, Ledger
 from extender.pods import Pod, UrgencyRules, pod_demand
 from extender.scorer.fallback import TOO_MANY_NODES, reason_of
 from extender.scorer.load import LoadedScorer
 from extender.scorer.scoring import NO_ROWS, Hooks, Scoring, ScoringLimits
 from extender.trials.experiment import CANDIDATE, Experiment, workload_of
 from extender.trials.shadow import Shadow
-from policy.cluster import ClusterState, PodDemand
+from extender.verdict import Question, Scores, Verdict, recorded
+from policy.cluster import PodDemand
 from policy.errors import ScoringError
 from policy.priorities import MAX_PRIORITY, TEMPERATURE, priorities
 from policy.scorers import Preferences, Scorer
@@ -53,59 +53,6 @@ class Limits:
     deadline_s: float
     max_nodes: int
     neutral_priority: int
-
-
-@dataclass(frozen=True, slots=True)
-class _Scores:
-    """Preferences ``[n]`` and who gave them."""
-
-    preferences: Preferences
-    scorer: str
-    fallback_reason: str | None
-    model_sha256: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class _Question:
-    """The pod, what it asks for and what was wrong with that, the verb, when it was asked, its arm and workload."""
-
-    pod: Pod
-    demand: PodDemand
-    warning: str | None
-    verb: str
-    received: float
-    arm: str = ""
-    workload: str = ""
-
-
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """The answer, and what `Engine.finish` makes the record of it from.
-
-    Attributes:
-        rows: distinct known nodes by row, ``[n]``.
-        priorities: theirs, ``[n]``, 0..10.
-        unknown: names of all other nodes.
-        assumed: the node the pod is assumed to go to; None if there is none.
-        first: its position in `rows`; meaningless where there are no rows.
-        best_count: nodes that would have shared the highest priority.
-        question, scores: what was asked, and what the priorities were made of.
-        state: the table's columns as they were.
-        scoring: what was asked; None if nothing was.
-        latency_s: time from the request's arrival to the verdict, seconds.
-    """
-
-    rows: Rows
-    priorities: NDArray[np.int64]
-    unknown: Sequence[str]
-    assumed: str | None
-    first: int
-    best_count: int
-    question: _Question
-    scores: _Scores
-    state: ClusterState
-    scoring: Scoring | None
-    latency_s: float
 
 
 class Engine:
@@ -213,9 +160,9 @@ class Engine:
         received = self._timer() if received is None else received
         demand, warning = self._demand_of(pod)
         scoring, arm, workload = self._chosen(pod)
-        question = _Question(pod, demand, warning, "prioritize", received, arm, workload)
+        question = Question(pod, demand, warning, "prioritize", received, arm, workload)
         if len(nodes.names) > self.limits.max_nodes:
-            neutral = _Scores(np.empty(0), NEUTRAL, TOO_MANY_NODES)
+            neutral = Scores(np.empty(0), NEUTRAL, TOO_MANY_NODES)
             return self._conclude(question, NO_ROWS, list(dict.fromkeys(nodes.names)), neutral, None)
         table = self.table
         table.withdraw(pod.metadata.uid)  # asked again: the former attempt failed, and a pod must not see itself
@@ -241,7 +188,7 @@ class Engine:
         if preferences is None or scoring is None:
             scores = self._fallen_back(demand, rows, reason)
         else:
-            scores = _Scores(preferences, scoring.loaded.scorer.name, None, scoring.loaded.model_sha256)
+            scores = Scores(preferences, scoring.loaded.scorer.name, None, scoring.loaded.model_sha256)
         return self._conclude(question, rows, unknown, scores, scoring)
 
     def look_ahead(self, pod: Pod, nodes: Named) -> None:
@@ -264,9 +211,9 @@ class Engine:
         """
         demand, warning = self._demand_of(pod)
         nodes = find(self.table, [name])
-        scores = _Scores(np.zeros(len(nodes.rows)), ONLY_FEASIBLE, None)
+        scores = Scores(np.zeros(len(nodes.rows)), ONLY_FEASIBLE, None)
         _, arm, workload = self._chosen(pod)  # nobody chose, but to leave these pods out would compare unlike pods
-        question = _Question(pod, demand, warning, "filter", received, arm, workload)
+        question = Question(pod, demand, warning, "filter", received, arm, workload)
         return self._record(self._conclude(question, nodes.rows, nodes.unknown, scores, None))
 
     def finish(self, verdict: Verdict) -> Decision:
@@ -313,15 +260,15 @@ class Engine:
             verdict.state, verdict.question.demand, verdict.rows, scores.preferences, verdict.first, temperature
         )
 
-    def _fallen_back(self, demand: PodDemand, rows: Rows, reason: str | None) -> _Scores:
+    def _fallen_back(self, demand: PodDemand, rows: Rows, reason: str | None) -> Scores:
         """Preferences by the fallback, from the rows as they are now."""
         preferences = self.fallback.preferences(self.table.state.take(rows), demand)
-        return _Scores(preferences, self.fallback.name, reason)
+        return Scores(preferences, self.fallback.name, reason)
 
     # ---- concluding ----------------------------------------------------------------------------------------------
 
     def _conclude(
-        self, question: _Question, rows: Rows, unknown: Sequence[str], scores: _Scores, scoring: Scoring | None
+        self, question: Question, rows: Rows, unknown: Sequence[str], scores: Scores, scoring: Scoring | None
     ) -> Verdict:
         """Turn preferences to priorities, single one node out, assume the pod there.
 
@@ -349,38 +296,10 @@ class Engine:
 
     def _record(self, verdict: Verdict) -> Decision:
         """Remember a verdict, with the nodes rated best and their rows as they were."""
-        question, scores, rows = verdict.question, verdict.scores, verdict.rows
-        top = np.array(_leading(scores.preferences, TOP, verdict.first) if len(rows) else (), dtype=np.intp)
-        top_rows = rows.take(top)
         self._numbers += 1
-        metadata = question.pod.metadata
-        decision = Decision(
-            number=self._numbers,
-            uid=metadata.uid,
-            namespace=metadata.namespace,
-            name=metadata.name,
-            at=self._clock(),
-            verb=question.verb,
-            scorer=scores.scorer,
-            fallback_reason=scores.fallback_reason,
-            warning=question.warning,
-            demand=question.demand,
-            candidates=len(rows) + len(verdict.unknown),
-            unknown=len(verdict.unknown),
-            best_count=verdict.best_count,
-            assumed=verdict.assumed,
-            names=tuple(self.table.name_of(row) or "" for row in top_rows.tolist()),
-            preferences=scores.preferences.take(top),
-            priorities=verdict.priorities.take(top),
-            # the columns themselves: the placement just assumed is not derived into them yet
-            rows=self.table.copy(top_rows) if len(rows) else None,
-            latency_s=verdict.latency_s,
-            model_sha256=scores.model_sha256,
-            arm=question.arm,
-            workload=question.workload,
-            experiment=self._experiment.key if self._experiment is not None else "",
-        )
-        self.ledger.record(decision, rows, verdict.priorities)
+        key = self._experiment.key if self._experiment is not None else ""
+        decision = recorded(verdict, self.table, self._numbers, self._clock(), key)
+        self.ledger.record(decision, verdict.rows, verdict.priorities)
         return decision
 
     def _first(self, positions: list[int], preferences: list[float]) -> int:
@@ -388,18 +307,3 @@ class Engine:
         best = max(preferences)
         equals = [position for position, each in zip(positions, preferences, strict=True) if each == best]
         return equals[self._generator.randrange(len(equals)) if len(equals) > 1 else 0]
-
-
-def _leading(preferences: Preferences, count: int, first: int) -> list[int]:
-    """Positions of the `count` highest preferences, best first; `first`, one of the best, leads them."""
-    size = len(preferences)
-    positions = range(size) if size <= count else preferences.argpartition(size - count - 1)[-count - 1 :].tolist()
-    others = [position for position in positions if position != first]
-    values = preferences.take(others).tolist() if others else []
-    ranked = sorted(zip(values, others, strict=True), key=_lost)
-    return [first, *(position for _, position in ranked[: count - 1])]
-
-
-def _lost(ranked: tuple[float, int]) -> tuple[float, int]:
-    """Orders by falling preference, then by position."""
-    return -ranked[0], ranked[1]

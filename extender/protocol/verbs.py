@@ -17,11 +17,12 @@ from typing import Any, Final
 
 from extender import logs
 from extender.cluster.source import Binding, ClusterSource
-from extender.engine import Engine, Verdict
+from extender.engine import Engine
 from extender.errors import BindError, WireError
 from extender.operations.metrics import VERBS, Metrics
 from extender.protocol import wire
 from extender.protocol.bodies import RecentRequests
+from extender.verdict import Verdict
 from policy.errors import InvalidInputError, SchedulerError
 
 Scope = MutableMapping[str, Any]

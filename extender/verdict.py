@@ -1,0 +1,127 @@
+"""The answer to one question, with all that the record of it is made from. Decides nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extender.cluster.lookup import Rows
+from extender.cluster.table import ClusterTable
+from extender.history.ledger import TOP, Decision
+from extender.pods import Pod
+from extender.scorer.scoring import Scoring
+from policy.cluster import ClusterState, PodDemand
+from policy.scorers import Preferences
+
+
+@dataclass(frozen=True, slots=True)
+class Scores:
+    """Preferences ``[n]`` and who gave them."""
+
+    preferences: Preferences
+    scorer: str
+    fallback_reason: str | None
+    model_sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """The pod, what it asks for and what was wrong with that, the verb, when it was asked, its arm and workload."""
+
+    pod: Pod
+    demand: PodDemand
+    warning: str | None
+    verb: str
+    received: float
+    arm: str = ""
+    workload: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """The answer, and what `Engine.finish` makes the record of it from.
+
+    Attributes:
+        rows: distinct known nodes by row, ``[n]``.
+        priorities: theirs, ``[n]``, 0..10.
+        unknown: names of all other nodes.
+        assumed: the node the pod is assumed to go to; None if there is none.
+        first: its position in `rows`; meaningless where there are no rows.
+        best_count: nodes that would have shared the highest priority.
+        question, scores: what was asked, and what the priorities were made of.
+        state: the table's columns as they were.
+        scoring: what was asked; None if nothing was.
+        latency_s: time from the request's arrival to the verdict, seconds.
+    """
+
+    rows: Rows
+    priorities: NDArray[np.int64]
+    unknown: Sequence[str]
+    assumed: str | None
+    first: int
+    best_count: int
+    question: Question
+    scores: Scores
+    state: ClusterState
+    scoring: Scoring | None
+    latency_s: float
+
+
+def recorded(verdict: Verdict, table: ClusterTable, number: int, at: float, experiment: str) -> Decision:
+    """The record of a verdict, with the nodes rated best and their rows as they were.
+
+    Args:
+        verdict: what was answered; nothing may have changed the table since, but for the placement it assumed.
+        table: what is known.
+        number: of the decision.
+        at: seconds since the epoch.
+        experiment: key of the experiment; "" without one.
+    """
+    question, scores, rows = verdict.question, verdict.scores, verdict.rows
+    top = np.array(_leading(scores.preferences, TOP, verdict.first) if len(rows) else (), dtype=np.intp)
+    top_rows = rows.take(top)
+    metadata = question.pod.metadata
+    return Decision(
+        number=number,
+        uid=metadata.uid,
+        namespace=metadata.namespace,
+        name=metadata.name,
+        at=at,
+        verb=question.verb,
+        scorer=scores.scorer,
+        fallback_reason=scores.fallback_reason,
+        warning=question.warning,
+        demand=question.demand,
+        candidates=len(rows) + len(verdict.unknown),
+        unknown=len(verdict.unknown),
+        best_count=verdict.best_count,
+        assumed=verdict.assumed,
+        names=tuple(table.name_of(row) or "" for row in top_rows.tolist()),
+        preferences=scores.preferences.take(top),
+        priorities=verdict.priorities.take(top),
+        # the columns themselves: the placement just assumed is not derived into them yet
+        rows=table.copy(top_rows) if len(rows) else None,
+        latency_s=verdict.latency_s,
+        model_sha256=scores.model_sha256,
+        arm=question.arm,
+        workload=question.workload,
+        experiment=experiment,
+    )
+
+
+def _leading(preferences: Preferences, count: int, first: int) -> list[int]:
+    """Positions of the `count` highest preferences, best first; `first`, one of the best, leads them."""
+    size = len(preferences)
+    positions = range(size) if size <= count else preferences.argpartition(size - count - 1)[-count - 1 :].tolist()
+    others = [position for position in positions if position != first]
+    values = preferences.take(others).tolist() if others else []
+    ranked = sorted(zip(values, others, strict=True), key=_lost)
+    return [first, *(position for _, position in ranked[: count - 1])]
+
+
+def _lost(ranked: tuple[float, int]) -> tuple[float, int]:
+    """Orders by falling preference, then by position."""
+    return -ranked[0], ranked[1]
