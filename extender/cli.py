@@ -80,8 +80,7 @@ def demo(
 @app.command("check-config", context_settings=FLAGS, epilog=FLAGS_HELP)
 def check_config(context: typer.Context, config: ConfigFile = None) -> None:
     """Validate settings, bundles and certificates, print the settings in effect, and exit; 2 if any is refused."""
-    from extender.app import load_scorer
-    from extender.scorer.load import load_candidate
+    from extender.scorer.load import load_candidate, load_scorer
     from extender.transport.tls import Certificates
 
     settings = _settings(config, context.args)

@@ -25,6 +25,7 @@ from extender.pods import Pod, UrgencyRules, pod_demand
 from extender.scorer.fallback import TOO_MANY_NODES, reason_of
 from extender.scorer.load import LoadedScorer
 from extender.scorer.scoring import NO_ROWS, Hooks, Scoring, ScoringLimits
+from extender.settings import Settings
 from extender.trials.experiment import CANDIDATE, Experiment, workload_of
 from extender.trials.shadow import Shadow
 from extender.verdict import Question, Scores, Verdict, recorded
@@ -53,6 +54,11 @@ class Limits:
     deadline_s: float
     max_nodes: int
     neutral_priority: int
+
+    @classmethod
+    def of(cls, settings: Settings) -> Limits:
+        """Return what the settings say."""
+        return cls(settings.deadline_ms / 1000.0, settings.max_nodes, settings.unknown_node_priority)
 
 
 class Engine:

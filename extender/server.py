@@ -11,20 +11,19 @@ import contextlib
 import signal
 import socket
 import ssl
-import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 from operator import attrgetter
-from typing import Final, Self
+from typing import Final
 
 import uvicorn
-import uvloop
 
 from extender import logs
 from extender.app import Application
 from extender.errors import SettingsError
+from extender.operations.collectors.certificates import CERTIFICATES
 from extender.transport.limits import ConnectionLimits, LimitedConnection
-from extender.transport.tls import Certificates, Identity, watch
+from extender.transport.tls import Certificates, CertificateWatch, Identity
 
 BACKLOG: Final = 2048
 TLS_GOODBYE_S: Final = 5.0
@@ -137,7 +136,7 @@ def _configured(app: Application, identity: Identity | None, *, operations: bool
         settings.max_requests_in_flight,
         frozenset() if operations else frozenset(settings.tls_client_names),
     )
-    refused = app.metrics.refused
+    refused = app.metrics.traffic.refused
     secured = settings.operations_tls if operations else identity is not None
     return _Server(
         config,
@@ -180,6 +179,7 @@ async def serve(
     """
     settings = app.settings
     certificates = None if settings.tls_cert_file is None else Certificates(settings)
+    app.metrics.register(certificates, CERTIFICATES)
     identity = None if certificates is None else certificates.identity
     servers = [_configured(app, identity, operations=False)]
     if settings.operations_port is not None:
@@ -201,7 +201,7 @@ async def serve(
     for number in signals:
         loop.add_signal_handler(number, stop)
     if signals:
-        loop.add_signal_handler(signal.SIGHUP, app.reload)
+        loop.add_signal_handler(signal.SIGHUP, app.upkeep.reload)
     waiting = None if until is None else asyncio.create_task(until.wait())
     if waiting is not None:
         waiting.add_done_callback(lambda task: None if task.cancelled() else stop())
@@ -210,7 +210,6 @@ async def serve(
         for server in servers:
             await server.renew(identity)
 
-    watching = None
     running = asyncio.gather(*(server.serve([server.listener]) for server in servers))
     serving = asyncio.gather(*(server.serving.wait() for server in servers))
     try:
@@ -219,17 +218,16 @@ async def serve(
             raise app.start_error
         if serving.done():
             if certificates is not None:
-                interval = settings.tls_reload_interval_s
-                watching = asyncio.create_task(watch(certificates, interval, renew, app.metrics), name="certificates")
+                watch = CertificateWatch(certificates, renew)
+                app.supervisor.start("certificates", watch.look, settings.tls_reload_interval_s)
             _log.info("serving", host=settings.host, port=servers[0].port, operations_port=servers[-1].port)
             if announce is not None:
                 announce(servers[0].port, servers[-1].port)
         await running
     finally:
         serving.cancel()
-        for task in (waiting, watching):
-            if task is not None:
-                task.cancel()
+        if waiting is not None:
+            waiting.cancel()
         _end(servers)
         await asyncio.gather(running, serving, return_exceptions=True)
         for number in (*signals, signal.SIGHUP) if signals else ():
@@ -241,80 +239,3 @@ async def serve(
 def _end(servers: list[_Server]) -> None:
     for server in servers:
         server.should_exit = True
-
-
-def _url(secured: bool, host: str, port: int) -> str:
-    return f"{'https' if secured else 'http'}://{host}:{port}"
-
-
-class BackgroundService:
-    """A service in a thread of this process, as a context manager: for the demo, for tests and for embedding.
-
-    Args:
-        app: what to serve; its settings say where (port 0 takes a free one).
-
-    Attributes:
-        app: as given.
-        port, operations_port: where it listens, once entered.
-    """
-
-    def __init__(self, app: Application) -> None:
-        self.app = app
-        self.port = self.operations_port = 0
-        self._ready = threading.Event()
-        self._error: BaseException | None = None
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._until: asyncio.Event | None = None
-        self._thread = threading.Thread(target=self._run, name="service", daemon=True)
-
-    @property
-    def url(self) -> str:
-        """Where the verbs are."""
-        return _url(self.app.settings.tls_cert_file is not None, self.app.settings.host, self.port)
-
-    @property
-    def operations_url(self) -> str:
-        """Where the operations endpoints are."""
-        settings = self.app.settings
-        secured = (
-            settings.operations_tls if settings.operations_port is not None else settings.tls_cert_file is not None
-        )
-        return _url(secured, settings.host, self.operations_port)
-
-    def __enter__(self) -> Self:
-        """Start, and wait until requests are answered; raises what kept it from starting."""
-        self._thread.start()
-        self._ready.wait()
-        if self._error is not None:
-            raise self._error
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop, and wait for it; raises what it died of."""
-        self.stop()
-        self._thread.join(self.app.settings.shutdown_delay_s + self.app.settings.shutdown_grace_s + 10.0)
-        if self._error is not None:
-            raise self._error
-
-    def stop(self) -> None:
-        """Begin to stop; callable from any thread."""
-        if self._loop is not None and self._until is not None and self._thread.is_alive():
-            with contextlib.suppress(RuntimeError):  # the loop may have closed meanwhile
-                self._loop.call_soon_threadsafe(self._until.set)
-
-    def _run(self) -> None:
-        try:
-            uvloop.run(self._serve())
-        except BaseException as error:  # handed to the thread that entered
-            self._error = error
-        finally:
-            self._ready.set()
-
-    async def _serve(self) -> None:
-        self._loop = asyncio.get_running_loop()
-        self._until = asyncio.Event()
-        await serve(self.app, self._announce, self._until)
-
-    def _announce(self, port: int, operations_port: int) -> None:
-        self.port, self.operations_port = port, operations_port
-        self._ready.set()

@@ -283,7 +283,11 @@ class Settings(BaseModel):
         0, "nodes that get metrics of their own, those with the least room first", "nodes", ge=0, le=1000
     )
     housekeeping_interval_s: float = setting(
-        1.0, "how often gauges are refreshed and old assumptions and measurements dropped", "s", gt=0.0, le=60.0
+        1.0,
+        "how often old assumptions and measurements are dropped and the age of what is known is judged",
+        "s",
+        gt=0.0,
+        le=60.0,
     )
 
     @field_validator("scorer")

@@ -138,28 +138,30 @@ class Supervisor:
 
         Args:
             part: its name in logs and metrics.
-            stop: stops it.
+            stop: stops it; returns False if that was not done in time.
 
         Returns:
             Whether it stopped in time, without a failure.
         """
         stopping = asyncio.get_running_loop().create_task(self._stopped(part, stop), name=f"stop {part}")
         await asyncio.wait((stopping,), timeout=self._stop_timeout_s)
-        if stopping.done():
-            return not stopping.cancelled() and stopping.result()
-        stopping.cancel()
-        _log.warning("a part did not stop in time; stopping goes on", part=part)
+        if not stopping.done():
+            stopping.cancel()
+        elif stopping.cancelled() or stopping.result() is None:
+            return False  # recorded
+        elif stopping.result():
+            return True
+        _log.warning("a part did not stop in time; the process ends without it", part=part)
         return False
 
-    async def _stopped(self, part: str, stop: Callable[[], Awaitable[object]]) -> bool:
+    async def _stopped(self, part: str, stop: Callable[[], Awaitable[object]]) -> bool | None:
         try:
-            await stop()
+            return await stop() is not False
         except KeyboardInterrupt:
             raise
         except BaseException as error:
             self.failures.record(part, error)
-            return False
-        return True
+            return None
 
     async def _keep(self, task: str, work: Callable[[], Awaitable[object]], pause_s: float) -> None:
         this = asyncio.current_task()

@@ -61,6 +61,7 @@ class ClusterTable:
 
     Attributes:
         listeners: those who are told what becomes of pods.
+        assumed_expired: assumptions that ended by their time limit, since the start.
     """
 
     def __init__(
@@ -80,6 +81,7 @@ class ClusterTable:
         self._homeless: dict[str, dict[str, HeldPod]] = {}
         self._dirty: dict[str, NodeAccount] = {}
         self._assumed = AssumedPlacements(assumed_time_limit)
+        self.assumed_expired = 0
         self._waiting = WaitingPods()
         self.listeners = PodListeners()
         self._row_listeners: list[Callable[[int, str], None]] = []
@@ -150,10 +152,6 @@ class ClusterTable:
         """How many pods that wait ask for the same; those assumed to be on their way are left out."""
         return self._waiting.classes(without=self._assumed.uids())
 
-    def node_names(self) -> list[str]:
-        """Names of all nodes, in no particular order."""
-        return list(self._nodes)
-
     def name_of(self, row: int) -> str | None:
         """Name of the node in this row; None for a free one."""
         return self._names[row]
@@ -165,11 +163,6 @@ class ClusterTable:
     def rows_of(self, names: Sequence[str]) -> NDArray[np.intp]:
         """Row of each node, int ``[len(names)]``; `UNKNOWN` for nodes that are not known."""
         return np.fromiter(map(self._rows.get, names, repeat(UNKNOWN)), dtype=np.intp, count=len(names))
-
-    def node_of(self, uid: str) -> str | None:
-        """Node the pod is on, seen or assumed; None if neither."""
-        pod = self._pods.get(uid)
-        return None if pod is None else pod.node
 
     # ---- owning and listening ------------------------------------------------------------------------------------
 
@@ -339,6 +332,7 @@ class ClusterTable:
         self._check_owner()
         now = self._clock()
         expired = self._assumed.expired(now)
+        self.assumed_expired += len(expired)
         for assumption in expired:
             self._take_off(assumption.uid, self._pods[assumption.uid])
             self.listeners.assumption_expired(assumption.uid, assumption.node, now)

@@ -18,11 +18,12 @@ from rich.live import Live
 from rich.table import Table
 
 from extender import logs
-from extender.app import Application, create_app, load_scorer
+from extender.app import Application, create_app
 from extender.demo.cluster import SimulatedCluster
 from extender.demo.scheduling import REQUEST_TIMEOUT_S, Baseline, SchedulingLoop
 from extender.demo.view import Title, figures, screen
 from extender.errors import DemoError
+from extender.scorer.load import load_scorer
 from extender.server import serve
 from extender.settings import Settings
 from policy.errors import InvalidInputError

@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
 
 import numpy as np
@@ -177,6 +177,11 @@ class Ledger:
     def __len__(self) -> int:
         """How many decisions are remembered."""
         return len(self._decisions)
+
+    def snapshot(self) -> Counts:
+        """A copy of the sums, all of one moment."""
+        with self._lock:
+            return replace(self.counts, failures=self.counts.failures.copy(), ended=self.counts.ended.copy())
 
     def record(self, decision: Decision, rows: NDArray[np.intp], priorities: NDArray[np.int64]) -> None:
         """Remember a decision, with the rows ``[n]`` it rated and their priorities ``[n]``."""

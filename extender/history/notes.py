@@ -12,15 +12,16 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Self
 
 import structlog
 
 from extender.cluster.listeners import PodListener
 from extender.cluster.source import NoteTaker, PodNote
-from extender.errors import NoteError
+from extender.errors import NoteError, SettingsError
 from extender.history.explain import short_reason
 from extender.history.ledger import Decision
+from extender.settings import Settings
 from policy.scorers import Scorer
 
 WAITING: Final = 1000
@@ -75,6 +76,25 @@ class Notes(PodListener):
         self._waiting: deque[tuple[Decision, str]] = deque()
         self._filled = asyncio.Event()
         self._logged = float("-inf")
+
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        source: object,
+        decision_of: Callable[[str], Decision | None],
+        scorer_of: Callable[[Decision], Scorer | None],
+    ) -> Self | None:
+        """Return what the settings ask for; None if nothing is to be said on pods.
+
+        Raises:
+            SettingsError: the source cannot write notes.
+        """
+        if settings.explain_on_pod == "none":
+            return None
+        if not isinstance(source, NoteTaker):
+            raise SettingsError(f"explain_on_pod is {settings.explain_on_pod}, and this cluster's pods take no notes")
+        return cls(source, settings.explain_on_pod, settings.explain_on_pod_rate, decision_of, scorer_of)
 
     def pod_bound(self, uid: str, node: str, at: float) -> None:
         """The watch shows the pod on this node: say why, if we decided about it and this is the first that is seen."""

@@ -29,6 +29,7 @@ import structlog
 from extender.errors import LedgerError
 from extender.history.database import cause, connected, count, prepare
 from extender.history.ledger import Decision
+from extender.supervision import Failures
 
 BATCH: Final = 500
 """Most decisions in one transaction."""
@@ -80,6 +81,7 @@ class DecisionStore:
         path: the file; made if it is missing. One service a file.
         rows: decisions kept; the oldest go first.
         age: seconds that a decision is kept.
+        failures: told of attempts to write that failed in an unexpected way.
         clock: seconds since the epoch.
         capacity: decisions that may wait to be written.
 
@@ -96,6 +98,7 @@ class DecisionStore:
         path: Path,
         rows: int,
         age: float,
+        failures: Failures,
         clock: Callable[[], float] = time.time,
         capacity: int = CAPACITY,
     ) -> None:
@@ -103,6 +106,7 @@ class DecisionStore:
         self.counts = StoreCounts()
         self._rows = rows
         self._age = age
+        self._failures = failures
         self._clock = clock
         self._capacity = capacity
         self._waiting: OrderedDict[str, Decision] = OrderedDict()
@@ -149,8 +153,17 @@ class DecisionStore:
     def _run(self) -> None:
         pause = BATCH_INTERVAL
         while not self._stopping.wait(pause):
-            pause = BATCH_INTERVAL if self._flush() else min(2.0 * pause, LONGEST_WAIT)
-        self._flush()
+            pause = BATCH_INTERVAL if self._attempt() else min(2.0 * pause, LONGEST_WAIT)
+        self._attempt()
+
+    def _attempt(self) -> bool:
+        """Write what waits; a failure that nobody expected is counted and must not end the thread."""
+        try:
+            return self._flush()
+        except BaseException as error:
+            self._failures.record("ledger", error)
+            self.counts.failures += 1
+            return False
 
     def _flush(self) -> bool:
         """Write what waits; returns whether the disk took it."""
@@ -178,7 +191,7 @@ class DecisionStore:
     def _write(self, batch: list[Decision]) -> None:
         """One transaction; on failure the batch waits again, unless newer states took its place."""
         try:
-            rows = [(it.uid, it.at, it.namespace, it.name, encoded(it)) for it in batch]
+            rows = [row for it in batch if (row := self._row(it)) is not None]
             with self._writing, self._writer() as connection:
                 connection.executemany(UPSERT, rows)
         except (sqlite3.Error, OSError):
@@ -192,7 +205,17 @@ class DecisionStore:
                     else:
                         self.counts.dropped += 1
             raise
-        self.counts.written += len(batch)
+        self.counts.written += len(rows)
+
+    def _row(self, it: Decision) -> tuple[str, float, str, str, bytes] | None:
+        """The decision as a row; None, counted as dropped, for one that cannot be encoded: the others are written."""
+        try:
+            f"{it.uid}{it.namespace}{it.name}".encode()  # a lone surrogate would fail the whole batch in SQLite
+            return it.uid, it.at, it.namespace, it.name, encoded(it)
+        except Exception as error:
+            self._failures.record("ledger", error)
+            self.counts.dropped += 1
+            return None
 
     def trim(self) -> int:
         """Delete what is too old and what is too much; returns how many. Freed pages are used again."""

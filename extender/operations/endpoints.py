@@ -11,17 +11,18 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 
+from extender.engine import Engine
 from extender.errors import LedgerError
 from extender.history.aggregate import performance
 from extender.history.explain import explanation, summary
 from extender.history.ledger import Decision, Ledger
+from extender.operations.documents import Documents
 from extender.operations.metrics import Metrics
 from extender.operations.probes import Probes
 from extender.protocol.openapi import paths
-from policy.scorers import Scorer
 
 if TYPE_CHECKING:
-    from extender.history.store import DecisionStore  # for its type alone: it brings SQLAlchemy
+    from extender.history.store import DecisionStore  # imported only where it is used
 
 Answers = dict[int | str, dict[str, Any]]
 
@@ -45,15 +46,13 @@ NOT_FOUND: Final[Answers] = {404: _described(REASON, why="no such decision")}
 
 
 def operations_app(
+    *,
     probes: Probes,
     metrics: Metrics,
-    refresh: Callable[[], None],
     ledger: Ledger,
     store: DecisionStore | None,
-    scorer_of: Callable[[Decision], Scorer | None],
-    policy_status: Callable[[], dict[str, Any]],
-    shadow_status: Callable[[], dict[str, Any]],
-    experiment_status: Callable[[], dict[str, Any]],
+    engine: Engine,
+    documents: Documents,
     version: str,
 ) -> FastAPI:
     """Health, metrics, and under `/v1/` what decides, what it decided, and what is tried beside it.
@@ -63,13 +62,10 @@ def operations_app(
     Args:
         probes: alive and ready.
         metrics: written out.
-        refresh: brings the gauges among them up to date.
         ledger: decisions.
         store: the ledger's file; None where there is none.
-        scorer_of: the scorer that made a decision, if it is still in use.
-        policy_status: what `/v1/policy` answers.
-        shadow_status: what `/v1/shadow` answers.
-        experiment_status: what `/v1/experiment` answers; asked in a thread.
+        engine: knows the scorers in use.
+        documents: what decides and what is tried.
         version: of the service.
     """
     app = FastAPI(title="maddpg-scheduler", version=version, docs_url=None, redoc_url=None)
@@ -88,23 +84,22 @@ def operations_app(
     @app.get("/metrics", response_class=Response, responses=EXPOSITION)
     async def exposition() -> Response:
         """Metrics for Prometheus, written in a thread so that no decision waits for them."""
-        refresh()
-        return Response(await asyncio.to_thread(metrics.exposition), media_type=CONTENT_TYPE_LATEST)
+        return Response(await metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/v1/policy")
     async def policy() -> dict[str, Any]:
         """What decides, and what became of the bundles seen since."""
-        return policy_status()
+        return documents.policy()
 
     @app.get("/v1/shadow")
     async def shadow() -> dict[str, Any]:
         """How far the shadow's candidate agrees with what decides; `candidate` is null where there is none."""
-        return shadow_status()
+        return documents.shadow()
 
     @app.get("/v1/experiment")
     async def experiment() -> dict[str, Any]:
         """What the experiment came to; `candidate` is null where there is none. Put together in a thread."""
-        return await asyncio.to_thread(experiment_status)
+        return await asyncio.to_thread(documents.experiment)
 
     @app.get("/v1/decisions", responses=UNREADABLE)
     async def decisions(
@@ -140,7 +135,7 @@ def operations_app(
             found = await _stored(store.get, uid)
         if found is None:
             raise HTTPException(404, f"no decision is remembered for pod {uid}; it may be older than the ledger holds")
-        return await asyncio.to_thread(explanation, found, scorer_of(found))
+        return await asyncio.to_thread(explanation, found, engine.scorer_of(found))
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 
 from pydantic.fields import FieldInfo
 
-from extender.operations.metrics import Metrics
+from extender.operations.metrics import FAMILIES
 from extender.settings import Settings
 
 
@@ -29,7 +29,7 @@ def metrics_table() -> str:
     """Name, type, labels and meaning of every metric."""
     return _table(
         ("metric", "type", "labels", "meaning"),
-        [(f"`{name}`", kind, labels, meaning) for name, kind, labels, meaning in Metrics().describe()],
+        [(f"`{each.name}`", each.kind, ", ".join(each.labels), each.documentation) for each in FAMILIES],
     )
 
 

@@ -10,6 +10,7 @@ A pod would be **in time** on a node if the rate that it is expected to run at t
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -100,6 +101,10 @@ class Signals(PodListener):
     Args:
         table: what is known.
         decision_of: the decision remembered for a pod; None if there is none.
+
+    Attributes:
+        latest: what the last sample came to; None before the first.
+        placements: pods judged since the start, by `AT_RISK`.
     """
 
     def __init__(self, table: ClusterTable, decision_of: Callable[[str], Decision | None]) -> None:
@@ -107,6 +112,8 @@ class Signals(PodListener):
         self._decision_of = decision_of
         self._placements: list[tuple[Decision, int]] = []
         self._unknown = 0
+        self.latest: Judgement | None = None
+        self.placements = Counter(dict.fromkeys(AT_RISK, 0))
 
     def pod_bound(self, uid: str, node: str, at: float) -> None:
         """The watch shows the pod on this node: it is judged with the next sample, where we decided about it."""
@@ -124,6 +131,11 @@ class Signals(PodListener):
         placements, self._placements = self._placements, []
         unknown, self._unknown = self._unknown, 0
         return Sample(names, self._table.state.take(rows), self._table.waiting_classes(), placements, unknown)
+
+    async def update(self, node_metrics: int) -> None:
+        """Judge what is known now, in a thread, with so many nodes by name."""
+        self.latest = await asyncio.to_thread(judge, self.sample(), node_metrics)
+        self.placements.update(self.latest.placements)
 
 
 def judge(sample: Sample, node_metrics: int = 0) -> Judgement:

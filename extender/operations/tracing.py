@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from typing import Any, Final, ParamSpec, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -29,7 +29,11 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode, Tracer, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from extender.protocol.verbs import Answer, Receive, SchedulingVerbs, Scope, Send
+from extender.cluster.source import ClusterSource
+from extender.engine import Engine
+from extender.protocol.verbs import Answer, Observer, Receive, SchedulingVerbs, Scope, Send, VerbOptions
+from extender.protocol.wire import HostEncoder
+from extender.supervision import Failures
 from extender.transport.connection import VerbConnection
 
 P = ParamSpec("P")
@@ -59,14 +63,17 @@ class Tracing:
     Args:
         endpoint: URL that takes OTLP over HTTP, such as ``http://collector:4318/v1/traces``.
         share: of the traces that begin here, those that are kept, 0..1.
+        grace_s: longest that `stop` waits for the collector, seconds.
         version: of the service.
+        failures: told of exports that failed in an unexpected way.
 
     Attributes:
         exported, failed: spans that the collector took, and that it did not.
     """
 
-    def __init__(self, endpoint: str, share: float, version: str) -> None:
-        self._exporter = _CountingExporter(OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S))
+    def __init__(self, endpoint: str, share: float, grace_s: float, version: str, failures: Failures) -> None:
+        self._grace_s = grace_s
+        self._exporter = _CountingExporter(OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S), failures)
         resource = Resource.create({"service.name": "maddpg-extender", "service.version": version})
         sampler = ParentBased(TraceIdRatioBased(share))
         self._provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
@@ -97,12 +104,12 @@ class Tracing:
         attributes: dict[str, str | int] = {"maddpg.scorer": scorer, "maddpg.rows": rows}
         return self.tracer.start_as_current_span(name, attributes=attributes)
 
-    def stop(self, timeout: float) -> bool:
-        """Send what waits; returns whether that was done within `timeout` seconds. Afterwards spans go nowhere."""
+    def stop(self) -> bool:
+        """Send what waits; returns whether that was done within `grace_s` seconds. Afterwards spans go nowhere."""
         # a daemon thread, because the SDK may wait longer than we have
         thread = threading.Thread(target=self._provider.shutdown, name="tracing-end", daemon=True)
         thread.start()
-        thread.join(timeout)
+        thread.join(self._grace_s)
         return not thread.is_alive()
 
 
@@ -111,11 +118,21 @@ class TracedVerbs(SchedulingVerbs):
 
     Args:
         tracer: makes the spans.
-        parts: as `SchedulingVerbs` takes them.
+        engine, source, hosts, observer, options, timer: as `SchedulingVerbs` takes them.
     """
 
-    def __init__(self, tracer: Tracer, *parts: Any) -> None:
-        super().__init__(*parts)
+    def __init__(
+        self,
+        tracer: Tracer,
+        *,
+        engine: Engine,
+        source: ClusterSource,
+        hosts: HostEncoder,
+        observer: Observer,
+        options: VerbOptions,
+        timer: Callable[[], float] = time.perf_counter,
+    ) -> None:
+        super().__init__(engine=engine, source=source, hosts=hosts, observer=observer, options=options, timer=timer)
         self._tracer = tracer
         self._decode = _spanned(tracer, "decode", self._decode)
         self._encode = _spanned(tracer, "encode", self._encode)
@@ -169,14 +186,20 @@ class TracedConnection(VerbConnection):
 class _CountingExporter(SpanExporter):
     """An exporter that knows how much it exported."""
 
-    def __init__(self, exporter: SpanExporter) -> None:
+    def __init__(self, exporter: SpanExporter, failures: Failures) -> None:
         self.exported = 0
         self.failed = 0
         self._exporter = exporter
+        self._failures = failures
+        failures.expect("tracing")
 
     def export(self, spans: Sequence[ReadableSpan]) -> SpanExportResult:
         """Send one batch."""
-        result = self._exporter.export(spans)
+        try:
+            result = self._exporter.export(spans)
+        except Exception as error:  # the SDK would log its text, which may hold headers
+            self._failures.record("tracing", error)
+            result = SpanExportResult.FAILURE
         if result is SpanExportResult.SUCCESS:
             self.exported += len(spans)
         else:

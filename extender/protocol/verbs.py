@@ -13,15 +13,16 @@ import time
 from collections.abc import Awaitable, Callable, MutableMapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from typing import Any, Final, Protocol
 
 from extender import logs
 from extender.cluster.source import Binding, ClusterSource
 from extender.engine import Engine
 from extender.errors import BindError, WireError
-from extender.operations.metrics import VERBS, Metrics
+from extender.history.ledger import Decision
 from extender.protocol import wire
 from extender.protocol.bodies import RecentRequests
+from extender.settings import Settings
 from extender.verdict import Verdict
 from policy.errors import InvalidInputError, SchedulerError
 
@@ -29,6 +30,7 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+VERBS: Final = ("filter", "prioritize", "preempt", "bind")
 BROKEN_OFF: Final = "the connection broke off before the whole body had arrived"
 PATHS: Final = {f"/{verb}": verb for verb in VERBS}
 
@@ -57,6 +59,49 @@ class Answer:
 Verb = Callable[[bytes, float], Awaitable[Answer]]
 
 
+class Observer(Protocol):
+    """Is told what the verbs do; called on the event loop."""
+
+    def answered(self, verb: str, code: int, seconds: float) -> None:
+        """One request was answered with this HTTP status, so long after it arrived."""
+        ...
+
+    def decided(self, decision: Decision) -> None:
+        """One decision was made."""
+        ...
+
+    def bind_failed(self) -> None:
+        """The API server refused to bind a pod."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class VerbOptions:
+    """What the verbs take and say.
+
+    Attributes:
+        enabled: verbs that are answered; the others get 404.
+        max_body_bytes: larger bodies get 413.
+        body_timeout_s: slower bodies get 408.
+        every_node: whether an answer names nodes of the lowest priority too.
+    """
+
+    enabled: frozenset[str]
+    max_body_bytes: int
+    body_timeout_s: float
+    every_node: bool
+
+    @classmethod
+    def of(cls, settings: Settings) -> VerbOptions:
+        """Return what the settings say."""
+        return cls(
+            enabled=frozenset(verb for verb in VERBS if getattr(settings, f"enable_{verb}")),
+            max_body_bytes=settings.max_body_bytes,
+            body_timeout_s=settings.body_timeout_s,
+            every_node=settings.answer_every_node,
+        )
+
+
 class SchedulingVerbs:
     """Answers the verbs; an ASGI application for `PATHS`.
 
@@ -64,43 +109,38 @@ class SchedulingVerbs:
         engine: decides.
         source: binds.
         hosts: writes priorities; follows the rows of the engine's table.
-        metrics: counts.
-        enabled: verbs that are answered; the others get 404.
-        max_body_bytes: larger bodies get 413.
-        body_timeout_s: slower bodies get 408.
-        every_node: whether an answer names nodes of the lowest priority too.
+        observer: counts.
+        options: see `VerbOptions`.
         timer: monotonic seconds, the engine's timer.
 
     Attributes:
         by_url: the verbs that are enabled, by the URL a request for them names.
-        max_body_bytes, body_timeout_s: as given.
+        max_body_bytes, body_timeout_s: of the options.
     """
 
     def __init__(
         self,
+        *,
         engine: Engine,
         source: ClusterSource,
         hosts: wire.HostEncoder,
-        metrics: Metrics,
-        enabled: frozenset[str],
-        max_body_bytes: int,
-        body_timeout_s: float,
-        every_node: bool,
+        observer: Observer,
+        options: VerbOptions,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._engine = engine
         self._source = source
-        self._metrics = metrics
-        self._enabled = enabled
-        self.max_body_bytes = max_body_bytes
-        self.body_timeout_s = body_timeout_s
-        self._every_node = every_node
+        self._observer = observer
+        self._enabled = options.enabled
+        self.max_body_bytes = options.max_body_bytes
+        self.body_timeout_s = options.body_timeout_s
+        self._every_node = options.every_node
         self._timer = timer
         self._recent = RecentRequests(engine.table)
         self._decode = self._recent.decode
         self._encode = hosts.encode
         self._encode_filter = wire.encode_filter
-        self.by_url = {f"/{verb}".encode(): verb for verb in enabled}
+        self.by_url = {f"/{verb}".encode(): verb for verb in options.enabled}
         self._verbs: dict[str, Verb] = {
             "filter": self._filter,
             "prioritize": self._prioritize,
@@ -156,7 +196,7 @@ class SchedulingVerbs:
 
     def answered(self, verb: str, answer: Answer, received: float) -> None:
         """Count a request, and do what its answer left; call it once, when the answer is on its way."""
-        self._metrics.answered(verb, answer.status, self._timer() - received)
+        self._observer.answered(verb, answer.status, self._timer() - received)
         if answer.after is not None:
             try:
                 answer.after()
@@ -214,7 +254,7 @@ class SchedulingVerbs:
         request = self._decode(body)
         if len(request.names) == 1:
             try:
-                self._metrics.decided(self._engine.note_only_feasible(request.pod, request.names[0], received))
+                self._observer.decided(self._engine.note_only_feasible(request.pod, request.names[0], received))
             except SchedulerError as error:
                 _log.warning("only feasible node not recorded", error=str(error), pod=request.pod.metadata.uid)
             return Answer(200, self._encode_filter(request))
@@ -233,7 +273,7 @@ class SchedulingVerbs:
         return Answer(200, hosts, after=partial(self._finish, verdict))
 
     def _finish(self, verdict: Verdict) -> None:
-        self._metrics.decided(self._engine.finish(verdict))
+        self._observer.decided(self._engine.finish(verdict))
 
     async def _preempt(self, body: bytes, received: float) -> Answer:
         return Answer(200, wire.encode_preemption(wire.decode_preemption(body)))
@@ -244,7 +284,7 @@ class SchedulingVerbs:
         try:
             await self._source.bind(binding)
         except BindError as error:
-            self._metrics.bind_failures.inc()
+            self._observer.bind_failed()
             self._engine.table.withdraw(binding.uid)
             self._engine.ledger.bind_failed(binding.uid, str(error))
             _log.warning("bind failed", pod=f"{binding.namespace}/{binding.name}", node=binding.node, error=str(error))
@@ -256,3 +296,13 @@ class SchedulingVerbs:
         decision = self._engine.ledger.get(binding.uid)
         if decision is not None:
             self._engine.table.assume(binding.uid, binding.node, decision.demand.cpu, decision.demand.memory)
+
+
+async def not_here(scope: Scope, send: Send) -> None:
+    """Answer 404 to anything but a verb, where operations have their own port."""
+    if scope["type"] != "http":
+        return
+    body = b'{"Error":"not found; operations endpoints are on their own port"}'
+    headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body))]
+    await send({"type": "http.response.start", "status": 404, "headers": headers})
+    await send({"type": "http.response.body", "body": body})

@@ -9,15 +9,19 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from extender import logs
+from extender.settings import Settings
 from policy import heuristics
-from policy.bundle import load_bundle
+from policy.bundle import load_bundle, shipped_bundle_path
 from policy.cluster import ClusterState, PodDemand
-from policy.errors import InvalidInputError
+from policy.errors import BundleError, InvalidInputError, SchedulerError
 from policy.priorities import TEMPERATURE
 from policy.scorers import ActorScorer, Scorer
 
 WARM_ROWS: Final = 512
 """Rows scored once before the first request, because a first inference allocates and is slow."""
+
+_log = logs.get(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,45 @@ class LoadedScorer:
     model_sha256: str
     manifest_sha256: str = ""
     training_range: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
+
+    def identity(self) -> dict[str, str]:
+        """Return its name and hashes, as JSON."""
+        return {
+            "scorer": self.scorer.name,
+            "model_sha256": self.model_sha256,
+            "manifest_sha256": self.manifest_sha256,
+        }
+
+
+def load_scorer(settings: Settings) -> LoadedScorer:
+    """Return the scorer that the settings name.
+
+    Raises:
+        BundleError: the policy bundle is refused; the message names the field.
+    """
+    if settings.scorer != "policy":
+        return load_heuristic(settings.scorer)
+    return load_policy(bundle_path(settings), settings.inference_threads)
+
+
+def load_required(settings: Settings) -> LoadedScorer | None:
+    """Return the scorer that the settings name, or None where its bundle is refused and none is required.
+
+    Raises:
+        BundleError: the policy bundle is refused, and one is required.
+    """
+    try:
+        return load_scorer(settings)
+    except BundleError as error:
+        if settings.policy_required:
+            raise
+        _log.error("no policy is loaded; the fallback answers until one is", error=str(error))
+        return None
+
+
+def bundle_path(settings: Settings) -> Path:
+    """Return the folder of the policy bundle that the settings name."""
+    return settings.bundle_path or shipped_bundle_path()
 
 
 def load_policy(path: Path, threads: int = 1) -> LoadedScorer:
@@ -74,6 +117,17 @@ def load_candidate(name: str, threads: int = 1) -> LoadedScorer:
         known = ", ".join(sorted(heuristics.DETERMINISTIC))
         raise InvalidInputError(f"candidate {name!r} is neither a heuristic ({known}) nor the folder of a bundle")
     return load_policy(Path(name), threads)
+
+
+def try_candidate(name: str | None, threads: int = 1) -> tuple[LoadedScorer | None, str | None]:
+    """Return the candidate of this name, or why it is refused, logged: serving goes on without it."""
+    if name is None:
+        return None, None
+    try:
+        return load_candidate(name, threads), None
+    except SchedulerError as error:
+        _log.error("candidate refused; serving goes on without it", candidate=name, error=str(error))
+        return None, str(error)
 
 
 def warm(scorer: Scorer) -> None:

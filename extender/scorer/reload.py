@@ -14,14 +14,17 @@ import asyncio
 import contextlib
 import hashlib
 import time
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 from extender import logs
-from extender.scorer.load import LoadedScorer, warm
+from extender.scorer.load import LoadedScorer, bundle_path, load_policy, warm
 from extender.scorer.worker import Worker
+from extender.settings import Settings
 from policy.bundle import MANIFEST_FILE, MODEL_FILE, Manifest
 from policy.errors import BundleError, SchedulerError
 
@@ -62,12 +65,12 @@ class BundleReloader:
         load: reads and proves a bundle; raises `SchedulerError` to refuse it. Called in a thread.
         install: puts it to use; called on the event loop.
         serving: what serves now; None if nothing does.
-        on_refusal: told of each refusal.
         clock: seconds since the epoch.
 
     Attributes:
         serving: what serves now.
         counts: see `ReloadCounts`.
+        refusals: bundles refused since the start, by reason.
         last_refusal: the latest one; None if there was none.
     """
 
@@ -77,16 +80,15 @@ class BundleReloader:
         load: Callable[[Path], LoadedScorer],
         install: Callable[[LoadedScorer], None],
         serving: LoadedScorer | None,
-        on_refusal: Callable[[Refusal], None] = lambda _refusal: None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self.path = path
         self.serving = serving
         self.counts = ReloadCounts()
+        self.refusals = Counter(dict.fromkeys(REFUSAL_REASONS, 0))
         self.last_refusal: Refusal | None = None
         self._load = load
         self._install = install
-        self._on_refusal = on_refusal
         self._clock = clock
         self._worker = Worker("bundle")
         self._asked = asyncio.Event()
@@ -95,25 +97,36 @@ class BundleReloader:
         self._since = clock()
         self._checked_at: float | None = None
 
+    @classmethod
+    def of(
+        cls,
+        settings: Settings,
+        install: Callable[[LoadedScorer], None],
+        serving: LoadedScorer | None,
+        clock: Callable[[], float],
+    ) -> Self | None:
+        """Return what follows the bundle that the settings name; None where a heuristic decides."""
+        if settings.scorer != "policy":
+            return None
+        load = partial(load_policy, threads=settings.inference_threads)
+        return cls(bundle_path(settings), load, install, serving, clock)
+
     def request(self) -> None:
         """Look now and judge at once, also what was refused before; callable on the event loop only."""
         self._asked.set()
 
-    async def run(self, interval_s: float) -> None:
-        """Look every `interval_s` seconds, and whenever asked (0: only then), until cancelled."""
-        try:
-            while True:
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(interval_s or None):
-                        await self._asked.wait()
-                asked = self._asked.is_set()
-                self._asked.clear()
-                try:
-                    await self.look(at_once=asked)
-                except Exception:
-                    _log.exception("looking for another policy bundle failed", path=str(self.path))
-        finally:
-            self._worker.stop(timeout=0.0)
+    async def follow(self, interval_s: float) -> None:
+        """Look once: after `interval_s` seconds, or as soon as asked (0: only then)."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(interval_s or None):
+                await self._asked.wait()
+        asked = self._asked.is_set()
+        self._asked.clear()
+        await self.look(at_once=asked)
+
+    def stop(self) -> bool:
+        """End the thread that reads bundles; returns whether it ended."""
+        return self._worker.stop()
 
     async def look(self, at_once: bool = False) -> None:
         """Look once.
@@ -169,7 +182,7 @@ class BundleReloader:
         refusal = Refusal(self._clock(), reason if reason in REFUSAL_REASONS else "manifest", str(error))
         self.last_refusal = refusal
         self.counts.refusals += 1
-        self._on_refusal(refusal)
+        self.refusals[refusal.reason] += 1
         _log.error(
             "a policy bundle was refused; nothing changes", reason=refusal.reason, error=str(error), path=str(self.path)
         )

@@ -20,6 +20,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from extender import logs
 from extender.cluster.lookup import Rows
 from extender.cluster.table import ClusterTable
 from extender.errors import BreakerOpenError, DecisionLateError, OutOfRangeError, ScorerBusyError
@@ -28,6 +29,8 @@ from extender.scorer.incremental import IncrementalPreferences
 from extender.scorer.load import LoadedScorer
 from extender.scorer.question import Scored, Span, TrainingRange, ask, no_span
 from extender.scorer.worker import Worker
+from extender.settings import Settings
+from extender.supervision import kind_of
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import ScoringError
 from policy.scorers import Preferences
@@ -38,6 +41,8 @@ them to a thread and back takes 0.1 ms, and several where cores are short."""
 
 GATHERED: Final = 64
 """Rows of placements that may wait to be scored together."""
+
+_log = logs.get(__name__)
 
 NO_ROWS: Final[Rows] = np.empty(0, dtype=np.intp)
 
@@ -58,6 +63,13 @@ class ScoringLimits:
     breaker_cooling_s: float
     range_tolerance: float | None = None
 
+    @classmethod
+    def of(cls, settings: Settings) -> ScoringLimits:
+        """Return what the settings say."""
+        return cls(
+            settings.demand_classes, settings.breaker_failures, settings.breaker_cooling_s, settings.range_tolerance
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
@@ -66,15 +78,13 @@ class Hooks:
     Attributes:
         scored: after rows were scored, with how many and how many of them were outside the range of training, by
             feature; for metrics.
-        failed: with every exception of the scorer; for the log.
-        breaker: with the breaker's new state.
         span: encloses the parts of a scorer's work, in whatever thread scores; for tracing.
+        role: what the scorer is; for the log.
     """
 
     scored: Callable[[int, Sequence[int] | None], None] = lambda _rows, _outside: None
-    failed: Callable[[BaseException], None] = lambda _error: None
-    breaker: Callable[[BreakerState], None] = lambda _state: None
     span: Span = no_span
+    role: str = "scorer"
 
 
 class Pace:
@@ -144,7 +154,7 @@ class Scoring:
         self._kept = IncrementalPreferences(loaded.scorer, limits.demand_classes)
         self._timer = timer
         self._hooks = hooks or Hooks()
-        self.breaker = Breaker(limits.breaker_failures, limits.breaker_cooling_s, timer, self._hooks.breaker)
+        self.breaker = Breaker(limits.breaker_failures, limits.breaker_cooling_s, timer, self._breaker_changed)
         self._worker = Worker()
         self._overdue: set[asyncio.Future[Any]] = set()
         self._pace = Pace()
@@ -318,4 +328,7 @@ class Scoring:
         self._pace.forget()
         if in_time:  # else it was counted when it became late
             self.breaker.failed()
-        self._hooks.failed(error)
+        _log.error("scorer failed", role=self._hooks.role, error=kind_of(error))
+
+    def _breaker_changed(self, state: BreakerState) -> None:
+        _log.warning("circuit breaker of the scorer changed", role=self._hooks.role, state=state.value)

@@ -21,6 +21,9 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+REFUSALS: Final = ("connections", "requests", "header_timeout", "header_size", "client_name")
+"""What a request can be refused for before anything looks at it."""
+
 RETRY_AFTER_S: Final = 1
 NO_ROOM: Final = "too many requests at once; see max_requests_in_flight"
 EXCESS: Final = 100
@@ -53,7 +56,7 @@ class LimitedConnection(HttpToolsProtocol):
 
     Args:
         limits: what the caller is held to.
-        refused: told the reason of each refusal, one of `extender.operations.metrics.REFUSALS`; an attribute too.
+        refused: told the reason of each refusal, one of `REFUSALS`; an attribute too.
         parts: what uvicorn gives every protocol.
     """
 

@@ -23,7 +23,6 @@ from typing import Any, Final, NamedTuple
 
 from extender import logs
 from extender.errors import CertificateError
-from extender.operations.metrics import Metrics
 from extender.settings import Settings
 
 WARN_BELOW: Final = 0.2
@@ -35,6 +34,11 @@ WARN_EVERY_S: Final = 3600.0
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _IGNORE_TIME: Final = 0x200000
 """OpenSSL's X509_V_FLAG_NO_CHECK_TIME, which Python does not name: we compare with our own clock, to say the date."""
+
+HANDSHAKE_FAILURES: Final = (
+    "no_certificate", "bad_certificate", "version", "plain_http", "refused_by_caller", "other"
+)  # fmt: skip
+"""What a TLS handshake can fail of."""
 
 _FAILURES: Final = {
     "PEER_DID_NOT_RETURN_A_CERTIFICATE": "no_certificate",
@@ -81,7 +85,8 @@ class Certificates:
 
     Attributes:
         identity: in use.
-        failed_handshakes: by reason, since whoever reads it last cleared it.
+        loads: times that the files were read, by result: `loaded` or `refused`.
+        failed_handshakes: since the start, by reason, one of `HANDSHAKE_FAILURES`.
 
     Raises:
         CertificateError: the files cannot serve; the message names the setting and what to do.
@@ -94,7 +99,8 @@ class Certificates:
         self._client_ca = settings.tls_client_ca_file
         self._minimum = _VERSIONS[settings.tls_minimum_version]
         self._clock = clock
-        self.failed_handshakes: Counter[str] = Counter()
+        self.loads = Counter({"loaded": 1, "refused": 0})
+        self.failed_handshakes = Counter(dict.fromkeys(HANDSHAKE_FAILURES, 0))
         self._suspect = self._refused = ""
         self.identity = self._load()
 
@@ -121,8 +127,10 @@ class Certificates:
                 self._suspect = found
                 return None
             self._refused = found
+            self.loads["refused"] += 1
             raise
         self._suspect = self._refused = ""
+        self.loads["loaded"] += 1
         return self.identity
 
     @property
@@ -214,56 +222,50 @@ class Certificates:
         return best
 
 
-async def watch(
-    certificates: Certificates,
-    interval_s: float,
-    apply: Callable[[Identity], Awaitable[None]],
-    metrics: Metrics,
-    timer: Callable[[], float] = time.monotonic,
-) -> None:
-    """Look at the files until cancelled: exchange what has changed, warn of what expires, count failed handshakes.
+class CertificateWatch:
+    """Exchanges certificates that changed, warns of those that expire, and logs failed handshakes.
 
     Args:
         certificates: those in use.
-        interval_s: between two looks.
         apply: makes new connections use an identity.
-        metrics: count.
         timer: monotonic seconds.
     """
-    metrics.certificates_loaded(certificates.identity.validity)
-    warned = float("-inf")
-    while True:
-        if certificates.expiring() and timer() - warned >= WARN_EVERY_S:
-            warned = timer()
-            for name, left in certificates.expiring().items():
-                _log.warning("certificate expires soon; renew it", file=name, hours_left=round(left / 3600.0, 1))
-        await asyncio.sleep(interval_s)
+
+    def __init__(
+        self,
+        certificates: Certificates,
+        apply: Callable[[Identity], Awaitable[None]],
+        timer: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._certificates = certificates
+        self._apply = apply
+        self._timer = timer
+        self._warned = float("-inf")
+        self._failed = Counter(certificates.failed_handshakes)
+
+    async def look(self) -> None:
+        """Look at the files once."""
+        self._warn()
+        failed = self._certificates.failed_handshakes - self._failed
+        if failed:
+            self._failed += failed
+            _log.warning("TLS handshakes failed", **failed)
         try:
-            await _look(certificates, apply, metrics)
-        except Exception:
-            _log.exception("watching the certificates failed")
+            identity = await asyncio.to_thread(self._certificates.poll)
+        except CertificateError as error:
+            _log.error("new certificates refused; the old ones serve on", error=str(error))
+            return
+        if identity is not None:
+            await self._apply(identity)
+            ends = {name: _date(validity.end) for name, validity in identity.validity.items()}
+            _log.info("new certificates in use", **ends)
 
-
-async def _look(certificates: Certificates, apply: Callable[[Identity], Awaitable[None]], metrics: Metrics) -> None:
-    failed = dict(certificates.failed_handshakes)
-    certificates.failed_handshakes.clear()
-    if failed:
-        for reason, count in failed.items():
-            metrics.handshake_failures.labels(reason).inc(count)
-        _log.warning("TLS handshakes failed", **failed)
-    try:
-        identity = await asyncio.to_thread(certificates.poll)
-    except CertificateError as error:
-        metrics.certificate_loads.labels("refused").inc()
-        _log.error("new certificates refused; the old ones serve on", error=str(error))
-        return
-    finally:
-        metrics.certificates_refused.set(certificates.refused)
-    if identity is not None:
-        await apply(identity)
-        metrics.certificates_loaded(identity.validity)
-        ends = {name: _date(validity.end) for name, validity in identity.validity.items()}
-        _log.info("new certificates in use", **ends)
+    def _warn(self) -> None:
+        expiring = self._certificates.expiring()
+        if expiring and self._timer() - self._warned >= WARN_EVERY_S:
+            self._warned = self._timer()
+            for name, left in expiring.items():
+                _log.warning("certificate expires soon; renew it", file=name, hours_left=round(left / 3600.0, 1))
 
 
 def names_of(certificate: Mapping[str, Any] | None) -> frozenset[str]:

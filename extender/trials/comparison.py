@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from extender.history.aggregate import summarised
 from extender.history.ledger import Decision
-from extender.trials.experiment import ARMS, CANDIDATE, CONTROL
+from extender.trials.experiment import ARMS, CANDIDATE, CONTROL, Experiment
 from policy.errors import InvalidInputError
 
 CONFIDENCE: Final = 0.95
@@ -166,6 +166,29 @@ def t_quantile(share: float, freedom: float) -> float:
         (79 * x**9 + 776 * x**7 + 1482 * x**5 - 1920 * x**3 - 945 * x) / 92160,
     )
     return float(sum(term / freedom**i for i, term in enumerate(terms)))
+
+
+class Comparison:
+    """Compares the arms of an experiment over the decisions that are remembered.
+
+    Args:
+        experiment: what is tried.
+        decisions: all that are remembered now.
+
+    Attributes:
+        experiment: as given.
+        latest: what `compared` returned last; empty before the first time.
+    """
+
+    def __init__(self, experiment: Experiment, decisions: Callable[[], Iterable[Decision]]) -> None:
+        self.experiment = experiment
+        self._decisions = decisions
+        self.latest: dict[str, Any] = {}
+
+    def update(self) -> dict[str, Any]:
+        """Compare now, some 10 ms per thousand decisions; in any thread."""
+        self.latest = compared(self._decisions(), self.experiment.key, self.experiment.share)
+        return self.latest
 
 
 def compared(decisions: Iterable[Decision], key: str, share: float) -> dict[str, Any]:

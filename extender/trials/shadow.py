@@ -20,7 +20,9 @@ from numpy.typing import NDArray
 
 from extender.scorer.load import LoadedScorer
 from extender.scorer.question import checked
+from extender.supervision import Failures
 from policy.cluster import ClusterState, PodDemand
+from policy.errors import ScoringError
 from policy.priorities import priorities
 from policy.scorers import Preferences
 
@@ -77,6 +79,7 @@ class Shadow:
 
     Args:
         loaded: the candidate.
+        failures: told of what the candidate was not expected to do.
         waiting: requests that may wait for it.
         timer: monotonic seconds.
     """
@@ -84,10 +87,12 @@ class Shadow:
     def __init__(
         self,
         loaded: LoadedScorer,
+        failures: Failures,
         waiting: int = WAITING,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.loaded = loaded
+        self._failures = failures
         self._timer = timer
         self._counts = Counts()
         self._last_error: str | None = None
@@ -151,11 +156,7 @@ class Shadow:
         """The candidate, the sums, and the agreement that follows from them, as JSON; None where nothing is known."""
         counts = self.counts()
         return {
-            "candidate": {
-                "scorer": self.loaded.scorer.name,
-                "model_sha256": self.loaded.model_sha256,
-                "manifest_sha256": self.loaded.manifest_sha256,
-            },
+            "candidate": self.loaded.identity(),
             "requests": {name: getattr(counts, name) for name in ("compared", "dropped", "failed", "skipped")},
             "waiting": self._queue.qsize(),
             "same_best_share": _ratio(counts.same_best, counts.compared),
@@ -170,7 +171,9 @@ class Shadow:
         while not self._stopping and (answered := self._queue.get()) is not None:
             try:
                 self._compare(answered)
-            except Exception as error:  # a candidate may do anything; it must not end its own trial
+            except BaseException as error:  # a candidate may do anything; it must not end its own trial
+                if not isinstance(error, ScoringError):
+                    self._failures.record("shadow", error)
                 with self._lock:
                     self._counts.failed += 1
                     self._last_error = f"{type(error).__name__}: {error}"

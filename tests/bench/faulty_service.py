@@ -18,12 +18,12 @@ import uvloop
 
 from extender import logs
 from extender.app import create_app
-from extender.cluster.embedded import EmbeddedSource
 from extender.server import serve
 from extender.settings import Settings
 from policy.cluster import ClusterState, Demand
 from policy.scorers import ActorScorer, Preferences
 from tests.bench.client import node_names
+from tests.extender.embedded import EmbeddedSource
 
 SLOW_S: Final = 0.1
 """Twice the deadline."""

@@ -15,11 +15,11 @@ import uvloop
 
 from extender import logs
 from extender.app import create_app
-from extender.cluster.embedded import EmbeddedSource
 from extender.cluster.table import ClusterTable
 from extender.server import serve
 from extender.settings import Settings
 from tests.bench.client import node_names
+from tests.extender.embedded import EmbeddedSource
 
 CORES, MEMORY_GIB = 32.0, 128.0
 MEASURED_AT = 1e9

@@ -15,12 +15,12 @@ from typing import Any, Final
 import numpy as np
 
 from extender.app import Application, create_app
-from extender.cluster.embedded import EmbeddedSource
 from extender.protocol.verbs import Answer
 from extender.settings import Settings
 from tests.bench.client import extender_args, node_names
 from tests.bench.report import Result
 from tests.bench.service import fill
+from tests.extender.embedded import EmbeddedSource
 
 STEPS: Final = ("/filter", "after /filter", "/prioritize", "after /prioritize")
 PODS: Final = {"warm": 3000, "cold": 600}

@@ -130,7 +130,7 @@ def _grows(extender: Extender, metric: str, before: float) -> bool:
 def _usage_failures(extender: Extender) -> float | None:
     """How often measured use was asked for in vain; None before the first time that it was asked for."""
     try:
-        return extender.metric('maddpg_source_events{event="failures",input="usage"}')
+        return extender.metric('maddpg_source_events_total{event="failures",input="usage"}')
     except LookupError:
         return None
 
@@ -182,7 +182,7 @@ def _is_explained(installation: Installation, extender: Extender, name: str, rea
 
 
 def _failed_notes(extender: Extender) -> float:
-    return extender.metric('maddpg_pod_notes{result="failed"}')
+    return extender.metric('maddpg_pod_notes_total{result="failed"}')
 
 
 def test_with_all_rights_the_pod_says_why_it_is_where_it_is(installation: Installation) -> None:

@@ -173,7 +173,7 @@ def test_disk_full_under_the_ledger(cluster: ControlPlane, record: Record, tmp_p
     heard: dict[str, float] = {}
 
     def written(extender: Extender, result: str) -> float:
-        return extender.metric("maddpg_ledger_writes", result=result)
+        return extender.metric("maddpg_ledger_writes_total", result=result)
 
     def full(scene: Scene) -> None:
         pid = scene.extender.process.pid
@@ -254,7 +254,7 @@ def test_metrics_server_goes_away_and_comes_back(cluster: ControlPlane, record: 
     figures: dict[str, float] = {}
 
     def failures(scene: Scene) -> float:
-        return scene.extender.metric("maddpg_source_events", input="usage", event="failures")
+        return scene.extender.metric("maddpg_source_events_total", input="usage", event="failures")
 
     def away(scene: Scene) -> None:
         before = failures(scene)

@@ -127,7 +127,7 @@ def test_scores_go_on_while_the_api_server_is_away(cluster: ControlPlane, record
                 ready_all_along &= extender.ready()
                 time.sleep(0.5)
             stale = _staleness(extender)
-            failures = extender.metric("maddpg_source_events", event="failures")
+            failures = extender.metric("maddpg_source_events_total", event="failures")
             cluster.start_api_server()
             # made and deleted before the extender can have connected again: the list or the resumed watch shows it
             create(cluster.api, [node("node-new")])

@@ -19,6 +19,7 @@ from tests.control_plane.access import Manifest, apply, delete, request, send
 from tests.control_plane.cluster import METRIC_RESOLUTION_S, ControlPlane
 from tests.control_plane.workload import create, create_nodes, node, pod
 from tests.extender.cluster.following import Following, an_event_loop, eventually, followed
+from tests.extender.tables import node_names, node_of
 
 GIB = 2**30
 SPEED = "maddpg-scheduler.io/speed"
@@ -75,7 +76,7 @@ def truth(cluster: ControlPlane) -> tuple[Picture, dict[str, str]]:
 
 def known(table: ClusterTable) -> tuple[Picture, dict[str, str]]:
     """What the table holds."""
-    names, state = table.node_names(), table.state
+    names, state = node_names(table), table.state
     rows = table.rows_of(names)
     columns = (
         state.cpu_allocatable,
@@ -85,7 +86,7 @@ def known(table: ClusterTable) -> tuple[Picture, dict[str, str]]:
         state.memory_requested,
     )
     numbers = zip(*(column[rows].tolist() for column in columns), strict=True)
-    return dict(zip(names, numbers, strict=True)), {uid: str(table.node_of(uid)) for uid in table._pods}
+    return dict(zip(names, numbers, strict=True)), {uid: str(node_of(table, uid)) for uid in table._pods}
 
 
 def equals_the_truth(cluster: ControlPlane, source: Following) -> bool:
@@ -237,7 +238,7 @@ def test_bind_binds_and_refuses_a_pod_that_was_replaced(cluster: ControlPlane) -
         try:
             binding = Binding("default", "first", first, "node-0")
             eventually(lambda: bound(source, binding), "bound once the role is there")
-            source.wait(lambda table: table.node_of(first) == "node-0", "bind seen")
+            source.wait(lambda table: node_of(table, first) == "node-0", "bind seen")
             with pytest.raises(BindError, match=r"default/second to node-0: .* answered 409"):
                 source.run(source.source.bind(Binding("default", "second", first, "node-0")))
         finally:

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 
 from extender import logs
-from extender.app import LoadedScorer, create_app
-from extender.cluster.embedded import EmbeddedSource
-from extender.server import BackgroundService
+from extender.app import create_app
+from extender.scorer.load import LoadedScorer
 from extender.settings import Settings
+from tests.extender.background import BackgroundService
+from tests.extender.embedded import EmbeddedSource
 from tests.extender.service import Service
 from tests.policy.states import write_bundle
 

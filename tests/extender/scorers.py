@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from extender.app import LoadedScorer
+from extender.scorer.load import LoadedScorer
 from policy.cluster import ClusterState, Demand
 from policy.errors import ScoringError
 from policy.scorers import Preferences
@@ -19,7 +19,7 @@ class Controlled:
 
     Attributes:
         gate: scoring waits until it is set.
-        mode: `well`, `nan`, `raises`, `breaks` or `short`.
+        mode: `well`, `nan`, `raises`, `breaks`, `exits` or `short`.
         calls: numbers of rows it was asked about.
     """
 
@@ -40,6 +40,8 @@ class Controlled:
             raise ScoringError("told to fail")
         if self.mode == "breaks":
             raise ZeroDivisionError("told to break")
+        if self.mode == "exits":
+            raise SystemExit("told to end")
         if self.mode == "short":
             return state.node_speed[:-1]
         result = state.node_speed.copy()

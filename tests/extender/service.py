@@ -11,9 +11,9 @@ from typing import Any
 
 import httpx
 
-from extender.cluster.embedded import EmbeddedSource
 from extender.cluster.table import ClusterTable
-from extender.server import BackgroundService
+from tests.extender.background import BackgroundService
+from tests.extender.embedded import EmbeddedSource
 
 
 def pod(name: str = "web", cpu: str = "500m", memory: str = "1Gi", **metadata: Any) -> dict[str, Any]:

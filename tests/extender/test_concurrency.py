@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 import httpx
 import numpy as np
 
-from extender.app import LoadedScorer
 from extender.cluster.table import ClusterTable
+from extender.scorer.load import LoadedScorer
 from policy.cluster import ClusterState, Demand
 from policy.scorers import Preferences
 from tests.extender.service import Service, by_names, pod

@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from extender.cluster.embedded import EmbeddedSource
-from extender.scorer.fallback import FALLBACK_REASONS, reason_of
-from extender.scorer.freshness import staleness
+from extender.scorer.fallback import FALLBACK_REASONS, reason_of, staleness
 from policy.bundle import load_bundle
 from policy.errors import BundleError
+from tests.extender.embedded import EmbeddedSource
 from tests.extender.service import Service, pod
 from tests.extender.test_engine import until
 from tests.policy.states import write_bundle

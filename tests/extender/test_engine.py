@@ -9,7 +9,6 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from extender.cluster.embedded import EmbeddedSource
 from extender.cluster.source import Binding
 from extender.cluster.table import ClusterTable
 from extender.errors import BindError
@@ -18,8 +17,10 @@ from policy.bundle import load_bundle
 from policy.cluster import PodDemand
 from policy.priorities import priorities
 from policy.scorers import ActorScorer
+from tests.extender.embedded import EmbeddedSource
 from tests.extender.scorers import Controlled, open_gate
 from tests.extender.service import Service, by_names, pod
+from tests.extender.tables import node_of
 
 Run = Callable[..., Service]
 
@@ -68,7 +69,7 @@ def test_exactly_one_node_is_rated_best_and_assumed(run_service: Run) -> None:
     scores = service.prioritize(names)
     [best] = [name for name, score in scores.items() if score == 10]
     assert sorted(set(scores.values())) == [9, 10]
-    assert service.change(lambda table: table.node_of("uid-web")) == best
+    assert service.change(lambda table: node_of(table, "uid-web")) == best
     decision = service.decision("uid-web")
     assert (decision["assumed"], decision["rated_best"], decision["top"][0]["node"]) == (best, 8, best)
 
@@ -87,7 +88,7 @@ def test_a_burst_of_equal_pods_spreads_before_the_watch_shows_any(run_service: R
     names = service.add_nodes(10)
     for i in range(30):
         service.prioritize(names, pod(f"burst{i}", cpu="1"))
-    placed = [service.change(lambda table, uid=f"uid-burst{i}": table.node_of(uid)) for i in range(30)]
+    placed = [service.change(lambda table, uid=f"uid-burst{i}": node_of(table, uid)) for i in range(30)]
     assert {placed.count(name) for name in names} == {3}
     assert service.metric("maddpg_assumed_placements") == 30
 
@@ -249,7 +250,7 @@ def test_an_outcome_is_joined_to_its_decision(run_service: Run) -> None:
         "on_time": 0,
         "lateness_unknown": 1,
     }
-    assert service.metric("maddpg_outcomes", kind="rated_lower") == 1
+    assert service.metric("maddpg_outcomes_total", kind="rated_lower") == 1
 
 
 def test_the_ledger_forgets_the_oldest_pods(run_service: Run) -> None:
@@ -303,7 +304,7 @@ def test_binding_believes_the_node_it_bound_to(run_service: Run) -> None:
     other = min(scores, key=lambda name: scores[name])
     body = {"PodName": "web", "PodNamespace": "default", "PodUID": "uid-web", "Node": other}
     assert service.post("bind", body).json() == {"Error": ""}
-    assert service.change(lambda table: table.node_of("uid-web")) == other
+    assert service.change(lambda table: node_of(table, "uid-web")) == other
 
 
 def test_a_refused_binding_is_told_counted_and_no_longer_assumed(run_service: Run) -> None:
@@ -315,5 +316,5 @@ def test_a_refused_binding_is_told_counted_and_no_longer_assumed(run_service: Ru
     body = {"PodName": "web", "PodNamespace": "default", "PodUID": "uid-web", "Node": "node-0"}
     answer = service.post("bind", body)
     assert (answer.status_code, answer.json()) == (200, {"Error": "pod web was replaced"})
-    assert service.change(lambda table: table.node_of("uid-web")) is None
+    assert service.change(lambda table: node_of(table, "uid-web")) is None
     assert service.metric("maddpg_bind_failures_total") == 1

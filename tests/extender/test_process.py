@@ -16,7 +16,7 @@ import httpx
 import pytest
 
 from extender.cli import REFUSED
-from extender.server import BackgroundService
+from tests.extender.background import BackgroundService
 from tests.extender.service import Service, by_names, pod
 from tests.policy.states import write_bundle
 
@@ -34,7 +34,7 @@ EMBEDDED = """
 import asyncio, sys
 from pathlib import Path
 from extender.app import create_app
-from extender.cluster.embedded import EmbeddedSource
+from tests.extender.embedded import EmbeddedSource
 from extender import logs
 from extender.server import serve
 from extender.settings import Settings
@@ -222,8 +222,8 @@ def test_check_config_prints_the_settings_in_effect(bundle_path: Path, tmp_path:
 
 def test_a_taken_port_is_said_plainly(run_service: Callable[..., Service]) -> None:
     from extender.app import create_app
-    from extender.cluster.embedded import EmbeddedSource
     from extender.errors import SettingsError
+    from tests.extender.embedded import EmbeddedSource
 
     first = run_service()
     settings = first.background.app.settings.model_copy(update={"port": first.background.port})

@@ -174,11 +174,6 @@ class Simulator:
         return self._world.load.copy()
 
     @property
-    def node_up(self) -> NDArray[np.bool_]:
-        """Which nodes are there, ``[clusters, n]``."""
-        return self._world.nodes.up.copy()
-
-    @property
     def pod_class(self) -> NDArray[np.int64]:
         """Class of the pod to be placed now, ``[clusters]``; schedulers do not see it."""
         return self._world.pods.kind[self._rows, self._world.current]

@@ -12,6 +12,7 @@ from extender.cluster.kubernetes import KubernetesSource
 from extender.cluster.reflector import Timing
 from extender.cluster.table import ClusterTable
 from extender.supervision import Supervisor
+from tests.extender.tables import node_names, node_of
 
 QUICK = Timing(page=4, watch=1.0, grace=0.5, resync=0.0)
 
@@ -68,13 +69,13 @@ class Following:
 
     def pods(self) -> dict[str, str]:
         """Pods on nodes: UID -> node."""
-        return self.see(lambda table: {uid: table.node_of(uid) for uid in table._pods})  # type: ignore[no-any-return]
+        return self.see(lambda table: {uid: node_of(table, uid) for uid in table._pods})  # type: ignore[no-any-return]
 
     def requested(self) -> dict[str, tuple[float, float]]:
         """Node -> cores and GiB requested on it."""
 
         def look(table: ClusterTable) -> dict[str, tuple[float, float]]:
-            names = table.node_names()
+            names = node_names(table)
             state, rows = table.state, table.rows_of(names)
             columns = zip(state.cpu_requested[rows].tolist(), state.memory_requested[rows].tolist(), strict=True)
             return dict(zip(names, columns, strict=True))

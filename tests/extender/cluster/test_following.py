@@ -14,6 +14,7 @@ from extender.cluster.status import ReadReport
 from policy.errors import InvalidInputError
 from tests.extender.cluster.fake_api import NODES, PODS, Answer, FakeApi, status
 from tests.extender.cluster.following import Following, eventually, node, pod
+from tests.extender.tables import node_names, node_of
 
 Follow = Callable[..., Following]
 
@@ -70,11 +71,11 @@ def test_pods_come_move_grow_and_go(api: FakeApi, follow: Follow) -> None:
     fill(api, nodes=2, pods=1)
     following = synced(follow)
     api.put(PODS, "new", pod("new", on="n1", cpu="1"))
-    following.wait(lambda table: table.node_of("new") == "n1", "pod added")
+    following.wait(lambda table: node_of(table, "new") == "n1", "pod added")
     api.put(PODS, "new", pod("new", on="n1", cpu="2"))
     following.wait(lambda table: following_cpu(table, "n1") == 2.0, "pod resized in place")
     api.delete(PODS, "new")
-    following.wait(lambda table: table.node_of("new") is None, "pod deleted")
+    following.wait(lambda table: node_of(table, "new") is None, "pod deleted")
     assert following.requested() == {"n0": (0.5, 1.0), "n1": (0.0, 0.0)}
 
 
@@ -113,7 +114,7 @@ def test_a_pod_that_ended_releases_its_requests(
 
     following.see(lambda table: table.listeners.subscribe(Listener()))
     api.put(PODS, "p0", pod("p0", on="n0", phase=phase, reason=reason))
-    following.wait(lambda table: table.node_of("p0") is None, "release")
+    following.wait(lambda table: node_of(table, "p0") is None, "release")
     assert following.requested() == {"n0": (0.5, 1.0)}
     assert heard == [("p0", told)]
 
@@ -124,7 +125,7 @@ def test_a_pending_pod_holds_nothing_until_it_is_bound(api: FakeApi, follow: Fol
     following = synced(follow)
     assert following.pods() == {}
     api.put(PODS, "p", pod("p", on="n0"))
-    following.wait(lambda table: table.node_of("p") == "n0", "bound")
+    following.wait(lambda table: node_of(table, "p") == "n0", "bound")
 
 
 def test_a_pod_deleted_before_it_was_bound_ends_what_was_assumed_of_it(api: FakeApi, follow: Follow) -> None:
@@ -153,7 +154,7 @@ def test_a_deleted_node_goes_its_pods_follow_and_a_namesake_starts_empty(api: Fa
     api.delete(NODES, "n1")
     following.wait(lambda table: table.node_count == 1, "node gone")
     api.delete(PODS, "p1")
-    following.wait(lambda table: table.node_of("p1") is None, "its pod collected")
+    following.wait(lambda table: node_of(table, "p1") is None, "its pod collected")
     api.put(NODES, "n1", node("n1", cpu="8"))
     following.wait(lambda table: table.node_count == 2, "namesake")
     assert following.requested() == {"n0": (0.5, 1.0), "n1": (0.0, 0.0)}
@@ -168,7 +169,7 @@ def test_what_a_watch_shows_of_unknown_objects_is_taken_as_it_is(api: FakeApi, f
     changed["metadata"]["resourceVersion"] = "501"
     api.send(PODS, json.dumps({"type": "DELETED", "object": gone}).encode() + b"\n")
     api.send(PODS, json.dumps({"type": "MODIFIED", "object": changed}).encode() + b"\n")
-    following.wait(lambda table: table.node_of("never-added") == "n0", "MODIFIED without ADDED")
+    following.wait(lambda table: node_of(table, "never-added") == "n0", "MODIFIED without ADDED")
     assert following.pods() == {"never-added": "n0"}
 
 
@@ -183,8 +184,8 @@ def test_410_lists_again_and_removes_what_is_missing(api: FakeApi, follow: Follo
     api.put(PODS, "unrelated", pod("unrelated", on="n0"))
     api.compact()
     api.cut_watches()
-    following.wait(lambda table: table.node_of("p0") is None and table.node_count == 2, "removals")
-    following.wait(lambda table: table.node_of("unrelated") == "n0", "additions")
+    following.wait(lambda table: node_of(table, "p0") is None and table.node_count == 2, "removals")
+    following.wait(lambda table: node_of(table, "unrelated") == "n0", "additions")
     assert tally(following, "pods", "expired") == 1
     assert tally(following, "pods", "lists") == 2
 
@@ -213,7 +214,7 @@ def test_410_as_an_http_status_lists_again(api: FakeApi, follow: Follow) -> None
     once: Iterator[Answer] = iter([(410, status(410, "Expired", "too old"), {})])
     api.answers[PODS] = lambda: next(once, None)
     api.cut_watches()
-    following.wait(lambda table: table.node_of("p0") is None, "removal")
+    following.wait(lambda table: node_of(table, "p0") is None, "removal")
     assert tally(following, "pods", "expired") == 1
 
 
@@ -243,7 +244,7 @@ def test_a_bookmark_saves_the_list(api: FakeApi, follow: Follow) -> None:
     api.cut_watches()
     eventually(lambda: api.requests[f"watch {PODS}"] == 2, "watch from the bookmark")
     api.put(PODS, "more", pod("more", on="n0"))
-    following.wait(lambda table: table.node_of("more") == "n0", "watch goes on")
+    following.wait(lambda table: node_of(table, "more") == "n0", "watch goes on")
     assert tally(following, "pods", "lists") == 1
     assert tally(following, "pods", "expired") == 0
 
@@ -266,7 +267,7 @@ def test_garbage_in_a_watch_lists_again(api: FakeApi, follow: Follow, line: byte
     following = synced(follow)
     api.delete(PODS, "p0", watched=False)
     api.send(PODS, line)
-    following.wait(lambda table: table.node_of("p0") is None, "a new list")
+    following.wait(lambda table: node_of(table, "p0") is None, "a new list")
     assert tally(following, "pods", "undecodable") == 1
     assert tally(following, "pods", "lists") == 2
 
@@ -276,7 +277,7 @@ def test_an_error_inside_a_watch_lists_again(api: FakeApi, follow: Follow) -> No
     following = synced(follow)
     api.delete(PODS, "p0", watched=False)
     api.send(PODS, b'{"type":"ERROR","object":%b}\n' % status(500, "InternalError", "etcd is on fire"))
-    following.wait(lambda table: table.node_of("p0") is None, "a new list")
+    following.wait(lambda table: node_of(table, "p0") is None, "a new list")
     assert tally(following, "pods", "undecodable") == 0
 
 
@@ -299,7 +300,7 @@ def test_an_object_that_does_not_decode_costs_only_itself(
     if where == "watch":
         api.send(PODS, json.dumps({"type": "ADDED", "object": broken}).encode() + b"\n")
     api.put(PODS, "after", pod("after", on="n1"))
-    following.wait(lambda table: table.node_of("after") == "n1", "the rest goes on")
+    following.wait(lambda table: node_of(table, "after") == "n1", "the rest goes on")
     # the watch may tell of what changed before it sends the line that was put into it
     eventually(lambda: tally(following, "pods", "undecodable") == 1, "the broken object is counted")
     assert len(following.pods()) == 11
@@ -317,7 +318,7 @@ def test_a_resync_repairs_what_no_watch_ever_told(api: FakeApi, follow: Follow) 
     fill(api)
     following = synced(follow, resync=1.0)
     api.delete(PODS, "p0", watched=False)
-    following.wait(lambda table: table.node_of("p0") is None, "resync")
+    following.wait(lambda table: node_of(table, "p0") is None, "resync")
     assert tally(following, "pods", "failures") == 0
 
 
@@ -334,7 +335,7 @@ def test_a_bug_in_a_receiver_does_not_end_the_watch(api: FakeApi, follow: Follow
 
     changes.present = broken_once  # type: ignore[method-assign]
     api.put(PODS, "after", pod("after", on="n0"))
-    following.wait(lambda table: table.node_of("after") == "n0", "a new list")
+    following.wait(lambda table: node_of(table, "after") == "n0", "a new list")
     assert tally(following, "pods", "lists") == 2
 
 
@@ -360,7 +361,7 @@ def test_a_resync_that_fails_leaves_the_watch_at_work(api: FakeApi, follow: Foll
     api.page = lambda path, query: (500, status(500, "InternalError", "no lists today"))  # type: ignore[method-assign]
     eventually(lambda: tally(following, "pods", "failures"), "failed resync", 5.0)
     api.put(PODS, "meanwhile", pod("meanwhile", on="n0"))
-    following.wait(lambda table: table.node_of("meanwhile") == "n0", "the watch goes on")
+    following.wait(lambda table: node_of(table, "meanwhile") == "n0", "the watch goes on")
     assert tally(following, "pods", "lists") == 1
     api.page = lists  # type: ignore[method-assign]
     eventually(lambda: tally(following, "pods", "lists") > 1, "a later resync", 5.0)
@@ -375,7 +376,7 @@ def test_a_cut_connection_is_taken_up_without_a_list(api: FakeApi, follow: Follo
     eventually(lambda: api.requests[f"watch {PODS}"], "watch")
     api.cut_watches()
     api.put(PODS, "meanwhile", pod("meanwhile", on="n0"))
-    following.wait(lambda table: table.node_of("meanwhile") == "n0", "nothing missed")
+    following.wait(lambda table: node_of(table, "meanwhile") == "n0", "nothing missed")
     assert tally(following, "pods", "lists") == 1
 
 
@@ -394,7 +395,7 @@ def test_an_api_server_that_goes_away_and_returns(api: FakeApi, follow: Follow) 
     api.delete(PODS, "p0")
     api.put(PODS, "meanwhile", pod("meanwhile", on="n0"))
     api.start()
-    following.wait(lambda table: table.node_of("p0") is None and table.node_of("meanwhile") == "n0", "repair")
+    following.wait(lambda table: node_of(table, "p0") is None and node_of(table, "meanwhile") == "n0", "repair")
     eventually(lambda: (following.source.staleness()["pods"] or 0.0) < 0.5, "fresh again")
 
 
@@ -421,7 +422,7 @@ def test_a_connection_that_goes_silent_is_noticed(api: FakeApi, follow: Follow) 
     eventually(lambda: tally(following, "pods", "failures"), "silence noticed", 4.0)
     api.silent = False
     api.put(PODS, "after", pod("after", on="n0"))
-    following.wait(lambda table: table.node_of("after") == "n0", "a new watch")
+    following.wait(lambda table: node_of(table, "after") == "n0", "a new watch")
     assert tally(following, "pods", "lists") == 1
 
 
@@ -452,7 +453,7 @@ def test_a_refused_token_is_read_again(api: FakeApi, follow: Follow, kubeconfig:
     api.kubeconfig(tmp_path, {"token": "new"})  # type: ignore[arg-type]
     api.cut_watches()
     api.put(PODS, "after", pod("after", on="n0"))
-    following.wait(lambda table: table.node_of("after") == "n0", "the new token")
+    following.wait(lambda table: node_of(table, "after") == "n0", "the new token")
     assert "Bearer old" in api.authorizations
     assert api.authorizations[-1] == "Bearer new"
 
@@ -486,7 +487,7 @@ def test_a_node_that_cannot_allocate_is_not_scored(api: FakeApi, follow: Follow)
     following.wait(lambda table: table.node_count == 0, "forgotten")
     api.put(NODES, "n0", node("n0", cpu="4 cores"))
     api.put(NODES, "n1", node("n1"))
-    following.wait(lambda table: table.node_names() == ["n1"], "only the good one")
+    following.wait(lambda table: node_names(table) == ["n1"], "only the good one")
     assert tally(following, "nodes", "ignored") == 1
 
 

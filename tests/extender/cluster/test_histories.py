@@ -9,6 +9,7 @@ import pytest
 
 from tests.extender.cluster.fake_api import ENDED, NODES, PODS, FakeApi
 from tests.extender.cluster.following import Following, eventually, node, pod
+from tests.extender.tables import node_names
 
 Truth = tuple[set[str], dict[str, tuple[str, float]]]
 
@@ -27,7 +28,7 @@ def truth(api: FakeApi) -> Truth:
 def known(following: Following) -> Truth:
     return following.see(  # type: ignore[no-any-return]
         lambda table: (
-            set(table.node_names()),
+            set(node_names(table)),
             {uid: (held.node, held.cpu / 1e9) for uid, held in table._pods.items()},
         )
     )

@@ -13,9 +13,9 @@ from pathlib import Path
 
 from extender import logs
 from extender.app import create_app
-from extender.cluster.embedded import EmbeddedSource
-from extender.server import BackgroundService
 from extender.settings import Settings
+from tests.extender.background import BackgroundService
+from tests.extender.embedded import EmbeddedSource
 
 
 def main() -> None:

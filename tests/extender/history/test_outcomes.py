@@ -11,7 +11,6 @@ import msgspec
 import pytest
 
 from extender.cluster.decoding import WatchedPod, decode_pod
-from extender.cluster.embedded import EmbeddedSource
 from extender.cluster.receivers import PodChanges
 from extender.cluster.source import Binding
 from extender.cluster.status import ending, report_of
@@ -19,6 +18,7 @@ from extender.cluster.table import ClusterTable
 from extender.errors import BindError
 from extender.history.ledger import Ledger
 from tests.extender.cluster import following
+from tests.extender.embedded import EmbeddedSource
 from tests.extender.service import Service, pod
 
 Run = Callable[..., Service]
@@ -169,10 +169,10 @@ def test_a_pod_that_ran_to_its_end_is_told_with_its_times(run_service: Run) -> N
         1,
         1,
     )
-    assert service.metric("maddpg_pods_ended", how="succeeded") == 1
-    assert service.metric("maddpg_pod_restarts") == 3
-    assert service.metric("maddpg_pods_oom_killed") == 1
-    assert service.metric("maddpg_pods_late", late="unknown") == 1
+    assert service.metric("maddpg_pods_ended_total", how="succeeded") == 1
+    assert service.metric("maddpg_pod_restarts_total") == 3
+    assert service.metric("maddpg_pods_oom_killed_total") == 1
+    assert service.metric("maddpg_pods_late_total", late="unknown") == 1
 
 
 @pytest.mark.parametrize(
@@ -198,7 +198,7 @@ def test_late_is_what_the_pods_own_declaration_makes_late(
     assert outcome["late"] is late
     assert unknown is None or unknown in outcome["late_unknown"]
     label = {True: "true", False: "false", None: "unknown"}[late]
-    assert service.metric("maddpg_pods_late", late=label) == 1
+    assert service.metric("maddpg_pods_late_total", late=label) == 1
 
 
 def test_a_pod_ended_for_outlasting_its_deadline_was_late_whatever_it_declared(run_service: Run) -> None:
@@ -232,7 +232,7 @@ def test_a_failed_attempt_keeps_what_kube_scheduler_said(run_service: Run) -> No
     assert (found["state"], found["outcome"]["failure"]) == ("bound", None)
     assert found["outcome"]["bound_at"] - found["first_at"] == pytest.approx(found["outcome"]["bind_s"])
     assert found["first_at"] < found["at"], "time to bound counts from the first attempt"
-    assert service.metric("maddpg_decision_failures", reason="unschedulable") == 1
+    assert service.metric("maddpg_decision_failures_total", reason="unschedulable") == 1
 
 
 def test_a_pod_asked_about_again_without_a_reason_says_just_that(run_service: Run) -> None:

@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import numpy as np
@@ -24,6 +25,7 @@ from extender.errors import LedgerError
 from extender.history.ledger import Ledger
 from extender.history.outcomes import Outcome
 from extender.history.store import DecisionStore, decoded, encoded
+from extender.supervision import Failures
 from tests.extender.history.samples import a_decision
 from tests.extender.service import Service, by_names, pod
 
@@ -41,7 +43,7 @@ def until(condition: Callable[[], bool], seconds: float = 30.0) -> None:
 @contextmanager
 def opened(path: Path, rows: int = 1000, age: float = DAY, now: float = 2000.0, **how: int) -> Iterator[DecisionStore]:
     """A store that writes, and has written everything at the end."""
-    store = DecisionStore(path, rows, age, clock=lambda: now, **how)
+    store = DecisionStore(path, rows, age, Failures(), clock=lambda: now, **how)
     store.start()
     try:
         yield store
@@ -130,7 +132,7 @@ def test_past_decisions_are_found_after_a_restart(run_service: Run, tmp_path: Pa
     assert listed["counts"]["decisions"] == 0, "sums are of this process"
     second.change(lambda table: table.pod_bound("uid-three", "node-2", 0.5, 1.0))
     assert second.decision("uid-three")["outcome"]["node"] == "node-2", "outcomes of what was decided before count"
-    until(lambda: second.metric("maddpg_ledger_writes", result="written") >= 1)
+    until(lambda: second.metric("maddpg_ledger_writes_total", result="written") >= 1)
 
 
 def test_rows_and_age_are_bounded(tmp_path: Path) -> None:
@@ -147,17 +149,40 @@ def test_rows_and_age_are_bounded(tmp_path: Path) -> None:
         assert [decision.uid for decision in store.latest(2)] == ["uid-118", "uid-119"]
 
 
+@pytest.mark.parametrize("odd", [{"name": "\ud800"}, {"warning": object()}], ids=["surrogate", "foreign object"])
+def test_a_decision_that_cannot_be_written_is_dropped_alone(tmp_path: Path, odd: dict[str, Any]) -> None:
+    failures = Failures()
+    store = DecisionStore(tmp_path / "ledger.db", 100, DAY, failures, clock=lambda: 2000.0)
+    for decision in (a_decision("uid-0"), a_decision("uid-odd", **odd), a_decision("uid-1")):
+        store.put(decision)
+    store.start()
+    assert store.stop(30.0)
+    assert (store.counts.written, store.counts.dropped, failures.counts()) == (2, 1, {"ledger": 1})
+
+
+def test_writing_goes_on_after_a_failure_that_nobody_expected(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    failures = Failures()
+    store = DecisionStore(tmp_path / "ledger.db", 100, DAY, failures, clock=lambda: 2000.0)
+    with monkeypatch.context() as patched:
+        patched.setattr(store, "trim", lambda: sys.exit("s3cret"))
+        store.start()
+        until(lambda: failures.counts().get("ledger", 0) > 0)
+    store.put(a_decision("uid-0"))
+    until(lambda: store.counts.written == 1)
+    assert store.stop(30.0)
+
+
 def test_what_finds_no_room_is_dropped_and_counted_and_the_newest_state_takes_the_place_of_one_that_waits(
     tmp_path: Path,
 ) -> None:
-    store = DecisionStore(tmp_path / "ledger.db", 100, DAY, clock=lambda: 2000.0, capacity=3)
+    store = DecisionStore(tmp_path / "ledger.db", 100, DAY, Failures(), clock=lambda: 2000.0, capacity=3)
     for i in range(5):
         store.put(a_decision(f"uid-{i}"))
     store.put(a_decision("uid-0", attempt=2))
     assert (store.waiting, store.counts.dropped) == (3, 2)
     store.start()
     assert store.stop(30.0)
-    again = DecisionStore(tmp_path / "ledger.db", 100, DAY)
+    again = DecisionStore(tmp_path / "ledger.db", 100, DAY, Failures())
     found = [again.get(f"uid-{i}") for i in range(5)]
     assert [None if it is None else it.attempt for it in found] == [2, 1, 1, None, None]
     again.stop()
@@ -195,7 +220,7 @@ def test_many_threads_share_one_ledger(tmp_path: Path) -> None:
             thread.join()
         assert (ledger.counts.decisions, len(ledger)) == (1200, 500)
         assert ledger.counts.bound == ledger.counts.ended["succeeded"] <= 1200
-    again = DecisionStore(tmp_path / "ledger.db", 10_000, DAY)
+    again = DecisionStore(tmp_path / "ledger.db", 10_000, DAY, Failures())
     assert len(again) == 1200
     assert all(it.outcome is not None for it in again.latest(400))
     again.stop()
@@ -211,7 +236,7 @@ def write_stranger(path: Path) -> None:
 
 
 def write_newer(path: Path) -> None:
-    DecisionStore(path, 1, DAY).stop()
+    DecisionStore(path, 1, DAY, Failures()).stop()
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("PRAGMA user_version = 7")
 
@@ -232,7 +257,7 @@ def test_a_file_that_is_no_ledger_of_ours_is_refused_and_left_as_it_is(
     write(path)
     before = path.read_bytes() if path.is_file() else b""
     with pytest.raises(LedgerError, match=re.escape(said)):
-        DecisionStore(path, 10, DAY)
+        DecisionStore(path, 10, DAY, Failures())
     assert (path.read_bytes() if path.is_file() else b"") == before
     refused = CliRunner().invoke(app, ["serve", "--ledger-path", str(path)])
     assert (refused.exit_code, said in refused.output) == (2, True)
@@ -240,7 +265,7 @@ def test_a_file_that_is_no_ledger_of_ours_is_refused_and_left_as_it_is(
 
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match=r"there is no folder .*nowhere; make it, or mount a volume there"):
-        DecisionStore(tmp_path / "nowhere" / "ledger.db", 10, DAY)
+        DecisionStore(tmp_path / "nowhere" / "ledger.db", 10, DAY, Failures())
 
 
 def test_a_stored_decision_that_does_not_decode_is_left_out_and_counted(tmp_path: Path) -> None:
@@ -260,7 +285,7 @@ def test_memory_alone_needs_no_database_library() -> None:
     code = """
 import sys
 from extender.app import create_app
-from extender.cluster.embedded import EmbeddedSource
+from tests.extender.embedded import EmbeddedSource
 from extender.settings import Settings
 create_app(Settings(scorer="kube-default"), EmbeddedSource())
 print([name for name in ("sqlite3",) if name in sys.modules])
@@ -307,10 +332,10 @@ def test_a_killed_process_tears_no_record(tmp_path: Path) -> None:
         with service_process(path) as (process, client):
             for i in range(300):
                 decide(client, f"pod-{life}-{i}")
-            until(lambda: sample(client, 'maddpg_ledger_writes{result="written"}') >= 100)
+            until(lambda: sample(client, 'maddpg_ledger_writes_total{result="written"}') >= 100)
             for i in range(100):
                 decide(client, f"late-{life}-{i}")
-            committed += sample(client, 'maddpg_ledger_writes{result="written"}')
+            committed += sample(client, 'maddpg_ledger_writes_total{result="written"}')
             process.send_signal(signal.SIGKILL)
             process.wait()
         with closing(sqlite3.connect(path)) as connection:
@@ -326,7 +351,7 @@ def test_a_killed_process_tears_no_record(tmp_path: Path) -> None:
 
 def test_decisions_go_on_while_the_disk_is_full_and_are_written_once_there_is_room(tmp_path: Path) -> None:
     path = tmp_path / "ledger.db"
-    failures, written = 'maddpg_ledger_writes{result="failures"}', 'maddpg_ledger_writes{result="written"}'
+    failures, written = 'maddpg_ledger_writes_total{result="failures"}', 'maddpg_ledger_writes_total{result="written"}'
     with service_process(path, file_limit=96 * 1024) as (process, client):
         for i in range(400):
             decide(client, f"pod-{i}")

@@ -15,11 +15,12 @@ import pytest
 import schemathesis
 from hypothesis import HealthCheck, settings
 
-from extender.app import LoadedScorer, create_app
-from extender.cluster.embedded import EmbeddedSource
-from extender.server import BackgroundService
+from extender.app import create_app
+from extender.scorer.load import LoadedScorer
 from extender.settings import Settings
 from policy import heuristics
+from tests.extender.background import BackgroundService
+from tests.extender.embedded import EmbeddedSource
 from tests.extender.service import Service, pod
 
 EXAMPLES = int(os.environ.get("ROBUSTNESS_EXAMPLES", "25"))

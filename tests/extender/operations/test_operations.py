@@ -6,13 +6,19 @@ import io
 import json
 import logging
 import math
+import platform
 import time
 from collections.abc import Callable
+from importlib import metadata
 from pathlib import Path
 
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
 from extender import logs
-from extender.cluster.embedded import EmbeddedSource
+from extender.operations.metrics import FAMILIES
 from extender.operations.reference import describe, metrics_table, settings_table
+from tests.extender.embedded import EmbeddedSource
 from tests.extender.service import Service, pod
 
 Run = Callable[..., Service]
@@ -73,7 +79,7 @@ def test_metrics_follow_what_happens(run_service: Run) -> None:
     assert service.metric("maddpg_scored_rows_total") >= 3
     assert service.metric("maddpg_observation_clipped_total", feature="cpu_requested") == 1
     assert service.metric("maddpg_observation_clipped_total", feature="node_speed") == 0
-    assert service.metric("maddpg_source_events", input="nodes", event="posted") == 3
+    assert service.metric("maddpg_source_events_total", input="nodes", event="posted") == 3
     assert 0 <= service.metric("maddpg_input_staleness_seconds", input="pods") < 10
     assert math.isnan(service.metric("maddpg_input_staleness_seconds", input="usage"))
     text = service.operations.get("/metrics")
@@ -125,3 +131,54 @@ def test_every_setting_and_metric_is_documented_as_it_is() -> None:
     assert f"\n## Metrics\n\n{metrics_table()}\n" in document, "paste the output of `maddpg-extender reference`"
     assert len(describe()) > 30
     assert "maddpg_fallbacks_total" in metrics_table()
+
+
+def test_every_part_shows_its_documented_metrics_and_sums_are_counters(run_service: Run, tmp_path: Path) -> None:
+    service = run_service(
+        EmbeddedSource(on_note=lambda _note: None),
+        ledger_path=tmp_path / "ledger.db",
+        explain_on_pod="event",
+        shadow="least-used",
+        experiment="most-allocated",
+        tracing_endpoint="http://127.0.0.1:9/v1/traces",
+    )
+    names = service.add_nodes(2)
+    service.prioritize(names)
+    exposed = {
+        family.name + ("_total" if family.type == "counter" else ""): family
+        for family in text_string_to_metric_families(service.operations.get("/metrics").text)
+        if family.name.startswith("maddpg_") and not family.name.endswith("_created")
+    }
+    kinds = {family.name: family.kind for family in FAMILIES if not family.name.startswith("maddpg_tls_")}
+    assert {name: family.type for name, family in exposed.items()} == kinds
+    for name, family in exposed.items():
+        labels = {tuple(sorted(set(sample.labels) - {"le"})) for sample in family.samples}
+        assert labels <= {tuple(sorted(each.labels)) for each in FAMILIES if each.name == name}, name
+        assert (family.type == "counter") == name.endswith("_total")
+
+
+def test_build_and_process_are_shown(run_service: Run) -> None:
+    text = run_service().operations.get("/metrics").text
+    build = next(line for line in text.splitlines() if line.startswith("maddpg_build_info{"))
+    assert f'version="{metadata.version("maddpg-scheduler")}"' in build
+    assert f'python="{platform.python_version()}"' in build
+    assert 'onnxruntime="' in build
+    assert "\nprocess_resident_memory_bytes " in text
+    assert "\npython_gc_collections_total{" in text
+
+
+def test_a_task_that_fails_shows_in_the_metrics_and_the_service_goes_on(
+    run_service: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = run_service(housekeeping_interval_s=0.01)
+    table = service.background.app.table
+
+    def broken() -> int:
+        raise UnicodeError("s3cret")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(table, "expire_assumed", broken)
+        service.eventually(lambda: service.metric("maddpg_task_failures_total", task="housekeeping") >= 1)
+        service.eventually(lambda: service.metric("maddpg_task_retrying", task="housekeeping") == 1)
+    service.eventually(lambda: service.metric("maddpg_task_retrying", task="housekeeping") == 0)
+    assert service.metric("maddpg_task_failures_total", task="signals") == 0

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from extender import app
+from extender import upkeep
 from extender.cluster.table import GIB, ClusterTable
 from extender.history.outcomes import Outcome
 from extender.operations.signals import MOST_CLASSES, MOST_PLACEMENTS, Judgement, Sample, Signals, in_time, judge
@@ -126,7 +126,7 @@ def test_placements_are_judged_by_their_node_as_it_was_when_decided(run_service:
 @pytest.fixture(autouse=True)
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
     """Signals come sooner than every five seconds."""
-    monkeypatch.setattr(app, "SIGNALS_INTERVAL_S", 0.02)
+    monkeypatch.setattr(upkeep, "SIGNALS_INTERVAL_S", 0.02)
 
 
 def test_metrics_show_what_waits_and_what_room_there_is(run_service: Run) -> None:

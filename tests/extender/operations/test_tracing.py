@@ -180,7 +180,7 @@ def test_a_collector_that_is_away_costs_spans_and_nothing_else(run_service: Run)
     for i in range(20):
         assert len(service.prioritize(names, pod(f"p{i}"))) == 3
     deadline = time.monotonic() + 30.0
-    while not service.metric("maddpg_spans", result="failed"):
+    while not service.metric("maddpg_spans_total", result="failed"):
         assert time.monotonic() < deadline, "no failure was counted"
         time.sleep(0.1)
     service.prioritize(names)
@@ -195,10 +195,10 @@ def test_spans_taken_are_counted(run_service: Run, collector: Collector) -> None
     )
     service.post("filter", by_names(service.add_nodes(3)))
     deadline = time.monotonic() + 30.0
-    while service.metric("maddpg_spans", result="exported") < 3:
+    while service.metric("maddpg_spans_total", result="exported") < 3:
         assert time.monotonic() < deadline, "no span was counted"
         time.sleep(0.05)
-    assert service.metric("maddpg_spans", result="failed") == 0
+    assert service.metric("maddpg_spans_total", result="failed") == 0
 
 
 def test_without_tracing_nothing_of_it_is_even_imported() -> None:
@@ -206,7 +206,7 @@ def test_without_tracing_nothing_of_it_is_even_imported() -> None:
     code = """
 import sys
 from extender.app import create_app
-from extender.cluster.embedded import EmbeddedSource
+from tests.extender.embedded import EmbeddedSource
 from extender.transport.connection import VerbConnection
 from extender.protocol.verbs import SchedulingVerbs
 from extender.settings import Settings

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from extender.cluster.embedded import EmbeddedSource
 from extender.cluster.source import Binding
 from extender.protocol import wire
+from tests.extender.embedded import EmbeddedSource
 from tests.extender.service import Service
 
 RECORDED = sorted((Path(__file__).parent / "recorded").glob("*/*.json"))

@@ -101,7 +101,7 @@ def test_a_scorer_that_keeps_failing_is_left_alone_and_taken_up_again(run_servic
     assert len(scorer.calls) == asked, "an open breaker lets nothing through"
     assert service.metric("maddpg_breaker_state", state="open") == 1
     assert service.metric("maddpg_breaker_state", state="closed") == 0
-    assert service.metric("maddpg_breaker_opened") == 1
+    assert service.metric("maddpg_breaker_opened_total") == 1
     assert service.metric("maddpg_fallbacks_total", reason="breaker_open") == 1
     assert service.operations.get("/v1/policy").json()["breaker"] == {"state": "open", "opened": 1}
     assert service.operations.get("/readyz").status_code == 200

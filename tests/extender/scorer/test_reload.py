@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from extender.scorer.load import LoadedScorer, load_policy
-from extender.scorer.reload import BundleReloader, Refusal, fingerprint
+from extender.scorer.reload import BundleReloader, fingerprint
 from policy.bundle import MANIFEST_FILE, MODEL_FILE
 from tests.extender.service import Service, by_names, pod
 from tests.extender.test_engine import until
@@ -82,16 +82,19 @@ class Bench:
 
     def __init__(self, place: Path, serving: LoadedScorer | None) -> None:
         self.installed: list[str] = []
-        self.refused: list[Refusal] = []
         self.loads = 0
         self.reloader = BundleReloader(
             place,
             self.load,
             lambda loaded: self.installed.append(loaded.scorer.name),
             serving,
-            self.refused.append,
             lambda: 1234.0,
         )
+
+    @property
+    def refused(self) -> list[str]:
+        """Reasons of the refusals."""
+        return list(self.reloader.refusals.elements())
 
     def load(self, path: Path) -> LoadedScorer:
         self.loads += 1
@@ -157,7 +160,7 @@ def test_a_bad_bundle_is_refused_once_and_a_good_one_taken_up_after_it(bundles: 
     shutil.copytree(bundles / "first", place)
     bench = Bench(place, load_policy(place))
     bench.looks(lambda: corrupt(place), nothing, nothing, nothing)
-    assert [refusal.reason for refusal in bench.refused] == [reason]
+    assert bench.refused == [reason]
     assert (bench.installed, bench.reloader.counts.refusals) == ([], 1)
     refusal = bench.reloader.status()["last_refusal"]
     assert (refusal["at"], refusal["reason"]) == (1234.0, reason)
@@ -197,7 +200,7 @@ def test_asked_for_it_judges_at_once_and_again(bundles: Path) -> None:
     bench = Bench(place, load_policy(place))
     truncated(place)
     bench.looks(nothing, nothing, at_once=True)
-    assert [refusal.reason for refusal in bench.refused] == ["model_sha256"] * 2
+    assert bench.refused == ["model_sha256"] * 2
 
 
 def test_a_bundle_that_is_written_anew_with_the_same_content_changes_nothing(bundles: Path) -> None:

@@ -18,9 +18,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extender.app import create_app
-from extender.cluster.embedded import EmbeddedSource
-from extender.server import BackgroundService
 from extender.settings import Settings
+from tests.extender.background import BackgroundService
+from tests.extender.embedded import EmbeddedSource
 from tests.extender.service import Service, by_names, pod
 
 EXAMPLES = int(os.environ.get("ROBUSTNESS_EXAMPLES", "25"))

@@ -268,8 +268,8 @@ def test_a_candidate_decides_for_its_share_beside_a_shadow(run_service: Run) -> 
     assert service.metric("maddpg_experiment_workloads", arm=CANDIDATE) == candidates
     assert service.metric("maddpg_experiment_pods", arm=CONTROL) == 30 - 3 * candidates
     assert service.metric("maddpg_experiment_verdict", verdict="undecided") == 1.0
-    service.eventually(lambda: service.metric("maddpg_shadow_requests", result="compared") == 30 - 3 * candidates)
-    assert service.metric("maddpg_shadow_requests", result="skipped") == 3 * candidates
+    service.eventually(lambda: service.metric("maddpg_shadow_requests_total", result="compared") == 30 - 3 * candidates)
+    assert service.metric("maddpg_shadow_requests_total", result="skipped") == 3 * candidates
     text = CliRunner().invoke(app, ["experiment", "--url", service.background.operations_url])
     assert (text.exit_code, "undecided" in text.stdout) == (0, True)
     answer = CliRunner().invoke(app, ["experiment", "--json", "--url", service.background.operations_url])
@@ -278,7 +278,7 @@ def test_a_candidate_decides_for_its_share_beside_a_shadow(run_service: Run) -> 
 
 def test_the_fallback_answers_for_a_candidate_that_fails(run_service: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     candidate = open_gate(name="broken", mode="raises")
-    monkeypatch.setattr("extender.app.load_candidate", lambda name, threads: candidate.loaded())
+    monkeypatch.setattr("extender.scorer.load.load_candidate", lambda name, threads: candidate.loaded())
     service = run_service(experiment="broken", experiment_share=1.0)
     names = service.add_nodes(5)
     service.prioritize(names, pod())

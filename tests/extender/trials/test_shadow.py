@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from extender.scorer.load import LoadedScorer, load_candidate
+from extender.supervision import Failures
 from extender.trials.shadow import Shadow, rank_correlation
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import InvalidInputError
@@ -65,7 +66,7 @@ def test_rank_correlation_is_spearmans(pairs: list[tuple[int, int]]) -> None:
     ids=["the same", "the opposite"],
 )
 def test_agreement_is_measured(candidate: Controlled, same_best: float, correlation: float) -> None:
-    shadow = Shadow(candidate.loaded())
+    shadow = Shadow(candidate.loaded(), Failures())
     shadow.start()
     offer(shadow)
     offer(shadow, 9)
@@ -78,10 +79,10 @@ def test_agreement_is_measured(candidate: Controlled, same_best: float, correlat
     assert shadow.stop()
 
 
-@pytest.mark.parametrize("mode", ["nan", "raises", "breaks", "short"])
+@pytest.mark.parametrize("mode", ["nan", "raises", "breaks", "exits", "short"])
 def test_a_candidate_that_fails_is_counted_and_asked_again(mode: str) -> None:
     candidate = open_gate(mode=mode)
-    shadow = Shadow(candidate.loaded())
+    shadow = Shadow(candidate.loaded(), Failures())
     shadow.start()
     offer(shadow)
     settled(shadow, 1)
@@ -96,7 +97,7 @@ def test_a_candidate_that_fails_is_counted_and_asked_again(mode: str) -> None:
 
 def test_a_candidate_that_hangs_holds_a_bounded_number_of_requests() -> None:
     candidate = Controlled()
-    shadow = Shadow(candidate.loaded(), waiting=3)
+    shadow = Shadow(candidate.loaded(), Failures(), waiting=3)
     shadow.start()
     offer(shadow)
     while not candidate.calls:
@@ -111,7 +112,7 @@ def test_a_candidate_that_hangs_holds_a_bounded_number_of_requests() -> None:
 
 
 def test_a_request_with_one_node_has_nothing_to_compare() -> None:
-    shadow = Shadow(open_gate().loaded())
+    shadow = Shadow(open_gate().loaded(), Failures())
     offer(shadow, nodes=1)
     assert shadow.counts().skipped == 1
     assert shadow.stop()
@@ -119,7 +120,7 @@ def test_a_request_with_one_node_has_nothing_to_compare() -> None:
 
 def test_a_shadow_that_sleeps_delays_no_request(run_service: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asleep = Controlled(name="asleep")  # 20 s for each call
-    monkeypatch.setattr("extender.app.load_candidate", lambda name, threads: asleep.loaded())
+    monkeypatch.setattr("extender.scorer.load.load_candidate", lambda name, threads: asleep.loaded())
     service = run_service(shadow="asleep", deadline_ms=15_000.0)
     names = service.add_nodes(20)
     for i in range(40):
@@ -138,22 +139,22 @@ def test_a_service_compares_a_heuristic_with_its_policy(run_service: Run) -> Non
     for i in range(10):
         service.prioritize(names, pod(f"web-{i}"))
     service.prioritize(["stranger"], pod("lost"))
-    service.eventually(lambda: service.metric("maddpg_shadow_requests", result="compared") == 10)
+    service.eventually(lambda: service.metric("maddpg_shadow_requests_total", result="compared") == 10)
     status = service.operations.get("/v1/shadow").json()
     assert status["candidate"]["scorer"] == "least-used"
     assert status["requests"] == {"compared": 10, "dropped": 0, "failed": 0, "skipped": 1}
-    assert service.metric("maddpg_shadow_same_best") == pytest.approx(10 * status["same_best_share"])
-    far = service.metric("maddpg_shadow_priorities", far="true")
-    assert far + service.metric("maddpg_shadow_priorities", far="false") == 200
+    assert service.metric("maddpg_shadow_same_best_total") == pytest.approx(10 * status["same_best_share"])
+    far = service.metric("maddpg_shadow_priorities_total", far="true")
+    assert far + service.metric("maddpg_shadow_priorities_total", far="false") == 200
     assert far == pytest.approx(200 * status["priorities_far_share"])
-    assert service.metric("maddpg_shadow_seconds") > 0.0
+    assert service.metric("maddpg_shadow_seconds_total") > 0.0
 
 
 def test_a_policy_agrees_with_itself(run_service: Run, bundle_path: Path) -> None:
     service = run_service(shadow=str(bundle_path))
     names = service.add_nodes(20)
     service.prioritize(names, pod())
-    service.eventually(lambda: service.metric("maddpg_shadow_requests", result="compared") == 1)
+    service.eventually(lambda: service.metric("maddpg_shadow_requests_total", result="compared") == 1)
     status = service.operations.get("/v1/shadow").json()
     assert (status["same_best_share"], status["priorities_far_share"]) == (1.0, 0.0)
     assert status["rank_correlation"] == pytest.approx(1.0, abs=1e-3)
@@ -164,8 +165,8 @@ def test_what_the_fallback_answered_is_not_compared(run_service: Run) -> None:
     service = run_service(shadow="least-used", loaded=failing.loaded())
     failing.mode = "raises"
     service.prioritize(service.add_nodes(5), pod())
-    service.eventually(lambda: service.metric("maddpg_shadow_requests", result="skipped") == 1)
-    assert service.metric("maddpg_shadow_requests", result="compared") == 0
+    service.eventually(lambda: service.metric("maddpg_shadow_requests_total", result="skipped") == 1)
+    assert service.metric("maddpg_shadow_requests_total", result="compared") == 0
 
 
 def test_a_service_without_a_shadow_says_so(run_service: Run) -> None:

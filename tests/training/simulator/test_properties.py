@@ -69,7 +69,7 @@ def test_no_pod_is_lost_and_no_node_is_overbooked(
         assert np.isfinite(potential).all()
         assert (potential <= 0.0).all()
         assert (potential[state.cpu_requested == 0.0] == 0.0).all()
-        assert not simulator.feasible[~simulator.node_up].any()
+        assert not simulator.feasible[~simulator._world.nodes.up].any()
 
 
 @episodes
@@ -98,7 +98,7 @@ def test_what_a_scheduler_does_changes_neither_arrivals_nor_nodes(scenario: Scen
     while idle.arrived[0] < arrivals:
         idle.step(np.array([-1]))
     assert packed.now.tolist() == idle.now.tolist()
-    assert packed.node_up.tolist() == idle.node_up.tolist()
+    assert packed._world.nodes.up.tolist() == idle._world.nodes.up.tolist()
     one, other = packed._world, idle._world
     np.testing.assert_array_equal(one.nodes.decay_state, other.nodes.decay_state)
     np.testing.assert_array_equal(one.workload_state, other.workload_state)

@@ -328,9 +328,9 @@ def test_back_off_doubles_from_one_second_to_ten() -> None:
 def test_a_lost_nodes_pods_are_queued_again_and_the_node_takes_none() -> None:
     hidden = Hidden(node_loss_time=1.0, node_return_time=1e9, eviction_delay=40.0)
     simulator = Simulator(plain(1, hidden=hidden, scrape=(30.0, 30.0)), 1, 0)
-    assert simulator.node_up.all()
+    assert simulator._world.nodes.up.all()
     simulator.step(HERE)
-    while simulator.node_up.any():
+    while simulator._world.nodes.up.any():
         simulator.step(WAIT)
     state = simulator.state
     assert state.cpu_requested[0, 0] == 0.0

@@ -1,4 +1,4 @@
-"""A source fed from inside the process: for the demo, for tests and for embedding. Refuses to reach any network."""
+"""A source fed from inside the process. Refuses to reach any network."""
 
 from __future__ import annotations
 

@@ -1,0 +1,88 @@
+"""Metric families, and collectors that read them from a part of the service when Prometheus scrapes.
+
+The kind of a family follows from its name: one that ends in ``_total`` is a counter, a sum since the start. A part
+counts in attributes of its own and knows nothing of Prometheus; its families name these attributes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Generic, TypeVar
+
+from prometheus_client import CollectorRegistry, Counter, Histogram, Metric
+from prometheus_client.registry import Collector
+
+P = TypeVar("P")
+
+Labelled = Mapping[str, float] | Mapping[tuple[str, str], float] | Mapping[tuple[str, str, str], float]
+"""Values by their labels: one label as text, several as a tuple in the family's order."""
+
+SUM: Final = "_total"
+
+
+@dataclass(frozen=True, slots=True)
+class Family(Generic[P]):
+    """One metric with all its labels.
+
+    Attributes:
+        name: as it is exposed.
+        documentation: what it means.
+        read: its values in a part, called in any thread; None where it is moved as things happen.
+        labels: names of its labels.
+        buckets: upper bounds of a histogram's buckets; empty for other kinds.
+    """
+
+    name: str
+    documentation: str
+    read: Callable[[P], float | Labelled] | None = None
+    labels: tuple[str, ...] = ()
+    buckets: tuple[float, ...] = ()
+
+    @property
+    def kind(self) -> str:
+        """`counter`, `gauge` or `histogram`."""
+        return "histogram" if self.buckets else "counter" if self.name.endswith(SUM) else "gauge"
+
+    def counter(self, registry: CollectorRegistry) -> Counter:
+        """Return a counter that is moved as things happen."""
+        return Counter(self.name.removesuffix(SUM), self.documentation, self.labels, registry=registry)
+
+    def histogram(self, registry: CollectorRegistry) -> Histogram:
+        """Return a histogram that is moved as things happen."""
+        return Histogram(self.name, self.documentation, self.labels, buckets=self.buckets, registry=registry)
+
+    def metric(self) -> Metric:
+        """Return the family without values."""
+        return Metric(self.name.removesuffix(SUM), self.documentation, self.kind)
+
+    def of(self, part: P) -> Metric:
+        """Return the family with the values of a part."""
+        metric = self.metric()
+        found = 0.0 if self.read is None else self.read(part)
+        values: Mapping[Any, float] = found if isinstance(found, Mapping) else {(): found}
+        for key, value in list(values.items()):  # a part may change it meanwhile
+            labels = (key,) if isinstance(key, str) else key
+            metric.add_sample(self.name, dict(zip(self.labels, labels, strict=True)), float(value))
+        return metric
+
+
+class PartCollector(Collector, Generic[P]):
+    """Yields the families of one part with the values of that moment.
+
+    Args:
+        part: as the families' `read` take it.
+        families: with `read`.
+    """
+
+    def __init__(self, part: P, families: Sequence[Family[P]]) -> None:
+        self._part = part
+        self._families = families
+
+    def describe(self) -> Iterator[Metric]:
+        """Yield the families without values: the registry asks for their names."""
+        return (family.metric() for family in self._families)
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the families with their values."""
+        return (family.of(self._part) for family in self._families)
