@@ -85,7 +85,7 @@ class Certificates:
 
     Attributes:
         identity: in use.
-        loads: times that the files were read, by result: `loaded` or `refused`.
+        loads: times that files were put to use (`loaded`) or refused (`refused`).
         failed_handshakes: since the start, by reason, one of `HANDSHAKE_FAILURES`.
 
     Raises:
@@ -130,7 +130,6 @@ class Certificates:
             self.loads["refused"] += 1
             raise
         self._suspect = self._refused = ""
-        self.loads["loaded"] += 1
         return self.identity
 
     @property
@@ -257,6 +256,7 @@ class CertificateWatch:
             return
         if identity is not None:
             await self._apply(identity)
+            self._certificates.loads["loaded"] += 1  # only now do new connections see them
             ends = {name: _date(validity.end) for name, validity in identity.validity.items()}
             _log.info("new certificates in use", **ends)
 
