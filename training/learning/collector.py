@@ -11,7 +11,7 @@ from policy import criteria
 from policy.observation import observe
 from policy.scorers import combine
 from training.config import ArenaConfig, ObjectiveConfig, TrainingConfig
-from training.learning.algorithms import Algorithm
+from training.learning.maddpg import Maddpg
 from training.learning.networks import bid_mask
 from training.learning.noise import build_noise
 from training.learning.placement import sample_placement
@@ -118,7 +118,7 @@ class Arena:
         self._reward = 0.0
         self._pending = 0
 
-    def step(self, algorithm: Algorithm, sigma: float) -> None:
+    def step(self, algorithm: Maddpg, sigma: float) -> None:
         """One decision in every cluster, at noise scale `sigma`, kept in the replay."""
         settings = self._config.exploration
         look = look_at(self._simulator)

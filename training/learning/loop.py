@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from training.config import TrainingConfig, parse_config
-from training.learning.algorithms import Algorithm, build_algorithm
+from training.learning.algorithms import build_algorithm
 from training.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from training.learning.collector import Arena
 from training.learning.networks import AnyActor, build_actor, soft_update
@@ -91,7 +91,7 @@ class Trainer:
         self._folder = folder
         self._clock = clock
         self._arenas = [Arena(config, index) for index in range(len(config.arenas))]
-        self.algorithm: Algorithm = build_algorithm(config, self._arenas[0].nodes)
+        self.algorithm = build_algorithm(config, self._arenas[0].nodes)
         self._average = copy.deepcopy(self.algorithm.actor).requires_grad_(False)
         self._choices = np.random.default_rng(np.random.SeedSequence((config.seed, len(config.arenas))))
         self._best: dict[str, float] = {}

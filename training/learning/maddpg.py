@@ -7,7 +7,7 @@ than the bids; critics are twins; rewards are per node.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -21,6 +21,8 @@ from training.learning.placement import entropy, one_hot, placement_probabilitie
 from training.learning.replay import Batch
 from training.learning.updates import Update, absolute_errors, weighted_loss
 
+_SAVED: Final = ("actor", "critics", "target_actor", "target_critics", "actor_optimiser", "critic_optimiser")
+
 
 class Maddpg:
     """Actor, critics, their targets and optimisers; one call of `update` is one gradient step of each.
@@ -28,7 +30,14 @@ class Maddpg:
     Args:
         config: of the run.
         nodes: nodes per cluster, read by the joint critic alone.
+
+    Attributes:
+        actor: what is trained.
+        updates: calls of `update` so far.
+        actor_every: updates of the critics per update of the actor and the targets.
     """
+
+    actor_every = 1
 
     def __init__(self, config: TrainingConfig, nodes: int) -> None:
         self._config = config
@@ -50,20 +59,31 @@ class Maddpg:
         self.critic_optimiser = torch.optim.Adam(self.critics.parameters(), lr=config.optimiser.critic_rate)
 
     def update(self, batch: Batch) -> Update:
-        """One step of the critics, the actor and the targets; returns the errors and what to log."""
+        """One step of the critics, and of the actor and the targets if it is their turn.
+
+        Returns the errors and what to log.
+        """
         self._schedule()
         self.updates += 1
+        actor_too = self.updates % self.actor_every == 0
         with reduced_precision(self._config.optimiser.matmul):
             result = self._update_critics(batch)
-            result.logs.update(self._update_actor(batch))
-        soft_update(self.target_actor, self.actor, self._config.objective.soft_update)
-        soft_update(self.target_critics, self.critics, self._config.objective.soft_update)
+            if actor_too:
+                result.logs.update(self._update_actor(batch))
+        if actor_too:
+            soft_update(self.target_actor, self.actor, self._config.objective.soft_update)
+            soft_update(self.target_critics, self.critics, self._config.objective.soft_update)
         return result
+
+    def _next_bids(self, observation: Tensor) -> Tensor:
+        """Bids of the target actor, ``[b, n, 8]`` to ``[b, n, 4]``, whose value the critics' target holds."""
+        bids: Tensor = self.target_actor(observation)
+        return bids
 
     def _update_critics(self, batch: Batch) -> Update:
         """Move every critic towards r + gamma x the smaller target Q of what the target actor would do next."""
         with torch.no_grad():
-            next_bids = self.target_actor(batch.next_observation)
+            next_bids = self._next_bids(batch.next_observation)
             next_placement = placement_probabilities(
                 preferences(next_bids, batch.next_measures),
                 batch.next_feasible,
@@ -124,25 +144,13 @@ class Maddpg:
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly."""
-        return {
-            "updates": self.updates,
-            "actor": self.actor.state_dict(),
-            "critics": self.critics.state_dict(),
-            "target_actor": self.target_actor.state_dict(),
-            "target_critics": self.target_critics.state_dict(),
-            "actor_optimiser": self.actor_optimiser.state_dict(),
-            "critic_optimiser": self.critic_optimiser.state_dict(),
-        }
+        return {"updates": self.updates, **{name: getattr(self, name).state_dict() for name in _SAVED}}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state."""
         self.updates = state["updates"]
-        self.actor.load_state_dict(state["actor"])
-        self.critics.load_state_dict(state["critics"])
-        self.target_actor.load_state_dict(state["target_actor"])
-        self.target_critics.load_state_dict(state["target_critics"])
-        self.actor_optimiser.load_state_dict(state["actor_optimiser"])
-        self.critic_optimiser.load_state_dict(state["critic_optimiser"])
+        for name in _SAVED:
+            getattr(self, name).load_state_dict(state[name])
 
     def _schedule(self) -> None:
         """Linear decay of both rates to their final share over the run's updates; a function of `updates` alone."""

@@ -1,29 +1,24 @@
-"""MATD3 with one actor shared by all agents (Ackermann et al., arXiv:1910.01465), top to bottom.
+"""MATD3 with one actor shared by all agents (Ackermann et al., arXiv:1910.01465): what it changes in MADDPG.
 
-TD3's three measures (Fujimoto et al., arXiv:1802.09477) on `training.learning.maddpg`: twin critics with the smaller
-target, noise on the target actor's bids, and an actor and targets that move less often than the critics. Deviations
-from the paper stand in docs/algorithms/matd3.md.
+TD3's three measures (Fujimoto et al., arXiv:1802.09477): twin critics with the smaller target, which
+`training.learning.maddpg` takes wherever there are two; noise on the target actor's bids; and an actor and targets that
+move less often than the critics. Deviations from the paper stand in docs/algorithms/matd3.md.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from training.config import TrainingConfig
-from training.learning.critics import Critic, Critics, JointCritic, SetCritic
-from training.learning.networks import AnyActor, bid_mask, build_actor, reduced_precision, soft_update
-from training.learning.placement import entropy, one_hot, placement_probabilities, preferences
-from training.learning.replay import Batch
-from training.learning.updates import Update, absolute_errors, weighted_loss
+from training.learning.maddpg import Maddpg
+from training.learning.networks import bid_mask
 
 
-class Matd3:
-    """Actor, twin critics, targets and optimisers; `update` is a critic step and, every so often, an actor step.
+class Matd3(Maddpg):
+    """MADDPG with target policy smoothing and delayed updates of the actor and the targets.
 
     Args:
         config: of the run; ``critic.twin`` holds.
@@ -31,134 +26,24 @@ class Matd3:
     """
 
     def __init__(self, config: TrainingConfig, nodes: int) -> None:
-        self._config = config
-        self.updates = 0
+        super().__init__(config, nodes)
+        self.actor_every = config.matd3.actor_every
         self._bid_mask = torch.from_numpy(bid_mask(config.actor))
         self._generator = torch.Generator().manual_seed(config.seed)
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(config.seed)
 
-            def build_critic() -> Critic:
-                hidden = config.critic.hidden
-                return SetCritic(hidden) if config.critic.kind == "set" else JointCritic(hidden, nodes)
-
-            self.actor: AnyActor = build_actor(config.actor)
-            self.critics = Critics(build_critic, twin=True)
-            self.target_actor = build_actor(config.actor).requires_grad_(False)
-            self.target_critics = Critics(build_critic, twin=True).requires_grad_(False)
-        self.target_actor.load_state_dict(self.actor.state_dict())
-        self.target_critics.load_state_dict(self.critics.state_dict())
-        self.actor_optimiser = torch.optim.Adam(self.actor.parameters(), lr=config.optimiser.actor_rate)
-        self.critic_optimiser = torch.optim.Adam(self.critics.parameters(), lr=config.optimiser.critic_rate)
-
-    def update(self, batch: Batch) -> Update:
-        """One step of the critics; every `actor_every`-th call also one of the actor and the targets."""
-        self._schedule()
-        self.updates += 1
-        actor_too = self.updates % self._config.matd3.actor_every == 0
-        with reduced_precision(self._config.optimiser.matmul):
-            result = self._update_critics(batch)
-            if actor_too:
-                result.logs.update(self._update_actor(batch))
-        if actor_too:
-            soft_update(self.target_actor, self.actor, self._config.objective.soft_update)
-            soft_update(self.target_critics, self.critics, self._config.objective.soft_update)
-        return result
-
-    def _update_critics(self, batch: Batch) -> Update:
-        """Move both critics towards r + gamma x the smaller target Q near what the target actor would do next."""
+    def _next_bids(self, observation: Tensor) -> Tensor:
+        """Bids near those of the target actor, so that a peak of the critic alone is worth nothing."""
         settings = self._config.matd3
-        with torch.no_grad():
-            next_bids = self.target_actor(batch.next_observation)
-            noise = torch.randn(next_bids.shape, generator=self._generator) * settings.smoothing_sigma
-            noise = noise.clamp(-settings.smoothing_clip, settings.smoothing_clip)
-            next_bids = (next_bids + noise * self._bid_mask).clamp(-1.0, 1.0)
-            next_placement = placement_probabilities(
-                preferences(next_bids, batch.next_measures),
-                batch.next_feasible,
-                self._config.exploration.temperature,
-            )
-            following = self.target_critics.smaller(batch.next_observation, next_bids, next_placement)
-            per_node = self.critics.first.per_node and self._config.objective.per_node
-            reward = batch.reward if per_node else batch.reward.sum(-1, keepdim=True)
-            following = following if per_node else following.sum(-1, keepdim=True)
-            target = reward + batch.discount * following
-        placed = one_hot(batch.placement, batch.observation.shape[1])
-        estimates = self.critics(batch.observation, batch.bids, placed)
-        if not per_node:
-            estimates = [estimate.sum(-1, keepdim=True) for estimate in estimates]
-        losses = [weighted_loss(estimate, target, batch.weight) for estimate in estimates]
-        loss = torch.stack(losses).sum()
-        self.critic_optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.critics.parameters(), self._config.optimiser.critic_clip)
-        self.critic_optimiser.step()
-        logs = {
-            "critic_loss": loss.item() / len(losses),
-            "critic_gradient": norm.item(),
-            "team_value": estimates[0].detach().sum(-1).mean().item(),
-        }
-        return Update(logs, absolute_errors(estimates, target))
-
-    def _update_actor(self, batch: Batch) -> dict[str, float]:
-        """Raise the first critic's expected team Q under the placement softmax of the actor's own bids."""
-        settings = self._config.objective
-        unsquashed = self.actor.unsquashed(batch.observation)
-        bids = torch.tanh(unsquashed)
-        placement = placement_probabilities(
-            preferences(bids, batch.measures), batch.feasible, self._config.exploration.temperature
-        )
-        self.critics.requires_grad_(False)
-        value = self.critics.first(batch.observation, bids, placement).sum(-1).mean()
-        self.critics.requires_grad_(True)
-        spread = entropy(placement).mean()
-        size = unsquashed.square().mean()
-        loss: Tensor = -value - settings.entropy_bonus * spread + settings.squash_penalty * size
-        self.actor_optimiser.zero_grad(set_to_none=True)
-        loss.backward()  # type: ignore[no-untyped-call]
-        norm = nn.utils.clip_grad_norm_(self.actor.parameters(), self._config.optimiser.actor_clip)
-        self.actor_optimiser.step()
-        return {
-            "actor_loss": loss.item(),
-            "actor_gradient": norm.item(),
-            "placement_entropy": spread.item(),
-            "unsquashed_size": size.item(),
-        }
-
-    @torch.no_grad()
-    def bids(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
-        """Bids of the trained actor, ``[..., 8]`` to ``[..., 4]``; no noise."""
-        result: NDArray[np.float32] = self.actor(torch.from_numpy(observation)).numpy()
-        return result
+        bids = super()._next_bids(observation)
+        noise = torch.randn(bids.shape, generator=self._generator) * settings.smoothing_sigma
+        noise = noise.clamp(-settings.smoothing_clip, settings.smoothing_clip)
+        return (bids + noise * self._bid_mask).clamp(-1.0, 1.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly, the smoothing noise's generator included."""
-        return {
-            "updates": self.updates,
-            "generator": self._generator.get_state(),
-            "actor": self.actor.state_dict(),
-            "critics": self.critics.state_dict(),
-            "target_actor": self.target_actor.state_dict(),
-            "target_critics": self.target_critics.state_dict(),
-            "actor_optimiser": self.actor_optimiser.state_dict(),
-            "critic_optimiser": self.critic_optimiser.state_dict(),
-        }
+        return {**super().state_dict(), "generator": self._generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take up a saved state."""
-        self.updates = state["updates"]
+        super().load_state_dict(state)
         self._generator.set_state(state["generator"])
-        self.actor.load_state_dict(state["actor"])
-        self.critics.load_state_dict(state["critics"])
-        self.target_actor.load_state_dict(state["target_actor"])
-        self.target_critics.load_state_dict(state["target_critics"])
-        self.actor_optimiser.load_state_dict(state["actor_optimiser"])
-        self.critic_optimiser.load_state_dict(state["critic_optimiser"])
-
-    def _schedule(self) -> None:
-        """Linear decay of both rates to their final share over the run's updates; a function of `updates` alone."""
-        settings = self._config.optimiser
-        left = 1.0 - min(self.updates / self._config.updates, 1.0)
-        factor = settings.final_share + (1.0 - settings.final_share) * left
-        self.actor_optimiser.param_groups[0]["lr"] = settings.actor_rate * factor
-        self.critic_optimiser.param_groups[0]["lr"] = settings.critic_rate * factor
