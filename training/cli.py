@@ -7,7 +7,7 @@ import os
 import shlex
 import sys
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 from rich.console import Console
@@ -149,6 +149,7 @@ def evaluate(
     from policy.scorers import ActorScorer
     from training.evaluation.baselines import baselines
     from training.evaluation.suites import Suite, measure, rich_table, to_document
+    from training.files import write_json
 
     offered = _numbers(loads, "--loads")
     loaded = [load_bundle(bundle) for bundle in bundles]
@@ -159,7 +160,7 @@ def evaluate(
     for name, scorers in results.items():
         console.print(rich_table(name, scorers))
     if out is not None:
-        _write_json(out, to_document(results, suites))
+        write_json(out, to_document(results, suites))
         typer.echo(f"wrote {out}")
 
 
@@ -329,8 +330,9 @@ def ablate(
 ) -> None:
     """Train variants of one configuration with several seeds each, and say what every part is worth."""
     from training.ablation.findings import play_rules, summarise, write_report
-    from training.ablation.runner import parse_seeds, train_and_play
+    from training.ablation.runner import train_and_play
     from training.ablation.variants import load_plan
+    from training.runs.seeds import parse_seeds
 
     plan = load_plan(config)
     results = train_and_play(plan, parse_seeds(seeds), out, jobs, lambda line: typer.echo(line, err=True))
@@ -375,17 +377,6 @@ def _numbers(text: str, option: str) -> list[float]:
         return [float(number) for number in text.split(",")]
     except ValueError:
         raise InvalidInputError(f"{option} is {text!r}; give numbers separated by commas, such as 0.3,0.4") from None
-
-
-def _write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write whole or not at all; an unwritable path is the caller's to fix."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise InvalidInputError(f"--out {path} cannot be written ({error.strerror}); give another file") from error
 
 
 def main() -> None:

@@ -6,12 +6,11 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
-from policy.errors import InvalidInputError
 from policy.features import FEATURE_NAMES, HIGH, LOW
 from policy.priorities import TEMPERATURE
+from training.files import Section, read_yaml, validated
 from training.simulator.draws import SELECTION_SEEDS
 
 MOST_EPISODES: Final = 10_000
@@ -25,11 +24,7 @@ Bid = Annotated[float, Field(gt=-1.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class NodeClassConfig(_Section):
+class NodeClassConfig(Section):
     """A kind of machine: cores, memory (GiB), speed relative to the reference core, and how often it is drawn."""
 
     name: str
@@ -39,7 +34,7 @@ class NodeClassConfig(_Section):
     weight: Positive = 1.0
 
 
-class ArenaConfig(_Section):
+class ArenaConfig(Section):
     """Clusters of one size that are trained on together.
 
     Attributes:
@@ -65,7 +60,7 @@ class ArenaConfig(_Section):
     steps_per_update: Count = 1
 
 
-class LoadConfig(_Section):
+class LoadConfig(Section):
     """Offered load of an episode, a share of the cluster's speed-weighted CPU capacity; uniform draw per cluster."""
 
     low: Positive = 0.25
@@ -78,7 +73,7 @@ class LoadConfig(_Section):
         return self
 
 
-class ActorConfig(_Section):
+class ActorConfig(Section):
     """The actors: what bids for the nodes.
 
     Attributes:
@@ -113,7 +108,7 @@ class ActorConfig(_Section):
         return self
 
 
-class CriticConfig(_Section):
+class CriticConfig(Section):
     """The centralised critic.
 
     Attributes:
@@ -127,7 +122,7 @@ class CriticConfig(_Section):
     twin: bool = True
 
 
-class OptimiserConfig(_Section):
+class OptimiserConfig(Section):
     """Adam's learning rates, how they end, and the arithmetic of an update.
 
     Attributes:
@@ -148,7 +143,7 @@ class OptimiserConfig(_Section):
     critic_clip: Positive = 1.0
 
 
-class ObjectiveConfig(_Section):
+class ObjectiveConfig(Section):
     """What is maximised.
 
     Attributes:
@@ -186,7 +181,7 @@ class ObjectiveConfig(_Section):
     squash_penalty: Annotated[float, Field(ge=0.0)] = 1e-3
 
 
-class ExplorationConfig(_Section):
+class ExplorationConfig(Section):
     """How training strays from its policy.
 
     Attributes:
@@ -206,7 +201,7 @@ class ExplorationConfig(_Section):
     sigma_end: Annotated[float, Field(ge=0.0)] = 0.05
 
 
-class ReplayConfig(_Section):
+class ReplayConfig(Section):
     """How transitions are drawn from the replays of all arenas.
 
     Attributes:
@@ -223,7 +218,7 @@ class ReplayConfig(_Section):
     smallest: Positive = 1e-3
 
 
-class Matd3Config(_Section):
+class Matd3Config(Section):
     """What MATD3 adds; read by ``algorithm: matd3`` alone.
 
     Attributes:
@@ -237,7 +232,7 @@ class Matd3Config(_Section):
     smoothing_clip: Annotated[float, Field(ge=0.0)] = 0.2
 
 
-class SuiteConfig(_Section):
+class SuiteConfig(Section):
     """One set of selection episodes: one per seed.
 
     Attributes:
@@ -253,7 +248,7 @@ class SuiteConfig(_Section):
     clusters: Annotated[int, Field(ge=1, le=MOST_EPISODES)] = 32
 
 
-class SelectionConfig(_Section):
+class SelectionConfig(Section):
     """How the best checkpoint is chosen: argmax placement on episodes that neither training nor the tests meet.
 
     Attributes:
@@ -267,7 +262,7 @@ class SelectionConfig(_Section):
     suites: tuple[SuiteConfig, ...] = ()
 
 
-class TrainingConfig(_Section):
+class TrainingConfig(Section):
     """One training run.
 
     Attributes:
@@ -309,25 +304,9 @@ def load_config(path: Path) -> TrainingConfig:
     Raises:
         InvalidInputError: it does not read, parse or validate; the message names every offending field.
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInputError(
-            f"cannot read configuration {path} ({error.strerror}); give an existing file"
-        ) from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"configuration {path} is not YAML: {error}") from error
-    return parse_config(document, str(path))
+    return parse_config(read_yaml(path, f"configuration {path}"), str(path))
 
 
 def parse_config(document: object, source: str = "configuration") -> TrainingConfig:
     """Validate a parsed document; raises `InvalidInputError` as `load_config`."""
-    if not isinstance(document, dict):
-        raise InvalidInputError(f"{source} is not a mapping of settings; start from training/configs/default.yaml")
-    try:
-        return TrainingConfig.model_validate(document)
-    except ValidationError as error:
-        problems = [
-            f"{'.'.join(str(part) for part in item['loc']) or 'settings'}: {item['msg']}" for item in error.errors()
-        ]
-        raise InvalidInputError(f"{source}: " + "; ".join(problems)) from error
+    return validated(TrainingConfig, document, source, "training/configs/default.yaml")

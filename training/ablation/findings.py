@@ -12,17 +12,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from policy.errors import InvalidInputError
-from training.ablation.run import SLA, write_json
-from training.ablation.runner import Results
-from training.ablation.variants import BASE, Plan
+from training.ablation.runner import SLA, Results
+from training.ablation.variants import BASE, Variants
 from training.evaluation.baselines import baselines
 from training.evaluation.protocol import evaluate
-from training.evaluation.statistics import (
-    Estimate,
-    crossed_estimate,
-    crossed_improvement,
-    interquartile_mean,
-)
+from training.evaluation.statistics import Estimate, crossed_estimate, crossed_improvement, interquartile_mean
+from training.files import write_json, write_text
 from training.simulator.scenarios import load_scenario
 
 RULES: Final = ("sufficient-speed", "expected-speed", "kube-default", "random")
@@ -32,7 +27,7 @@ CHECKPOINTS: Final = ("selected", "last")
 Rates = NDArray[np.float64]
 
 
-def play_rules(plan: Plan) -> dict[str, Rates]:
+def play_rules(plan: Variants) -> dict[str, Rates]:
     """SLA violation rates ``[episodes]`` of the rules on the plan's episodes."""
     rules = [rule for rule in baselines() if rule.name in RULES]
     play = plan.play
@@ -40,7 +35,7 @@ def play_rules(plan: Plan) -> dict[str, Rates]:
     return {name: played.values[name][SLA] for name in RULES}
 
 
-def summarise(plan: Plan, results: Results, rules: Mapping[str, Rates]) -> dict[str, Any]:
+def summarise(plan: Variants, results: Results, rules: Mapping[str, Rates]) -> dict[str, Any]:
     """Everything the report says, as JSON holds it.
 
     Raises:
@@ -97,7 +92,7 @@ def write_report(document: Mapping[str, Any], out: Path) -> list[Path]:
     paths = [out / f"ablations.{ending}" for ending in ("json", "md", "png")]
     try:
         write_json(paths[0], document)
-        paths[1].write_text(markdown(document), encoding="utf-8")
+        write_text(paths[1], markdown(document))
         _draw(document, paths[2])
     except OSError as error:
         raise InvalidInputError(f"--out {out} cannot be written ({error.strerror}); give another folder") from error

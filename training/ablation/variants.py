@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import Field
 
 from policy.errors import InvalidInputError
 from training.config import TrainingConfig, parse_config
+from training.files import Section, read_yaml, validated
 from training.simulator.draws import TEST_SEEDS
 
 BASE: Final = "base"
@@ -24,11 +24,7 @@ table is not chosen on the episodes that judge the policy."""
 MOST_EPISODES: Final = 10_000
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class PlaySettings(_Section):
+class PlaySettings(Section):
     """The test episodes that every trained policy plays.
 
     Attributes:
@@ -49,12 +45,12 @@ class PlaySettings(_Section):
         return TEST_SEEDS[FIRST_EPISODE : FIRST_EPISODE + self.episodes]
 
 
-class _Variant(_Section):
+class _Variant(Section):
     about: str
     settings: dict[str, Any]
 
 
-class _Document(_Section):
+class _Document(Section):
     base: dict[str, Any]
     variants: dict[Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")], _Variant]
     play: PlaySettings = PlaySettings()
@@ -78,7 +74,7 @@ class Variant:
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class Variants:
     """What is trained and played.
 
     Attributes:
@@ -90,36 +86,27 @@ class Plan:
     play: PlaySettings
 
 
-def load_plan(path: Path) -> Plan:
+def load_plan(path: Path) -> Variants:
     """Read an ablation file: ``base``, ``variants`` (name -> ``about``, ``settings``) and ``play``.
 
     Raises:
         InvalidInputError: it does not read, or the base or a variant is no valid configuration; the message names it.
     """
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInputError(f"cannot read ablation {path} ({error.strerror}); give an existing file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"ablation {path} is not YAML: {error}") from error
-    try:
-        document = _Document.model_validate(content)
-    except ValidationError as error:
-        problems = [f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors()]
-        raise InvalidInputError(f"ablation {path}: " + "; ".join(problems)) from error
+    source = f"ablation {path}"
+    document = validated(_Document, read_yaml(path, source), source, "training/configs/ablations.yaml")
     if BASE in document.variants:
-        raise InvalidInputError(f"ablation {path}: variants.{BASE} is the base itself; give it another name")
+        raise InvalidInputError(f"{source}: variants.{BASE} is the base itself; give it another name")
     every = {BASE: _Variant(about="the configuration that the others change", settings={}), **document.variants}
     variants = [
         Variant(
             name,
             each.about,
             each.settings,
-            parse_config({**merged(document.base, each.settings), "name": name}, f"ablation {path}, variant {name}"),
+            parse_config({**merged(document.base, each.settings), "name": name}, f"{source}, variant {name}"),
         )
         for name, each in every.items()
     ]
-    return Plan(tuple(variants), document.play)
+    return Variants(tuple(variants), document.play)
 
 
 def merged(base: Mapping[str, Any], change: Mapping[str, Any]) -> dict[str, Any]:

@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import copy
-import multiprocessing
-import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 from policy.errors import InvalidInputError
 from policy.scorers import Scorer
 from training.evaluation.oracle import play_oracle
 from training.evaluation.protocol import play
+from training.processes import Failure, TaskError, one_thread_each, run_in_processes
 from training.simulator.draws import FloatArray, episode_seeds
 from training.simulator.scenarios import Scenario
-
-THREAD_VARIABLES: Final = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
-"""What numeric libraries read when they are first imported: one thread each, since there is a process for each core."""
 
 Metrics = dict[str, FloatArray]
 
@@ -69,46 +62,25 @@ def run_tasks(tasks: Sequence[Task], jobs: int = 1, watch: Callable[[Task], None
 
     Raises:
         InvalidInputError: jobs is below 1.
+        TaskError: a process could not play a task.
     """
     if jobs < 1:
         raise InvalidInputError(f"jobs is {jobs}; give a number of processes, at least 1")
     if jobs == 1:
-        results: dict[int, Metrics] = {}
-        for number, task in enumerate(tasks):
-            results[number] = run_task(task)
+        played = []
+        for task in tasks:
+            played.append(run_task(task))
             watch(task)
-    else:
-        results = _run_in_processes(tasks, jobs, watch)
+        return played
+    results: dict[int, Metrics] = {}
+
+    def keep(number: int, result: Metrics | Failure) -> None:
+        if isinstance(result, Failure):
+            raise TaskError(result.reason)
+        results[number] = result
+        watch(tasks[number])
+
+    longest_first = sorted(range(len(tasks)), key=lambda number: -tasks[number].cost)
+    with one_thread_each():  # there is a process for each core
+        run_in_processes(run_task, {number: tasks[number] for number in longest_first}, jobs, ended=keep, reuse=True)
     return [results[number] for number in range(len(tasks))]
-
-
-def _run_in_processes(tasks: Sequence[Task], jobs: int, watch: Callable[[Task], None]) -> dict[int, Metrics]:
-    order = sorted(range(len(tasks)), key=lambda number: -tasks[number].cost)
-    results = {}
-    # spawned, not forked: ONNX Runtime's threads do not survive a fork
-    with _one_thread_each(), ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn")) as pool:
-        pending = {pool.submit(run_task, tasks[number]): number for number in order}
-        try:
-            for future in as_completed(pending):
-                number = pending[future]
-                results[number] = future.result()
-                watch(tasks[number])
-        except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
-            raise
-    return results
-
-
-@contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes started within see `THREAD_VARIABLES` at 1; afterwards the environment is as it was."""
-    before = {name: os.environ.get(name) for name in THREAD_VARIABLES}
-    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

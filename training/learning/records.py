@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
 
 from torch.utils.tensorboard import SummaryWriter
+
+from training.files import write_text
 
 METRICS_FILE: Final = "metrics.jsonl"
 
@@ -58,6 +59,4 @@ def _keep_until(path: Path, step: int) -> None:
             continue  # the line being written when the run was killed
         if record["step"] <= step:
             kept.append(line)
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
-    os.replace(temporary, path)  # noqa: PTH105 - the atomic one, by its name
+    write_text(path, "".join(f"{line}\n" for line in kept))

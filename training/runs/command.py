@@ -13,8 +13,10 @@ from rich.table import Table
 
 from policy.errors import InvalidInputError, SchedulerError
 from training.config import TrainingConfig, load_config
+from training.files import lock
 from training.learning.loop import BEST_FILE, LATEST_FILE, Outcome, Progress
-from training.runs.order import DEFAULT_THREADS, Order, exclusive, read_outcome, train_seed
+from training.processes import Failure
+from training.runs.order import DEFAULT_THREADS, PATIENCE_S, Order, read_outcome, train_seed
 from training.runs.progress import RunProgress
 from training.runs.seeds import (
     PLAN_FILE,
@@ -23,7 +25,7 @@ from training.runs.seeds import (
     last_record,
     load_plan,
     parse_seeds,
-    run_in_processes,
+    run_here,
     seed_folder,
     unfinished,
 )
@@ -128,7 +130,7 @@ def run_seeds(request: Request, console: Console) -> dict[int, Outcome]:
 
         import_ray()  # before anything is written
     plan = _plan(request)
-    with exclusive(out):
+    with lock(out, PATIENCE_S):
         if request.seeds is not None:
             begin(out, plan, resume=request.resume)
         orders = unfinished(out, plan, request.max_seconds)
@@ -152,8 +154,8 @@ def run_seeds(request: Request, console: Console) -> dict[int, Outcome]:
 
                 results = run_on_ray(orders, request.ray_address, jobs * plan.threads, watch)
             else:
-                results = run_in_processes(orders, jobs, watch)
-    failed = {seed: result for seed, result in sorted(results.items()) if isinstance(result, str)}
+                results = run_here(orders, jobs, watch)
+    failed = {seed: result.reason for seed, result in sorted(results.items()) if isinstance(result, Failure)}
     if failed:
         lines = "; ".join(f"seed {seed}: {reason}" for seed, reason in failed.items())
         raise SeedsError(f"{len(failed)} of {len(plan.seeds)} runs failed; --resume goes on with them: {lines}")

@@ -6,24 +6,20 @@ carrying one out again after a crash loses no more than what came after the last
 
 from __future__ import annotations
 
-import fcntl
 import json
-import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 import torch
 
-from policy.errors import InvalidInputError
 from training.config import TrainingConfig
-from training.learning.checkpoint import CheckpointError, remove_leftovers
+from training.files import lock, remove_leftovers, write_json
+from training.learning.checkpoint import CheckpointError
 from training.learning.loop import BEST_FILE, LATEST_FILE, Outcome, Progress, Trainer
 
 OUTCOME_FILE: Final = "outcome.json"
-LOCK_FILE: Final = ".lock"
 PATIENCE_S: Final = 10.0
 """A process that was killed, or whose parent was, may hold its lock for a moment longer."""
 
@@ -65,7 +61,7 @@ def train_seed(order: Order, watch: Callable[[Progress], None] | None = None) ->
     latest = order.folder / LATEST_FILE
     if order.config is None and not latest.exists():
         raise CheckpointError(f"cannot read checkpoint {latest} (there is none yet); begin without --resume")
-    with exclusive(order.folder, order.patience):
+    with lock(order.folder, order.patience):
         for name in (LATEST_FILE, BEST_FILE):
             remove_leftovers(order.folder / name)
         threads = order.threads
@@ -88,54 +84,3 @@ def read_outcome(folder: Path) -> Outcome | None:
         return Outcome(**json.loads((folder / OUTCOME_FILE).read_text(encoding="utf-8")))
     except (OSError, ValueError, TypeError):
         return None
-
-
-@contextmanager
-def exclusive(folder: Path, patience: float = PATIENCE_S) -> Iterator[None]:
-    """Keep every other trainer out of `folder`, which is made; the kernel lets go when this process ends, however.
-
-    Args:
-        folder: of the run, or of several.
-        patience: seconds to wait for another process to leave it.
-
-    Raises:
-        InvalidInputError: another process is in it, or it cannot be locked.
-    """
-    deadline = time.monotonic() + patience
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        file = (folder / LOCK_FILE).open("w", encoding="utf-8")
-    except OSError as error:
-        raise InvalidInputError(f"--out {folder} cannot be written ({error.strerror}); give another folder") from error
-    with file:
-        while True:
-            try:
-                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                break
-            except BlockingIOError:
-                if time.monotonic() >= deadline:
-                    raise InvalidInputError(
-                        f"--out {folder}: another process is training there; wait for its end, or give another folder"
-                    ) from None
-                time.sleep(0.1)
-            except OSError as error:
-                raise InvalidInputError(
-                    f"--out {folder} cannot be locked ({error.strerror}); give a folder on a file system with locks"
-                ) from error
-        yield
-
-
-def write_json(path: Path, document: dict[str, Any]) -> None:
-    """Write `document` whole or not at all.
-
-    Raises:
-        InvalidInputError: it cannot be written.
-    """
-    try:
-        temporary = path.with_name(f".{path.name}.new")
-        temporary.write_text(json.dumps(document, indent=1, sort_keys=True) + "\n", encoding="utf-8")
-        temporary.replace(path)
-    except OSError as error:
-        raise InvalidInputError(
-            f"{path} cannot be written ({error.strerror}); check the folder and free space"
-        ) from error

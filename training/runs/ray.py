@@ -11,8 +11,9 @@ from dataclasses import replace
 from typing import Any, Final
 
 from policy.errors import InvalidInputError
+from training.processes import POLL_S, Failure, explain
 from training.runs.order import DEFAULT_THREADS, Order, train_seed
-from training.runs.seeds import POLL_S, Results, Watch, explain
+from training.runs.seeds import Results, Watch
 
 RETRIES: Final = 3
 """Times that a task whose machine was lost is started again elsewhere; it goes on from its last checkpoint."""
@@ -65,9 +66,9 @@ def run_on_ray(orders: Mapping[int, Order], address: str | None, cpus: int, watc
                 try:
                     results[seed] = ray.get(reference)
                 except ray.exceptions.RayTaskError as error:
-                    results[seed] = explain(error.cause)
+                    results[seed] = Failure(explain(error.cause))
                 except ray.exceptions.RayError as error:
-                    results[seed] = explain(error)
+                    results[seed] = Failure(explain(error))
                 watch(seed)
             for seed in pending.values():
                 watch(seed)

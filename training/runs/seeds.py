@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import json
-import multiprocessing
-import multiprocessing.connection
 import os
 import re
-import signal
-import sys
-import threading
-import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from multiprocessing.connection import Connection
-from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any, Final
 
-from policy.errors import InvalidInputError, SchedulerError
+from policy.errors import InvalidInputError
 from training.config import TrainingConfig, parse_config
+from training.files import write_json
 from training.learning.loop import LATEST_FILE, Outcome
 from training.learning.records import METRICS_FILE
-from training.runs.order import Order, read_outcome, train_seed, write_json
+from training.processes import Failure, run_in_processes
+from training.runs.order import Order, read_outcome, train_seed
 
 PLAN_FILE: Final = "seeds.json"
-POLL_S: Final = 1.0
-"""How often progress is read; a run records a few rounds a minute."""
-
 TAIL_BYTES: Final = 1 << 14
 """Enough of the end of a record file to hold its last few lines."""
 
 MOST_SEEDS: Final = 1000
 
-Results = dict[int, Outcome | str]
+Results = dict[int, Outcome | Failure]
 """By seed: how its run ended, or why it failed."""
 
 Watch = Callable[[int], None]
@@ -102,7 +93,6 @@ def begin(out: Path, plan: Plan, *, resume: bool) -> None:
     if (out / LATEST_FILE).exists():
         raise InvalidInputError(f"--out {out} holds a single run; give another folder for --seeds")
     if not (out / PLAN_FILE).exists():
-        out.mkdir(parents=True, exist_ok=True)
         write_json(out / PLAN_FILE, plan.document())
         return
     if not resume:
@@ -161,69 +151,17 @@ def last_record(folder: Path) -> dict[str, Any] | None:
     return None
 
 
-def run_in_processes(orders: Mapping[int, Order], jobs: int, watch: Watch) -> Results:
+def run_here(orders: Mapping[int, Order], jobs: int, watch: Watch) -> Results:
     """Carry out the orders in processes of this machine; one that fails does not stop the others.
-
-    The processes end with this one, even if it is killed.
 
     Args:
         orders: by seed.
         jobs: processes at a time.
-        watch: told every `POLL_S` of every seed under way.
+        watch: told of every seed under way, every second, and of each that has ended.
     """
-    context = multiprocessing.get_context("spawn")  # torch's threads do not survive a fork
-    waiting, running = list(orders.items()), dict[Connection, tuple[int, SpawnProcess]]()
-    results: Results = {}
-    try:
-        while waiting or running:
-            while waiting and len(running) < jobs:
-                seed, order = waiting.pop(0)
-                ours, theirs = context.Pipe(duplex=False)
-                process = context.Process(target=_child, args=(order, theirs), name=f"seed-{seed}")
-                process.start()
-                theirs.close()  # so that the end of the child is the end of the pipe
-                running[ours] = seed, process
-            for connection in multiprocessing.connection.wait(list(running), timeout=POLL_S):
-                ours = next(each for each in running if each is connection)
-                seed, process = running.pop(ours)
-                try:
-                    results[seed] = ours.recv()
-                except EOFError:
-                    process.join()
-                    results[seed] = f"its process ended with exit code {process.exitcode}"
-                process.join()
-                ours.close()
-                watch(seed)
-            for seed, _ in running.values():
-                watch(seed)
-    finally:
-        for _, process in running.values():
-            process.terminate()
-        for _, process in running.values():
-            process.join()
-    return results
 
+    def watch_all(seeds: Iterable[int]) -> None:
+        for seed in seeds:
+            watch(seed)
 
-def explain(error: BaseException) -> str:
-    """Why a run failed, in a line: our own errors speak for themselves, others need their type."""
-    return str(error) if isinstance(error, SchedulerError) else f"{type(error).__name__}: {error}"
-
-
-def _child(order: Order, answer: Connection) -> None:
-    """The process of one seed."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its children
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    try:
-        answer.send(train_seed(order))
-    except Exception as error:  # whatever it is, the parent reports it and the other seeds go on
-        if not isinstance(error, SchedulerError):
-            traceback.print_exc(file=sys.stderr)
-        answer.send(explain(error))
-
-
-def _end_with_parent() -> None:
-    """Leave at once when the parent is gone: nobody waits for the result, and --resume must find the folder free."""
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
+    return run_in_processes(train_seed, orders, jobs, ended=lambda seed, _: watch(seed), watch=watch_all)

@@ -9,12 +9,12 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Annotated, Any, Final, Self
 
-import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution, IntDistribution
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, model_validator
 
 from policy.errors import InvalidInputError
 from training.config import TrainingConfig, parse_config
+from training.files import Section, read_yaml, validated
 
 FIXED: Final = {
     "name": "it changes nothing that is learned",
@@ -27,11 +27,7 @@ Count = Annotated[int, Field(ge=1)]
 Number = int | Annotated[float, Field(allow_inf_nan=False)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Draw(_Section):
+class Draw(Section):
     """How one setting is drawn: between bounds, or from choices.
 
     Attributes:
@@ -100,7 +96,7 @@ class Draw(_Section):
         return next(value for value in self.choices if _encoded(value) == drawn)
 
 
-class PrunerConfig(_Section):
+class PrunerConfig(Section):
     """When a trial is stopped: its best score so far is worse than the median of the others' at the same selection.
 
     Attributes:
@@ -112,7 +108,7 @@ class PrunerConfig(_Section):
     warmup_selections: Annotated[int, Field(ge=0)] = 1
 
 
-class SearchSpace(_Section):
+class SearchSpace(Section):
     """A search: what is drawn, and how.
 
     Attributes:
@@ -160,19 +156,7 @@ def load_space(path: Path) -> SearchSpace:
     Raises:
         InvalidInputError: it does not read, parse or validate; the message names every offending field.
     """
-    try:
-        document = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise InvalidInputError(f"cannot read search space {path} ({error.strerror}); give an existing file") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise InvalidInputError(f"search space {path} is not YAML: {error}") from error
-    if not isinstance(document, dict):
-        raise InvalidInputError(f"{path} is not a mapping; start from training/configs/search.yaml")
-    try:
-        return SearchSpace.model_validate(document)
-    except ValidationError as error:
-        problems = [f"{'.'.join(str(part) for part in item['loc'])}: {item['msg']}" for item in error.errors()]
-        raise InvalidInputError(f"{path}: " + "; ".join(problems)) from error
+    return validated(SearchSpace, read_yaml(path, f"search space {path}"), str(path), "training/configs/search.yaml")
 
 
 def _with(base: TrainingConfig, overrides: Mapping[str, object]) -> TrainingConfig:

@@ -1,4 +1,4 @@
-"""The study of a hyperparameter search on disk, and who works in its folders. Refuses to train.
+"""The study of a hyperparameter search on disk, and which of its trials share a folder. Refuses to train.
 
 A trial that goes on from an earlier one carries the attribute `RESUMES` with the number of the folder; all trials of
 one folder are attempts at the same draw, and the last of them counts.
@@ -6,8 +6,6 @@ one folder are attempts at the same draw, and the last of them counts.
 
 from __future__ import annotations
 
-import fcntl
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,6 +17,7 @@ from optuna.storages import RDBStorage
 from optuna.trial import FrozenTrial, TrialState
 
 from policy.errors import InvalidInputError
+from training.files import lock
 
 STUDY_FILE: Final = "study.db"
 STUDY_NAME: Final = "maddpg-train tune"
@@ -46,12 +45,8 @@ def opened(out: Path, settings: Mapping[str, Any], pruner: optuna.pruners.BasePr
             the first that differs.
     """
     path = out / STUDY_FILE
-    try:
-        out.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise InvalidInputError(f"--out {out} cannot be made ({error.strerror}); give another") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    with locked(out):
+    with lock(out):
         if not path.exists():
             _begin(out, settings)
     with _stored(path) as storage:
@@ -126,39 +121,3 @@ def _stored(path: Path) -> Iterator[RDBStorage]:
     finally:
         storage.remove_session()
         storage.engine.dispose()
-
-
-@contextmanager
-def locked(folder: Path) -> Iterator[None]:
-    """Alone with `folder` among processes."""
-    held = hold(folder, wait=True)
-    try:
-        yield
-    finally:
-        os.close(held)
-
-
-def hold(folder: Path, *, wait: bool) -> int:
-    """A descriptor that locks `folder` until it is closed or the process ends.
-
-    Raises:
-        BlockingIOError: another holds it, and the caller does not `wait`.
-    """
-    held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-    except BaseException:
-        os.close(held)
-        raise
-    return held
-
-
-def is_held(folder: Path) -> bool:
-    """Whether a living process trains in `folder`."""
-    try:
-        os.close(hold(folder, wait=False))
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:  # killed before it made its folder
-        return False
-    return False

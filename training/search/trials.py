@@ -12,14 +12,13 @@ may therefore search in one folder at once; then the order in which trials finis
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import IO, Any, Final
 
 import numpy as np
 import optuna
@@ -28,11 +27,12 @@ from optuna.trial import FrozenTrial, TrialState
 
 from policy.errors import InvalidInputError, SchedulerError
 from training.config import TrainingConfig
+from training.files import LOCK_FILE, is_locked, lock, remove_leftovers, write_text
 from training.learning.checkpoint import CheckpointError
 from training.learning.loop import LATEST_FILE, Clock, Progress, Trainer
 from training.learning.records import METRICS_FILE
 from training.search.space import SearchSpace
-from training.search.storage import RESUMES, best_trial, by_folder, folder_number, hold, is_held, locked, opened
+from training.search.storage import RESUMES, best_trial, by_folder, folder_number, opened
 from training.simulator.scenarios import load_scenario
 
 BEST_FILE: Final = "best.yaml"
@@ -167,21 +167,19 @@ class Search:
         )
         with opened(self._out, self._settings.document(), pruner) as study:
             while deadline is None or self._clock() < deadline:
-                with locked(self._out):
+                with lock(self._out):
                     self._settle(study)
                     taken = self._take(study, trials)
                 if taken is None:
                     break
                 trial, number, held = taken
-                try:
+                with held:
                     told(self._train(study, trial, number, deadline, watch))
-                finally:
-                    os.close(held)
-            with locked(self._out):
+            with lock(self._out):
                 self._settle(study)
             return _found(study)
 
-    def _take(self, study: optuna.Study, trials: int) -> tuple[optuna.Trial, int, int] | None:
+    def _take(self, study: optuna.Study, trials: int) -> tuple[optuna.Trial, int, IO[str]] | None:
         """The next trial with the number of its folder and the lock on it: one queued to go on, or a new one."""
         known = study.get_trials(deepcopy=False)
         numbers = sorted(by_folder(known))
@@ -198,9 +196,7 @@ class Search:
         )
         trial = study.ask(self._distributions)
         number = folder_number(trial)
-        folder = self._folder(number)
-        folder.mkdir(exist_ok=True)
-        return trial, number, hold(folder, wait=True)
+        return trial, number, lock(self._folder(number))
 
     def _train(
         self,
@@ -251,12 +247,12 @@ class Search:
     def _trainer(self, config: TrainingConfig, number: int) -> Trainer:
         """The run in the trial's folder, from its checkpoint where there is one."""
         folder = self._folder(number)
-        for leftover in folder.glob(f".{LATEST_FILE}.*"):  # a checkpoint that a kill cut in two
-            leftover.unlink()
+        remove_leftovers(folder / LATEST_FILE)  # a checkpoint that a kill cut in two
         if (folder / LATEST_FILE).exists():
             return Trainer.resume(folder, self._clock)
         for leftover in folder.iterdir():  # what was written before the first checkpoint is written again
-            shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
+            if leftover.name != LOCK_FILE:
+                shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink()
         return Trainer(config, folder, f"{self._command} # trial {number}".strip(), self._clock)
 
     def _fail(self, study: optuna.Study, trial: optuna.Trial, name: str, reason: str) -> str:
@@ -272,7 +268,7 @@ class Search:
         for number, tries in by_folder(study.get_trials(deepcopy=False)).items():
             last, folder = tries[-1], self._folder(number)
             if last.state is TrialState.RUNNING:
-                if is_held(folder):
+                if is_locked(folder):
                     continue
                 study.tell(last.number, state=TrialState.FAIL)
             elif last.state is TrialState.WAITING:
@@ -296,10 +292,7 @@ class Search:
             "# Drawn:\n"
             f"{drawn}{yaml.safe_dump(config, sort_keys=False)}"
         )
-        path = self._out / BEST_FILE
-        fresh = path.with_suffix(".new")
-        fresh.write_text(text, encoding="utf-8")
-        fresh.replace(path)
+        write_text(self._out / BEST_FILE, text)
 
     def _folder(self, number: int) -> Path:
         return self._out / f"trial-{number}"

@@ -18,7 +18,7 @@ from policy.scorers import ActorScorer
 from training.evaluation import plan
 from training.evaluation.baselines import baselines
 from training.evaluation.contestants import contestant, gather
-from training.evaluation.parallel import THREAD_VARIABLES, Task, run_tasks
+from training.evaluation.parallel import Task, run_tasks
 from training.evaluation.plan import QUICK, STUDY_SEEDS, Plan, large_conditions, small_conditions
 from training.evaluation.protocol import Evaluation, play
 from training.evaluation.report.curves import CURVE_FILE, Curve, read_curve, write_curve
@@ -29,6 +29,7 @@ from training.evaluation.report.highest_load import crossing, highest_load, load
 from training.evaluation.report.markdown import JSON_FILE, MARKDOWN_FILE, renewal, write_report
 from training.evaluation.report.summary import BEGIN, END, insert, main, read_document, render
 from training.evaluation.study import Study, run_study
+from training.processes import THREAD_VARIABLES
 from training.simulator.draws import TEST_SEEDS, episode_seeds
 from training.simulator.scenarios import load_scenario
 

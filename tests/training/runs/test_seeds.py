@@ -18,11 +18,13 @@ from policy.errors import InvalidInputError
 from tests.training.command_line import invoke
 from tests.training.learning.test_checkpoint import assert_equal_runs
 from tests.training.tiny_runs import document, one_thread, tiny_config  # noqa: F401 - a fixture
+from training.files import lock
 from training.learning.loop import LATEST_FILE, Outcome
+from training.processes import Failure
 from training.runs import command as run_command
 from training.runs import order as order_module
 from training.runs import seeds
-from training.runs.order import OUTCOME_FILE, Order, exclusive, read_outcome, train_seed
+from training.runs.order import OUTCOME_FILE, Order, read_outcome, train_seed
 from training.runs.seeds import PLAN_FILE, Plan, last_record, load_plan, parse_seeds, seed_folder
 
 
@@ -38,15 +40,15 @@ def here(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     """Seeds are trained in this process, which takes no time to start; the seeds asked for, as they come."""
     asked: list[int] = []
 
-    def run(orders: dict[int, Order], _jobs: int, watch: Any) -> dict[int, Outcome | str]:
-        results: dict[int, Outcome | str] = {}
+    def run(orders: dict[int, Order], _jobs: int, watch: Any) -> seeds.Results:
+        results: seeds.Results = {}
         for seed, order in orders.items():
             asked.append(seed)
             results[seed] = train_seed(order)
             watch(seed)
         return results
 
-    monkeypatch.setattr(run_command, "run_in_processes", run)
+    monkeypatch.setattr(run_command, "run_here", run)
     return asked
 
 
@@ -59,7 +61,8 @@ def test_seeds_are_numbers_and_ranges(text: str, expected: tuple[int, ...]) -> N
 
 
 @pytest.mark.parametrize(
-    "text", ["", "a", "5-1", "1-", "-1", "1,,2", "1.5", "0-1000", "0-600,1000-1600", "1-9999999999"]
+    "text",
+    ["", "a", "5-1", "3,5-1", "1-", "-1", "1,,2", "1.5", "0-1000", "0-600,1000-1600", "1-2000000", "1-9999999999"],
 )
 def test_other_seeds_are_refused_by_name(text: str) -> None:
     with pytest.raises(InvalidInputError, match="--seeds"):
@@ -83,7 +86,7 @@ def test_killed_with_their_parent_seeds_go_on_to_what_single_runs_give(tmp_path:
         finally:
             parent.kill()
     for seed in (4, 5):
-        with exclusive(seed_folder(out, seed), patience=60):  # raises if its process outlives the parent
+        with lock(seed_folder(out, seed), patience=60):  # raises if its process outlives the parent
             outcome = read_outcome(seed_folder(out, seed))
             assert outcome is None or not outcome.finished
     output = invoke("run", "--out", out, "--resume", "--jobs", "2")
@@ -179,17 +182,20 @@ def test_a_seed_that_fails_does_not_stop_the_others(
     (orders[1].folder / LATEST_FILE).write_bytes(b"no checkpoint")
     orders[3] = replace(orders[3], max_seconds="soon")  # type: ignore[arg-type] # what nobody expects
     watched: list[int] = []
-    results = seeds.run_in_processes(orders, 1, watched.append)
-    assert "is damaged or not one of ours" in str(results[1])
+    results = seeds.run_here(orders, 1, watched.append)
+    assert isinstance(results[1], Failure)
+    assert "is damaged or not one of ours" in results[1].reason
     assert isinstance(results[2], Outcome)
     assert results[2].finished
-    assert str(results[3]).startswith("TypeError: ")
+    assert isinstance(results[3], Failure)
+    assert results[3].reason.startswith("TypeError: ")
     assert "Traceback" in capfd.readouterr().err
     assert set(watched) == {1, 2, 3}
 
 
 def test_failed_seeds_are_reported_together(settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_command, "run_in_processes", lambda orders, *_: dict.fromkeys(orders, "no space"))
+    failed = Failure("no space")
+    monkeypatch.setattr(run_command, "run_here", lambda orders, *_: dict.fromkeys(orders, failed))
     with pytest.raises(run_command.SeedsError, match=r"2 of 2 runs failed; --resume .*seed 1: no space; seed 2: no"):
         invoke("run", "--config", settings, "--seeds", "1-2", "--out", tmp_path / "out")
 
@@ -199,7 +205,7 @@ def test_a_second_trainer_is_kept_out_of_a_folder(
 ) -> None:
     monkeypatch.setattr(order_module, "PATIENCE_S", 0.0)
     order = Order(tmp_path / "run", tiny_config(tmp_path), "", 1, patience=0.0)
-    with exclusive(order.folder), pytest.raises(InvalidInputError, match="another process is training there"):
+    with lock(order.folder), pytest.raises(InvalidInputError, match="another process is training there"):
         train_seed(order)
     assert not (order.folder / LATEST_FILE).exists()
     assert train_seed(order).finished

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sqlite3
 import statistics
@@ -21,9 +20,10 @@ from policy.errors import InvalidInputError
 from tests.training.tiny_runs import document, one_thread, tiny_config  # noqa: F401 - a fixture
 from training.cli import DEFAULT_CONFIG, SEARCH_SPACE, app
 from training.config import load_config, parse_config
+from training.files import FolderInUseError, lock
 from training.learning.loop import LATEST_FILE, Trainer
 from training.search.space import SearchSpace, load_space
-from training.search.storage import RESUMES, STUDY_FILE, best_trial, by_folder, hold, opened
+from training.search.storage import RESUMES, STUDY_FILE, best_trial, by_folder, opened
 from training.search.trials import BEST_FILE, FAILED, Found, Search, SearchError, SearchSettings, Standing
 
 FIELDS: dict[str, Any] = {
@@ -209,13 +209,13 @@ def test_a_trial_of_a_living_process_is_left_to_it(tmp_path: Path) -> None:
     with opened(out, search.document(), optuna.pruners.NopPruner()) as study:
         study.ask(search.space.distributions(search.base))
     (out / "trial-0").mkdir()
-    held = hold(out / "trial-0", wait=False)
-    with pytest.raises(BlockingIOError):
-        hold(out / "trial-0", wait=False)
+    held = lock(out / "trial-0", patience=0.0)
+    with pytest.raises(FolderInUseError, match="trial-0: another process"):
+        lock(out / "trial-0", patience=0.0)
     found = Search(search, out).run(1)
     assert (found.completed, found.unfinished) == (0, 1)
     assert [trial.state for trial in trials_of(search, out)] == [TrialState.RUNNING]
-    os.close(held)
+    held.close()
     assert Search(search, out).run(1).completed == 1
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 import numpy as np
 
 from policy.errors import InvalidInputError
+from training.files import write_text
 
 CURVE_FILE: Final = "training.jsonl"
 
@@ -63,7 +64,7 @@ def write_curve(metrics: Path, folder: Path) -> Path:
             kept = record if values is None else {name: record[name] for name in values if name in record}
             lines.append(json.dumps({**_rounded(kept), "kind": record["kind"], "step": record["step"]}, sort_keys=True))
     path = folder / CURVE_FILE
-    path.write_text("".join(f"{line}\n" for line in lines), encoding="utf-8")
+    write_text(path, "".join(f"{line}\n" for line in lines))
     return path
 
 

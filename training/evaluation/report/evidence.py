@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +11,7 @@ import numpy as np
 
 from policy.errors import InvalidInputError
 from training.evaluation.report.goals import Goal
+from training.files import read_json
 from training.simulator.speed import GOAL, GOAL_NODES, growth
 
 EPISODES_ASKED: Final = 10_000
@@ -49,7 +49,7 @@ def read_scale(path: Path) -> dict[str, Any]:
     Raises:
         InvalidInputError: it does not read, or is something else.
     """
-    found = _read(path)
+    found = read_json(path, "give a file that maddpg-train wrote")
     if not {"episodes", "seconds", "finished"} <= set(found):
         raise InvalidInputError(f"{path} has no episodes, seconds and finished; give the outcome.json of a run")
     return {name: found[name] for name in ("episodes", "seconds", "updates", "finished") if name in found}
@@ -68,7 +68,7 @@ def read_ablations(path: Path) -> dict[str, Any]:
                 "seeds": len(variant["seeds"]),
                 "diverged": len(variant["diverged"]),
             }
-            for name, variant in _read(path)["variants"].items()
+            for name, variant in read_json(path, "give a file that maddpg-train wrote")["variants"].items()
         }
     except (KeyError, TypeError, AttributeError) as error:
         raise InvalidInputError(f"{path} is not the ablations.json of maddpg-train ablate ({error!r})") from error
@@ -120,13 +120,3 @@ def _dotted(settings: Mapping[str, Any], above: str = "") -> list[str]:
     for name, value in settings.items():
         found += _dotted(value, f"{above}{name}.") if isinstance(value, Mapping) else [f"{above}{name}"]
     return found
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"{path} does not read ({error}); give an existing JSON file") from error
-    if not isinstance(document, dict):
-        raise InvalidInputError(f"{path} is not a JSON object; give a file that maddpg-train wrote")
-    return document

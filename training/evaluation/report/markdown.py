@@ -10,6 +10,7 @@ from training.evaluation.plan import GREEDY, LARGE
 from training.evaluation.report.document import METRICS, Provenance, as_document, to_text
 from training.evaluation.report.plots import draw_all
 from training.evaluation.study import SLA, Study
+from training.files import write_text
 from training.simulator.episode import METRICS as MEANINGS
 
 JSON_FILE: Final = "evaluation.json"
@@ -23,14 +24,13 @@ def write_report(study: Study, folder: Path, provenance: Provenance | None = Non
     Figures of an earlier report that this one does not draw are removed.
     """
     provenance = provenance or Provenance()
-    folder.mkdir(parents=True, exist_ok=True)
     document = as_document(study, provenance)
     json_path, markdown_path = folder / JSON_FILE, folder / MARKDOWN_FILE
-    json_path.write_text(to_text(document), encoding="utf-8")
+    write_text(json_path, to_text(document))
     figures = draw_all(study, provenance.curves(), folder / FIGURES_FOLDER)
     for old in set((folder / FIGURES_FOLDER).glob("*.png")) - set(figures):
         old.unlink()
-    markdown_path.write_text(to_markdown(document, [path.name for path in figures]), encoding="utf-8")
+    write_text(markdown_path, to_markdown(document, [path.name for path in figures]))
     return [json_path, markdown_path, *figures]
 
 

@@ -13,6 +13,7 @@ from training.evaluation.report.document import renewed, to_text
 from training.evaluation.report.evidence import Evidence, read_ablations, read_scale
 from training.evaluation.report.markdown import JSON_FILE, MARKDOWN_FILE, to_markdown
 from training.evaluation.report.summary import read_document
+from training.files import write_text
 from training.simulator.speed import speeds
 
 
@@ -26,8 +27,8 @@ def renew(folder: Path, evidence: Evidence) -> None:
     document = renewed(before, evidence)
     lines = (folder / MARKDOWN_FILE).read_text(encoding="utf-8").splitlines()
     figures = [line.rpartition("/")[2].rstrip(")") for line in lines if line.startswith("![")]
-    (folder / JSON_FILE).write_text(to_text(document), encoding="utf-8")
-    (folder / MARKDOWN_FILE).write_text(to_markdown(document, figures), encoding="utf-8")
+    write_text(folder / JSON_FILE, to_text(document))
+    write_text(folder / MARKDOWN_FILE, to_markdown(document, figures))
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -7,7 +7,6 @@ does not. Numbers come from `evaluation.json` alone.
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +15,7 @@ from policy.errors import InvalidInputError
 from training.evaluation.plan import GREEDY, RANDOM, REFERENCE
 from training.evaluation.report.markdown import JSON_FILE
 from training.evaluation.study import SLA
+from training.files import read_json, write_text
 
 BEGIN: Final = "<!-- evaluation -->"
 END: Final = "<!-- /evaluation -->"
@@ -30,12 +30,7 @@ def read_document(bundle: Path) -> dict[str, Any]:
     Raises:
         InvalidInputError: there is none, or it does not read.
     """
-    path = bundle / JSON_FILE
-    try:
-        document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise InvalidInputError(f"{path} does not read ({error}); write it with maddpg-train report") from error
-    return document
+    return read_json(bundle / JSON_FILE, "write it with maddpg-train report")
 
 
 def render(document: dict[str, Any]) -> str:
@@ -94,7 +89,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     options = parser.parse_args(arguments)
     block = render(read_document(options.bundle))
     for path in options.files:
-        path.write_text(insert(path.read_text(encoding="utf-8"), block, path.name), encoding="utf-8")
+        write_text(path, insert(path.read_text(encoding="utf-8"), block, path.name))
         print(f"wrote the table into {path}")
 
 
