@@ -12,6 +12,7 @@ from policy.features import FEATURE_NAMES, HIGH, LOW
 from policy.priorities import TEMPERATURE
 from training.files import Section, read_yaml, validated
 from training.simulator.draws import SELECTION_SEEDS
+from training.simulator.scenarios import NodeClass
 
 MOST_EPISODES: Final = 10_000
 """Episodes a selection suite may have."""
@@ -22,16 +23,6 @@ Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
 Bid = Annotated[float, Field(gt=-1.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
-
-
-class NodeClassConfig(Section):
-    """A kind of machine: cores, memory (GiB), speed relative to the reference core, and how often it is drawn."""
-
-    name: str
-    cores: Positive
-    memory: Positive
-    speed: Positive
-    weight: Positive = 1.0
 
 
 class ArenaConfig(Section):
@@ -51,7 +42,7 @@ class ArenaConfig(Section):
 
     scenario: str
     nodes: Count | None = None
-    node_classes: tuple[NodeClassConfig, ...] = ()
+    node_classes: tuple[NodeClass, ...] = ()
     clusters: Count = 32
     share: Positive = 1.0
     replay: Annotated[int, Field(ge=64)] = 200_000

@@ -6,7 +6,7 @@ import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any, BinaryIO, Final, TypeVar
@@ -201,8 +201,21 @@ def validated(kind: type[Kind], document: object, name: str, example: str) -> Ki
     try:
         return TypeAdapter(kind).validate_python(document)
     except ValidationError as error:
-        problems = [f"{'.'.join(map(str, item['loc'])) or 'settings'}: {item['msg']}" for item in error.errors()]
+        problems = [f"{_field(document, item['loc'])}: {item['msg']}" for item in error.errors()]
         raise InvalidInputError(f"{name}: " + "; ".join(problems)) from error
+
+
+def _field(document: Any, place: Iterable[int | str]) -> str:
+    """The dotted name of a place in a document; items of a list that have a name are called by it."""
+    words = []
+    for part in place:
+        try:
+            document = document[part]
+        except (KeyError, IndexError, TypeError):  # what is lacking, or pydantic's name of a type
+            document = None
+        named = isinstance(part, int) and isinstance(document, dict) and document.get("name")
+        words.append(str(named or part))
+    return ".".join(words) or "settings"
 
 
 class Section(BaseModel):

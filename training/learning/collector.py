@@ -16,7 +16,7 @@ from training.learning.networks import bid_mask
 from training.learning.noise import build_noise
 from training.learning.placement import sample_placement
 from training.learning.replay import Look, Replay
-from training.simulator.scenarios import NodeClass, Scenario, load_scenario
+from training.simulator.scenarios import Scenario, load_scenario
 from training.simulator.simulation import Simulator
 
 
@@ -35,8 +35,7 @@ def arena_scenario(arena: ArenaConfig, objective: ObjectiveConfig) -> Scenario:
     if arena.nodes is not None:
         scenario = scenario.resized(arena.nodes)
     if arena.node_classes:
-        classes = tuple(NodeClass(**each.model_dump()) for each in arena.node_classes)
-        scenario = replace(scenario, node_classes=classes)
+        scenario = replace(scenario, node_classes=arena.node_classes)
     share = objective.reference_nodes / scenario.nodes
     overridden = {
         name: share * (getattr(scenario.reward, name) if given is None else given)

@@ -21,12 +21,13 @@ from training.evaluation.contestants import contestant, gather
 from training.evaluation.parallel import Task, run_tasks
 from training.evaluation.plan import QUICK, STUDY_SEEDS, Plan, large_conditions, small_conditions
 from training.evaluation.protocol import Evaluation, play
+from training.evaluation.report import renewal
 from training.evaluation.report.curves import CURVE_FILE, Curve, read_curve, write_curve
 from training.evaluation.report.document import Provenance, as_document, to_text
 from training.evaluation.report.evidence import Evidence
 from training.evaluation.report.goals import better_on_both, by_load, judge
 from training.evaluation.report.highest_load import crossing, highest_load, load_ratio
-from training.evaluation.report.markdown import JSON_FILE, MARKDOWN_FILE, renewal, write_report
+from training.evaluation.report.markdown import JSON_FILE, MARKDOWN_FILE, write_report
 from training.evaluation.report.summary import BEGIN, END, insert, main, read_document, render
 from training.evaluation.study import Study, run_study
 from training.processes import THREAD_VARIABLES

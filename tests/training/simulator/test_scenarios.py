@@ -66,7 +66,7 @@ BAD = {
     "no pod classes": ({"pod_classes": []}, "pod_classes"),
     "unknown kind of pod": (
         {"pod_classes": [{**REFERENCE["pod_classes"][0], "kind": "gpu"}]},
-        r"pod_classes\[0\].kind",
+        "pod_classes.interactive.kind",
     ),
     "slack below one": (
         {"pod_classes": [{**REFERENCE["pod_classes"][0], "slack": [0.5, 2.0]}]},
@@ -102,7 +102,7 @@ def test_a_senseless_scenario_is_refused_by_the_name_of_the_field(
 
 @pytest.mark.parametrize(
     ("text", "named"),
-    [pytest.param("nodes: [", "YAML", id="not YAML"), pytest.param("[1, 2]", "document", id="not a mapping")],
+    [pytest.param("nodes: [", "YAML", id="not YAML"), pytest.param("[1, 2]", "not a mapping", id="not a mapping")],
 )
 def test_a_file_that_is_no_scenario_is_refused(text: str, named: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.yaml"
