@@ -111,7 +111,7 @@ evaluate: $(VENV)/.everything ## Play the frozen suite with the policies here an
 	  --ablations docs/ablations/ablations.json --out $(EVALUATION)
 
 evaluation-tables: $(VENV)/.everything ## Put the committed report's headline into README and model card
-	@$(BIN)/python -m training.evaluation.report.summary policy/models/default README.md policy/models/default/MODEL_CARD.md
+	@$(BIN)/maddpg-train headline policy/models/default README.md policy/models/default/MODEL_CARD.md
 
 # --no-strip-extras: pip before 23.3 takes coverage[toml] for another package than a pinned coverage, and would take its newest.
 pins: $(VENV)/.everything ## Resolve requirements/*.txt again from pyproject.toml

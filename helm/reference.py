@@ -10,12 +10,12 @@ values.yaml is the one source: a comment that begins with `# --` is the meaning 
 
 import json
 import re
-import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import typer
 import yaml
 
 from extender.settings import Settings
@@ -186,18 +186,25 @@ def render(chart: Path = CHART) -> dict[Path, str]:
     }
 
 
-def main(arguments: list[str]) -> int:
-    """Write the files, or with --check say which are out of date."""
+app = typer.Typer(pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    *,
+    check: Annotated[bool, typer.Option("--check", help="Write nothing; fail where a file is out of date.")] = False,
+) -> None:
+    """Write the chart's values.schema.json and the table of values in its README.md."""
     stale = {path: text for path, text in render().items() if not path.exists() or path.read_text("utf-8") != text}
-    if "--check" in arguments:
-        for path in stale:
-            print(f"{path.name} is out of date: run `make chart-docs`", file=sys.stderr)
-        return int(bool(stale))
     for path, text in stale.items():
-        path.write_text(text, encoding="utf-8")
-        print(f"wrote {path.name}")
-    return 0
+        if check:
+            typer.echo(f"{path.name} is out of date: run `make chart-docs`", err=True)
+        else:
+            path.write_text(text, encoding="utf-8")
+            typer.echo(f"wrote {path.name}")
+    if check and stale:
+        raise typer.Exit(1)
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    app()

@@ -8,21 +8,23 @@ from typing import Any, Final
 from policy.scorers import Scorer
 from training.config import ActorConfig, TrainingConfig
 from training.evaluation.baselines import baselines
-from training.evaluation.suites import HEADLINE, VERSUS_FIRST, Results, Suite, markdown_table, measure, percent
+from training.evaluation.protocol import SLA
+from training.evaluation.suites import VERSUS_FIRST, Results, markdown_table, measure, percent
+from training.simulator.conditions import Condition
 
 CARD_SUITES: Final = (
-    Suite("reference", 0.3),
-    Suite("reference", 0.4),
-    Suite("reference", 0.55),
-    Suite("reference", 0.4, nodes=50, episodes=16),
-    Suite("reference", 0.55, nodes=50, episodes=16),
+    Condition("reference", 0.3),
+    Condition("reference", 0.4),
+    Condition("reference", 0.55),
+    Condition("reference", 0.4, nodes=50, episodes=16),
+    Condition("reference", 0.55, nodes=50, episodes=16),
 )
 """What the card reports on: the reference scenario at three loads, and five times its size at two."""
 
 
-def held_out(scorer: Scorer, suites: Sequence[Suite]) -> Results:
+def held_out(scorer: Scorer, conditions: Sequence[Condition]) -> Results:
     """`scorer` and every rule on the same test episodes."""
-    return measure([scorer, *baselines()], suites)
+    return measure([scorer, *baselines()], conditions)
 
 
 def render_card(config: TrainingConfig, training: dict[str, Any], results: Results) -> str:
@@ -120,7 +122,7 @@ def _verdict(policy: str, results: Results) -> str:
     """Where the policy wins and where it does not: paired differences to the best rule, intervals without 0 decide."""
     sentences = []
     for suite, scorers in results.items():
-        rivals = {name: metrics[HEADLINE] for name, metrics in scorers.items() if name != policy}
+        rivals = {name: metrics[SLA] for name, metrics in scorers.items() if name != policy}
         best = min(rivals, key=lambda name: rivals[name].value)
         gain = scorers[best][VERSUS_FIRST]
         relation = "below" if gain.low > 0.0 else "above" if gain.high < 0.0 else "not distinguishable from"

@@ -1,9 +1,7 @@
-"""Command line of everything offline. Parses arguments and prints; the work is elsewhere."""
+"""Command line of everything offline; commands that evaluate are in `training.evaluation.cli`."""
 
 from __future__ import annotations
 
-import json
-import os
 import shlex
 import sys
 from pathlib import Path
@@ -12,11 +10,13 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
-from policy.errors import BundleError, InvalidInputError, SchedulerError
+from policy.errors import SchedulerError
+from training.evaluation.cli import app as evaluation_commands
+from training.evaluation.cli import print_wide
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help="Train, evaluate and export policies.")
+app.add_typer(evaluation_commands)
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "default.yaml"
 ABLATIONS = Path(__file__).parent / "configs" / "ablations.yaml"
@@ -68,7 +68,7 @@ def run(
     console = Console(stderr=True)
     if seeds is not None or (resume and (out / PLAN_FILE).exists()):
         outcomes = command.run_seeds(request, console)
-        _print_wide(command.rich_table(outcomes))
+        print_wide(command.rich_table(outcomes))
         typer.echo(command.verdict(out, outcomes))
         return
     outcome = command.run_one(request, console)
@@ -136,160 +136,6 @@ def tune(
 
 
 @app.command()
-def evaluate(
-    bundles: Annotated[list[Path], typer.Argument(help="Policy bundles to compare, with each other and every rule.")],
-    scenario: Annotated[str, typer.Option(help="Name of a scenario, or a .yaml file.")] = "reference",
-    seeds: Annotated[int, typer.Option(min=1, help="Test episodes for each load.")] = 64,
-    loads: Annotated[str, typer.Option(help="Offered loads, separated by commas.")] = "0.4",
-    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes per cluster; default: the scenario's.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Write the numbers as JSON here, too.")] = None,
-) -> None:
-    """Measure policies and every rule on the same held-out episodes, with 95 % intervals."""
-    from policy.bundle import load_bundle
-    from policy.scorers import ActorScorer
-    from training.evaluation.baselines import baselines
-    from training.evaluation.suites import Suite, measure, rich_table, to_document
-    from training.files import write_json
-
-    offered = _numbers(loads, "--loads")
-    loaded = [load_bundle(bundle) for bundle in bundles]
-    policies = [ActorScorer(bundle.actors, bundle.manifest.name) for bundle in loaded]
-    suites = [Suite(scenario, load, nodes, seeds) for load in offered]
-    results = measure([*policies, *baselines()], suites)
-    console = Console()
-    for name, scorers in results.items():
-        console.print(rich_table(name, scorers))
-    if out is not None:
-        write_json(out, to_document(results, suites))
-        typer.echo(f"wrote {out}")
-
-
-@app.command()
-def report(
-    bundle: Annotated[Path, typer.Argument(help="The policy bundle that the goals are about.")],
-    out: Annotated[Path, typer.Option(help="Folder of evaluation.json, evaluation.md and figures/.")],
-    also: Annotated[
-        list[Path] | None,
-        typer.Option(
-            help="A further bundle, or a folder of bundles; may be repeated. Folders named seed-* are training seeds, "
-            "the others points of the trade-off."
-        ),
-    ] = None,
-    trace: Annotated[
-        Path | None, typer.Option(help="A trace in the openb format, played besides the sample that ships.")
-    ] = None,
-    scale: Annotated[
-        Path | None, typer.Option(help="The outcome.json of a run of more than 10,000 episodes, for its goal.")
-    ] = None,
-    ablations: Annotated[
-        Path | None, typer.Option(help="The ablations.json of maddpg-train ablate, for its goal.")
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, help="Processes; default: one for each CPU. Results do not depend on it.")
-    ] = None,
-    *,
-    quick: Annotated[
-        bool, typer.Option("--quick", help="Two minutes instead of half an hour; wide intervals.")
-    ] = False,
-) -> None:
-    """Play the frozen suite (scenarios, loads, sizes, the oracle) and write the report with every goal."""
-    from training.evaluation.contestants import SEED_PREFIX, contestant, gather
-    from training.evaluation.plan import QUICK, Plan
-    from training.evaluation.report.document import Provenance, all_goals
-    from training.evaluation.report.evidence import Evidence, read_ablations, read_scale
-    from training.evaluation.report.markdown import write_report
-    from training.evaluation.study import run_study
-    from training.simulator.speed import speeds
-
-    subject, further = contestant(bundle), gather(also or [])
-    if subject.name in {each.name for each in further}:
-        raise InvalidInputError(f"--also holds a bundle called {subject.name!r}, as BUNDLE is; rename its folder")
-    cited = read_scale(scale) if scale else None, read_ablations(ablations) if ablations else None
-    evidence = Evidence(speeds(), *cited)
-    with _share_bar() as bar:
-        task = bar.add_task("playing", total=2.0, note="")
-        study = run_study(
-            subject,
-            QUICK if quick else Plan(),
-            seeds=[each for each in further if each.name.startswith(SEED_PREFIX)],
-            others=[each for each in further if not each.name.startswith(SEED_PREFIX)],
-            trace=trace,
-            jobs=jobs or os.cpu_count() or 1,
-            watch=lambda label, share: bar.update(task, advance=share, note=label),
-        )
-    command = _report_command(bundle, also or [], trace, scale, ablations, quick=quick)
-    provenance = Provenance(command, {each.name: each for each in (subject, *further)}, trace, evidence)
-    for path in write_report(study, out, provenance):
-        typer.echo(f"wrote {path}")
-    goals = all_goals(study, provenance)
-    typer.echo(f"{sum(goal.reached for goal in goals)} of {len(goals)} goals reached; {out}/evaluation.md lists them")
-
-
-@app.command()
-def compare(
-    first: Annotated[str, typer.Argument(metavar="A", help="Folder of a policy bundle, or the name of a rule.")],
-    second: Annotated[str, typer.Argument(metavar="B", help="The same.")],
-    scenario: Annotated[list[str] | None, typer.Option(help="Scenario; may be repeated.  [default: reference]")] = None,
-    loads: Annotated[str, typer.Option(help="Offered loads, separated by commas.")] = "0.3,0.4,0.55",
-    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes per cluster; default: the scenario's.")] = None,
-    seeds: Annotated[int, typer.Option(min=1, help="Test episodes for each condition.")] = 64,
-    metric: Annotated[str, typer.Option(help="What decides: sla_violation_rate, lateness, load_variance, ...")] = (
-        "sla_violation_rate"
-    ),
-    *,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """Say whether two policies differ: both play the same held-out episodes, differences paired."""
-    from training.evaluation import compare as comparison
-    from training.evaluation.suites import Suite
-
-    offered = _numbers(loads, "--loads")
-    suites = [Suite(name, load, nodes, seeds) for name in scenario or ["reference"] for load in offered]
-    ours, theirs = comparison.pair(first, second)
-    console = Console(stderr=True)
-    found = comparison.compare(ours, theirs, suites, metric, lambda name: console.print(f"playing {name}"))
-    if as_json:
-        typer.echo(json.dumps(comparison.as_document(found), indent=1))
-    else:
-        _print_wide(comparison.rich_table(found))
-
-
-@app.command()
-def gate(
-    bundle: Annotated[Path, typer.Argument(help="Policy bundle that asks to pass.")],
-    against: Annotated[
-        Path | None, typer.Option(help="Bundle it must not be worse than; default: the shipped.")
-    ] = None,
-    *,
-    quick: Annotated[bool, typer.Option("--quick", help="Half a minute instead of five; it shows less.")] = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
-) -> None:
-    """Refuse, with exit code 1, a bundle that is invalid, or worse than the shipped one or any rule anywhere."""
-    from policy.bundle import load_bundle, shipped_bundle_path
-    from training.evaluation import gate as judges
-
-    incumbent = load_bundle(against or shipped_bundle_path())
-    try:
-        candidate = load_bundle(bundle)
-    except BundleError as error:
-        typer.echo(f"refused: {error}", err=True)
-        raise typer.Exit(1) from error
-    console = Console(stderr=True)
-    suites = judges.QUICK if quick else judges.FROZEN
-    results = judges.judge(candidate.actors, incumbent.actors, suites, lambda name: console.print(f"playing {name}"))
-    failures = judges.failures(results)
-    if as_json:
-        typer.echo(json.dumps(judges.as_document(results), indent=1))
-    else:
-        _print_wide(judges.rich_table(candidate.manifest.name, results))
-    for line in failures:
-        typer.echo(f"refused: {line}", err=True)
-    if failures:
-        raise typer.Exit(1)
-    typer.echo(f"passed: {candidate.manifest.name} is nowhere worse than the incumbent or a rule", err=True)
-
-
-@app.command()
 def export(
     checkpoint: Annotated[Path, typer.Argument(help="best.pt or latest.pt of a run.")],
     out: Annotated[Path, typer.Option(help="Folder of the policy bundle.")],
@@ -340,43 +186,23 @@ def ablate(
         typer.echo(f"wrote {path}")
 
 
-def _share_bar() -> Progress:
-    """A bar of shares of the work, on stderr."""
-    return Progress(
-        TextColumn("[bold]{task.description}"),
-        BarColumn(),
-        TextColumn("{task.percentage:>3.0f} %"),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[note]}"),
-        console=Console(stderr=True),
-    )
+@app.command()
+def speed(
+    seconds: Annotated[float, typer.Option(min=0.0, help="CPU time of each measurement.")] = 1.0,
+) -> None:
+    """Measure how many decisions a second the simulator takes on one core, by number of nodes."""
+    from training.simulator.speed import CLUSTERS, speeds
+
+    for nodes, decisions in speeds(seconds).items():
+        typer.echo(f"{nodes} nodes, {CLUSTERS[nodes]} clusters: {decisions:,.0f} decisions/s")
 
 
-def _report_command(
-    bundle: Path, also: list[Path], trace: Path | None, scale: Path | None, ablations: Path | None, *, quick: bool
-) -> str:
-    """The command that repeats a report; a trace by its file name, since it may lie anywhere."""
-    words = ["maddpg-train", "report", str(bundle)]
-    for folder in also:
-        words += ["--also", str(folder)]
-    if trace is not None:
-        words += ["--trace", trace.name]
-    for option, path in (("--scale", scale), ("--ablations", ablations)):
-        words += [option, str(path)] if path else []
-    return shlex.join([*words, *(["--quick"] if quick else []), "--out", "OUT"])
+@app.command()
+def sample_trace() -> None:
+    """Print the sample trace, which is of our own making, as CSV."""
+    from training.simulator.sample import write
 
-
-def _print_wide(table: Table) -> None:
-    """As wide as the terminal; where there is none (a log, a pipe), wide enough to read."""
-    console = Console()
-    Console(width=None if console.is_terminal else 140).print(table)
-
-
-def _numbers(text: str, option: str) -> list[float]:
-    try:
-        return [float(number) for number in text.split(",")]
-    except ValueError:
-        raise InvalidInputError(f"{option} is {text!r}; give numbers separated by commas, such as 0.3,0.4") from None
+    write(sys.stdout)
 
 
 def main() -> None:

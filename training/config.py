@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 from policy.features import FEATURE_NAMES, HIGH, LOW
 from policy.priorities import TEMPERATURE
 from training.files import Section, read_yaml, validated
+from training.simulator.conditions import Condition
 from training.simulator.draws import SELECTION_SEEDS
 from training.simulator.scenarios import NodeClass
 
@@ -237,6 +238,11 @@ class SuiteConfig(Section):
     nodes: Count | None = None
     load: Positive = 0.4
     clusters: Annotated[int, Field(ge=1, le=MOST_EPISODES)] = 32
+
+    @property
+    def condition(self) -> Condition:
+        """As the selection plays it."""
+        return Condition(self.scenario, self.load, self.nodes, self.clusters)
 
 
 class SelectionConfig(Section):

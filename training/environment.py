@@ -25,6 +25,7 @@ from policy.observation import observe
 from policy.scorers import combine
 from training.simulator.scenarios import Scenario, load_scenario
 from training.simulator.simulation import Simulator
+from training.simulator.ties import PENDING, best_nodes
 
 SEED_LIMIT: Final = 2**62
 
@@ -77,7 +78,8 @@ class _Cluster:
         simulator = self._simulator
         clipped = np.clip(bids, -1.0, 1.0).astype(np.float32)
         preference = combine(clipped, criteria.evaluate(simulator.state, simulator.demand)[0])
-        placement = _best(preference, self.feasible(), self._ties)
+        best = np.flatnonzero(best_nodes(preference, self.feasible()))
+        placement = int(self._ties.choice(best)) if len(best) else PENDING
         result = simulator.step(np.array([placement]))
         self._steps += 1
         facts = {
@@ -89,14 +91,6 @@ class _Cluster:
             "elapsed": float(result.elapsed[0]),
         }
         return self.observation(), result.node_reward[0], self._steps >= self.scenario.episode_arrivals, facts
-
-
-def _best(preference: NDArray[np.float32], feasible: NDArray[np.bool_], ties: np.random.Generator) -> int:
-    """Row of a feasible node with the highest preference, ties at random; -1 where no node is feasible."""
-    if not feasible.any():
-        return -1
-    masked = np.where(feasible, preference, -np.inf)
-    return int(ties.choice(np.flatnonzero(masked == masked.max())))
 
 
 class ClusterEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):

@@ -20,11 +20,11 @@ from training.cli import ABLATIONS, DEFAULT_CONFIG, SEARCH_SPACE, main
 from training.config import ArenaConfig, TrainingConfig, load_config, parse_config
 from training.evaluation import plan as plans
 from training.evaluation.plan import Plan
-from training.evaluation.suites import Suite
 from training.export import export_bundle
 from training.learning.checkpoint import CheckpointError
 from training.learning.collector import Arena
 from training.learning.networks import Actor
+from training.simulator.conditions import Condition
 from training.simulator.scenarios import load_scenario
 
 pytestmark = pytest.mark.usefixtures("quick_parity")
@@ -40,7 +40,7 @@ def settings(tmp_path: Path) -> Path:
 def test_run_then_export_gives_a_bundle_with_a_measured_model_card(
     settings: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(card, "CARD_SUITES", (Suite(str(tmp_path / "tiny.yaml"), 0.4, episodes=3),))
+    monkeypatch.setattr(card, "CARD_SUITES", (Condition(str(tmp_path / "tiny.yaml"), 0.4, episodes=3),))
     output = invoke("run", "--config", settings, "--out", tmp_path / "run", "--threads", "1", "--seed", "3")
     assert "finished: 30 updates" in output
     assert list((tmp_path / "run" / "tensorboard").iterdir())

@@ -12,13 +12,12 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
 from policy.errors import InvalidInputError
-from training.ablation.runner import SLA, Results
+from training.ablation.runner import Results
 from training.ablation.variants import BASE, Variants
 from training.evaluation.baselines import baselines
-from training.evaluation.protocol import evaluate
+from training.evaluation.protocol import SLA, evaluate
 from training.evaluation.statistics import Estimate, crossed_estimate, crossed_improvement, interquartile_mean
 from training.files import write_json, write_text
-from training.simulator.scenarios import load_scenario
 
 RULES: Final = ("sufficient-speed", "expected-speed", "kube-default", "random")
 """Rules played beside the trained policies; a run whose last checkpoint misses more than the last one has diverged."""
@@ -30,8 +29,7 @@ Rates = NDArray[np.float64]
 def play_rules(plan: Variants) -> dict[str, Rates]:
     """SLA violation rates ``[episodes]`` of the rules on the plan's episodes."""
     rules = [rule for rule in baselines() if rule.name in RULES]
-    play = plan.play
-    played = evaluate(rules, load_scenario(play.scenario), play.seeds, load=play.load, nodes=play.nodes)
+    played = evaluate(rules, plan.play.condition, plan.play.seeds)
     return {name: played.values[name][SLA] for name in RULES}
 
 

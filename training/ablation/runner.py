@@ -13,18 +13,16 @@ import torch
 from policy.errors import InvalidInputError, NonFinitePreferenceError, SchedulerError
 from training.ablation.variants import PlaySettings, Variants
 from training.config import TrainingConfig, parse_config
-from training.evaluation.protocol import evaluate
+from training.evaluation.protocol import SLA, evaluate
 from training.files import lock, write_json
 from training.learning.loop import BEST_FILE, LATEST_FILE, Trainer, load_actor
 from training.learning.networks import parameter_count
 from training.learning.selection import ActorModuleScorer
 from training.learning.updates import DivergedError
 from training.processes import Failure, one_thread_each, run_in_processes
-from training.simulator.scenarios import load_scenario
 
 TASK_FILE: Final = "task.json"
 RESULT_FILE: Final = "result.json"
-SLA: Final = "sla_violation_rate"
 ALL_MISSED: Final = 1.0
 """SLA violation rate that a policy without finite bids is given: it cannot be asked where to place a pod."""
 
@@ -141,13 +139,7 @@ def _rates(checkpoint: Path, play: PlaySettings) -> list[float | None] | None:
     """SLA violation rate of each episode; None if the checkpoint's actor bids nothing finite."""
     actor, config, _ = load_actor(checkpoint)
     try:
-        played = evaluate(
-            [ActorModuleScorer(actor, config.name)],
-            load_scenario(play.scenario),
-            play.seeds,
-            load=play.load,
-            nodes=play.nodes,
-        )
+        played = evaluate([ActorModuleScorer(actor, config.name)], play.condition, play.seeds)
     except NonFinitePreferenceError:
         return None
     return [float(rate) if np.isfinite(rate) else None for rate in played.values[config.name][SLA]]

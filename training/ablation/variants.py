@@ -12,6 +12,7 @@ from pydantic import Field
 from policy.errors import InvalidInputError
 from training.config import TrainingConfig, parse_config
 from training.files import Section, read_yaml, validated
+from training.simulator.conditions import Condition
 from training.simulator.draws import TEST_SEEDS
 
 BASE: Final = "base"
@@ -43,6 +44,11 @@ class PlaySettings(Section):
     def seeds(self) -> range:
         """Seeds of the episodes, a slice of `TEST_SEEDS`."""
         return TEST_SEEDS[FIRST_EPISODE : FIRST_EPISODE + self.episodes]
+
+    @property
+    def condition(self) -> Condition:
+        """As every policy and rule plays it."""
+        return Condition(self.scenario, self.load, self.nodes, self.episodes)
 
 
 class _Variant(Section):

@@ -2,7 +2,7 @@
 
 Each names its source and follows it, with every deviation said. Only the last two know a node's speed: the static
 weights, and sufficient speed, a rule of our own. All see what any scheduler sees: measured use, with the expected use
-of pods bound since.
+of pods bound since. One file over the usual length, since the rules are read side by side.
 """
 
 from __future__ import annotations

@@ -18,9 +18,10 @@ from policy.bundle import load_bundle
 from policy.errors import InvalidInputError
 from policy.scorers import ActorScorer, Scorer
 from training.evaluation.baselines import baselines
-from training.evaluation.protocol import Evaluation
+from training.evaluation.protocol import SLA, Evaluation, evaluate
 from training.evaluation.statistics import Estimate, improvement_probability, paired_difference
-from training.evaluation.suites import HEADLINE, Suite, play_suite
+from training.simulator.conditions import Condition
+from training.simulator.draws import TEST_SEEDS
 
 LOWER_IS_BETTER: Final = {
     "sla_violation_rate": True,
@@ -139,20 +140,20 @@ def difference(played: Evaluation, first: str, second: str, metric: str, conditi
 def compare(
     first: Scorer,
     second: Scorer,
-    suites: Sequence[Suite],
-    metric: str = HEADLINE,
+    conditions: Sequence[Condition],
+    metric: str = SLA,
     watch: Callable[[str], None] = lambda _: None,
 ) -> list[Difference]:
-    """Both scorers on every suite; `watch` is told the name of each before it is played.
+    """Both scorers in every condition; `watch` is told the name of each before it is played.
 
     Raises:
-        InvalidInputError: as `training.evaluation.suites.play_suite` and `difference`; or both scorers have one name.
+        InvalidInputError: as `training.evaluation.protocol.evaluate` and `difference`; or both scorers have one name.
     """
     found = []
-    for suite in suites:
-        watch(suite.name)
-        played = play_suite([first, second], suite)
-        found.append(difference(played, first.name, second.name, metric, suite.name))
+    for condition in conditions:
+        watch(condition.label)
+        played = evaluate([first, second], condition, TEST_SEEDS)
+        found.append(difference(played, first.name, second.name, metric, condition.label))
     return found
 
 

@@ -16,7 +16,9 @@ from policy.actors import Actors
 from policy.scorers import ActorScorer, Scorer
 from training.evaluation.baselines import baselines
 from training.evaluation.compare import Difference, difference, interval
-from training.evaluation.suites import HEADLINE, Suite, play_suite
+from training.evaluation.protocol import SLA, evaluate
+from training.simulator.conditions import Condition
+from training.simulator.draws import TEST_SEEDS
 
 MARGIN: Final = 1e-3
 """Share of pods: a policy shown to be worse by less passes. Where nodes are alike or nothing is late there is nothing
@@ -27,27 +29,27 @@ INCUMBENT: Final = "incumbent"
 """What the two policies are called while they are compared, whatever their manifests say."""
 
 FROZEN: Final = (
-    Suite("reference", 0.4),
-    Suite("reference", 0.2, episodes=32),
-    Suite("reference", 0.3, episodes=32),
-    Suite("reference", 0.5, episodes=32),
-    Suite("reference", 0.6, episodes=32),
-    Suite("steady", episodes=32),
-    Suite("peak", episodes=32),
-    Suite("burst", episodes=32),
-    Suite("services", episodes=32),
-    Suite("trace", episodes=16),
-    Suite("alike", episodes=32),
-    Suite("unseen", episodes=32),
-    Suite("reference", 0.4, nodes=50, episodes=6),
+    Condition("reference", 0.4),
+    Condition("reference", 0.2, episodes=32),
+    Condition("reference", 0.3, episodes=32),
+    Condition("reference", 0.5, episodes=32),
+    Condition("reference", 0.6, episodes=32),
+    Condition("steady", episodes=32),
+    Condition("peak", episodes=32),
+    Condition("burst", episodes=32),
+    Condition("services", episodes=32),
+    Condition("trace", episodes=16),
+    Condition("alike", episodes=32),
+    Condition("unseen", episodes=32),
+    Condition("reference", 0.4, nodes=50, episodes=6),
 )
 """The frozen suite: every scenario at its own load, the sweep over load, and five times the size. About five minutes
 on one core."""
 
 QUICK: Final = (
-    Suite("reference", 0.4, episodes=32),
-    Suite("reference", 0.55, episodes=16),
-    Suite("steady", episodes=16),
+    Condition("reference", 0.4, episodes=32),
+    Condition("reference", 0.55, episodes=16),
+    Condition("steady", episodes=16),
 )
 """Half a minute of it, for a first look; what it does not show, the frozen suite may."""
 
@@ -88,7 +90,7 @@ class ConditionResult:
 def judge(
     candidate: Actors,
     incumbent: Actors,
-    suites: Sequence[Suite] = FROZEN,
+    conditions: Sequence[Condition] = FROZEN,
     watch: Callable[[str], None] = lambda _: None,
 ) -> list[ConditionResult]:
     """Play the suites with the candidate, the incumbent and every rule.
@@ -96,7 +98,7 @@ def judge(
     Args:
         candidate: the policy that asks to pass.
         incumbent: the policy that ships.
-        suites: what is played.
+        conditions: what is played.
         watch: told each condition before it is played.
 
     Raises:
@@ -106,11 +108,11 @@ def judge(
     policy = ActorScorer(candidate, CANDIDATE)
     rivals: list[Scorer] = [ActorScorer(incumbent, INCUMBENT), *baselines()]
     results = []
-    for suite in suites:
-        watch(suite.name)
-        played = play_suite([policy, *rivals], suite)
-        against = {rival.name: difference(played, CANDIDATE, rival.name, HEADLINE, suite.name) for rival in rivals}
-        results.append(ConditionResult(suite.name, against))
+    for condition in conditions:
+        watch(condition.label)
+        played = evaluate([policy, *rivals], condition, TEST_SEEDS)
+        against = {rival.name: difference(played, CANDIDATE, rival.name, SLA, condition.label) for rival in rivals}
+        results.append(ConditionResult(condition.label, against))
     return results
 
 

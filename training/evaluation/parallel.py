@@ -33,7 +33,7 @@ class Task:
     label: str
     scorer: Scorer
     scenario: Scenario
-    load: float
+    load: float | None
     seeds: range
     oracle: bool = False
 

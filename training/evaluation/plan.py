@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final
 
+from training.simulator.conditions import Condition
 from training.simulator.draws import TEST_SEEDS
 from training.simulator.scenarios import Scenario, load_scenario
 
@@ -66,60 +67,33 @@ QUICK: Final = Plan(
 """The same study in about a minute, for a first look; its intervals are wide."""
 
 
-@dataclass(frozen=True, slots=True)
-class Condition:
-    """One kind of episodes.
-
-    Attributes:
-        label: as ``reference@0.4`` or ``reference-50@0.4``.
-        scenario: with its number of nodes.
-        load: offered load.
-        episodes: how many of `STUDY_SEEDS`, from the first.
-    """
-
-    label: str
-    scenario: Scenario
-    load: float
-    episodes: int
-
-
-def label_of(scenario: str, load: float, nodes: int | None = None) -> str:
-    """How a study calls one condition."""
-    return f"{scenario}{'' if nodes is None else f'-{nodes}'}@{load:g}"
-
-
 def usual_label() -> str:
     """The condition of every headline: the reference scenario at its own load."""
-    return label_of(REFERENCE, load_scenario(REFERENCE).load[0])
+    return Condition(REFERENCE, load_scenario(REFERENCE).load[0]).label
 
 
 def small_conditions(plan: Plan, trace: Path | None = None) -> list[Condition]:
     """Every scenario and every load of the sweep, the usual one first; a trace of the caller's as `openb`."""
     reference = load_scenario(REFERENCE)
-    found = [Condition(usual_label(), reference, reference.load[0], plan.episodes)]
+    found = [Condition(reference, reference.load[0], episodes=plan.episodes)]
     scenarios = [load_scenario(name) for name in plan.scenarios]
     if trace is not None:
         sample = load_scenario("trace")
         arrivals = replace(sample.arrivals, trace=str(trace))
         scenarios.append(replace(sample, name=TRACE_FILE_SCENARIO, arrivals=arrivals))
-    for scenario in scenarios:
-        load = scenario.load[0]
-        found.append(Condition(label_of(scenario.name, load), scenario, load, plan.episodes))
-    found += [Condition(label_of(REFERENCE, load), reference, load, plan.episodes) for load in plan.loads]
+    found += [Condition(scenario, scenario.load[0], episodes=plan.episodes) for scenario in scenarios]
+    found += [Condition(reference, load, episodes=plan.episodes) for load in plan.loads]
     return list({condition.label: condition for condition in found}.values())
 
 
 def large_conditions(plan: Plan) -> list[Condition]:
     """The other sizes of the reference scenario, and the sweep on `LARGE` nodes."""
     reference = load_scenario(REFERENCE)
-    found = []
-    for nodes, episodes in plan.sizes.items():
-        load = reference.load[0]
-        found.append(Condition(label_of(REFERENCE, load, nodes), _sized(reference, nodes, plan), load, episodes))
-    sized = reference.resized(LARGE)
-    return found + [
-        Condition(label_of(REFERENCE, load, LARGE), sized, load, plan.large_episodes) for load in plan.large_loads
+    usual = reference.load[0]
+    others = [
+        Condition(_sized(reference, nodes, plan), usual, nodes, episodes) for nodes, episodes in plan.sizes.items()
     ]
+    return others + [Condition(reference, load, LARGE, plan.large_episodes) for load in plan.large_loads]
 
 
 def _sized(scenario: Scenario, nodes: int, plan: Plan) -> Scenario:

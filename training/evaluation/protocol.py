@@ -13,14 +13,19 @@ from typing import Final, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.errors import InvalidInputError, NonFinitePreferenceError
+from policy.errors import InvalidInputError
 from policy.scorers import Preferences, Scorer
 from training.evaluation.statistics import Estimate, estimate, interquartile_mean
 from training.simulator import draws
+from training.simulator.conditions import Condition
 from training.simulator.draws import FloatArray, Seeds, Stream, episode_seeds
 from training.simulator.episode import slowdown_percentile
 from training.simulator.scenarios import Scenario
 from training.simulator.simulation import Simulator
+from training.simulator.ties import best_nodes, drawn_node
+
+SLA: Final = "sla_violation_rate"
+"""The metric of every headline; all of them stand in `training.simulator.episode`."""
 
 RUN_ON: Final = 0.5
 """Arrivals beyond those that count, as a share of them, at most: time for the last pods' SLA to be decided."""
@@ -69,42 +74,35 @@ class Evaluation:
         return values[np.isfinite(values)]
 
 
-def evaluate(
-    scorers: Sequence[Scorer],
-    scenario: Scenario,
-    seeds: range,
-    load: float | None = None,
-    nodes: int | None = None,
-    batch: int = BATCH,
-) -> Evaluation:
+def evaluate(scorers: Sequence[Scorer], condition: Condition, seeds: range, batch: int = BATCH) -> Evaluation:
     """Play the same episodes with every scorer.
 
     Args:
         scorers: anything that gives preferences; the feasible node with the highest one is chosen, ties at random.
-        scenario: what is simulated.
-        seeds: a slice of `SELECTION_SEEDS` or `TEST_SEEDS`; one episode each.
-        load: offered load of every episode; by default each draws its own from the scenario.
-        nodes: number of nodes instead of the scenario's.
+        condition: what is simulated.
+        seeds: a slice of `SELECTION_SEEDS` or `TEST_SEEDS`; the first `condition.episodes` of it are played.
         batch: episodes side by side; fewer need less memory.
 
     Raises:
-        InvalidInputError: two scorers share a name, or there are no seeds.
+        InvalidInputError: two scorers share a name, the scenario is unknown, or there are no or too few seeds.
         NonFinitePreferenceError: a scorer's preference for a feasible node is not finite.
     """
     names = [scorer.name for scorer in scorers]
     if len(set(names)) != len(names):
         raise InvalidInputError(f"scorers are named {names}; give each its own name")
-    if not seeds or batch < 1:
-        raise InvalidInputError(f"seeds is {seeds} and batch {batch}; give at least one of each")
-    sized = scenario if nodes is None else scenario.resized(nodes)
+    if not 1 <= condition.episodes <= len(seeds):
+        raise InvalidInputError(f"seeds is {condition.episodes}; give a number from 1 to {len(seeds)}")
+    if batch < 1:
+        raise InvalidInputError(f"batch is {batch}; give at least 1")
+    scenario, played = condition.sized(), seeds[: condition.episodes]
     values: dict[str, dict[str, FloatArray]] = {}
     for scorer in scorers:
         parts = [
-            play(scorer, sized, episode_seeds(seeds[first : first + batch]), load)
-            for first in range(0, len(seeds), batch)
+            play(scorer, scenario, episode_seeds(played[first : first + batch]), condition.load)
+            for first in range(0, len(played), batch)
         ]
         values[scorer.name] = {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
-    return Evaluation(sized, load, seeds, values)
+    return Evaluation(scenario, condition.load, played, values)
 
 
 def play(scorer: Scorer, scenario: Scenario, seeds: Seeds, load: float | None) -> dict[str, FloatArray]:
@@ -167,16 +165,10 @@ def choose(
     Ties are broken at random, as kube-scheduler does (selectHost in pkg/scheduler/schedule_one.go), by the episode's
     seed and the number of the decision.
     """
-    masked = np.where(feasible, preferences, -np.inf)
-    best = masked.max(axis=1, keepdims=True)
-    some = feasible.any(axis=1)
-    if not np.isfinite(best[some]).all() or np.isnan(masked).any():
-        raise NonFinitePreferenceError(f"scorer {name}: a preference for a feasible node is not finite")
-    top = (masked == best) & feasible
-    placement = np.argmax(top, axis=1)
+    top = best_nodes(preferences, feasible, name)
     tied = np.flatnonzero(top.sum(axis=1) > 1)
+    luck = np.zeros(top.shape)
     if len(tied):
         size = feasible.shape[1]
-        luck = draws.uniform(seeds[tied][:, None], Stream.TIES, decision * size + np.arange(size)[None, :])
-        placement[tied] = np.argmax(np.where(top[tied], luck, -1.0), axis=1)
-    return np.where(some, placement, -1)
+        luck[tied] = draws.uniform(seeds[tied][:, None], Stream.TIES, decision * size + np.arange(size)[None, :])
+    return drawn_node(top, luck)

@@ -1,6 +1,6 @@
 """The best constant bids, by random search on selection seeds.
 
-`python -m training.evaluation.static_weights` prints them.
+`maddpg-train static-weights` prints them.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ from typing import Final
 import numpy as np
 
 from training.evaluation.baselines import StaticWeights
-from training.evaluation.protocol import evaluate
+from training.evaluation.protocol import SLA, evaluate
+from training.simulator.conditions import Condition
 from training.simulator.draws import SELECTION_SEEDS
-from training.simulator.scenarios import Scenario, load_scenario
+from training.simulator.scenarios import Scenario
 
 EPISODES: Final = 64
 CANDIDATES: Final = 60
@@ -32,11 +33,7 @@ def best_static(scenario: Scenario, candidates: int = CANDIDATES, episodes: int 
     tried = [tuple(row) for row in np.round(np.vstack([corners, drawn]), 3).tolist()]
     for share in (max(1, episodes // 4), episodes):
         scorers = [StaticWeights(weights, str(weights)) for weights in tried]
-        result = evaluate(scorers, scenario, SELECTION_SEEDS[:share])
-        rate = {scorer.weights: result.mean(scorer.name, "sla_violation_rate").value for scorer in scorers}
+        result = evaluate(scorers, Condition(scenario, episodes=share), SELECTION_SEEDS)
+        rate = {scorer.weights: result.mean(scorer.name, SLA).value for scorer in scorers}
         tried = sorted(tried, key=lambda weights: rate[weights])[:FINALISTS]
     return StaticWeights(tried[0])
-
-
-if __name__ == "__main__":
-    print(best_static(load_scenario("reference")).weights)

@@ -20,16 +20,15 @@ from training.evaluation.plan import (
     LARGE,
     REFERENCE,
     STUDY_SEEDS,
-    Condition,
     Plan,
     large_conditions,
     small_conditions,
     usual_label,
 )
-from training.evaluation.protocol import BATCH, Evaluation
+from training.evaluation.protocol import BATCH, SLA, Evaluation
+from training.simulator.conditions import Condition
 from training.simulator.draws import FloatArray
 
-SLA: Final = "sla_violation_rate"
 ORACLE: Final = "oracle"
 
 TASK_NODES: Final = 400
@@ -164,33 +163,22 @@ def _play(
     for condition, scorers in players:
         played = {scorer.name: joined[condition.label, scorer.name] for scorer in scorers}
         seeds = STUDY_SEEDS[: condition.episodes]
-        study.evaluations[condition.label] = Evaluation(condition.scenario, condition.load, seeds, played)
+        study.evaluations[condition.label] = Evaluation(condition.sized(), condition.load, seeds, played)
 
 
 def _tasks(condition: Condition, scorer: Scorer) -> list[Task]:
-    batch = max(1, min(BATCH, TASK_NODES // condition.scenario.nodes)) if condition.scenario.nodes > 30 else BATCH
-    return [
-        Task(
-            condition.label,
-            scorer,
-            condition.scenario,
-            condition.load,
-            STUDY_SEEDS[first : min(first + batch, condition.episodes)],
-        )
-        for first in range(0, condition.episodes, batch)
-    ]
+    nodes = condition.sized().nodes
+    batch = max(1, min(BATCH, TASK_NODES // nodes)) if nodes > 30 else BATCH
+    return _batches(condition, scorer, condition.episodes, batch)
 
 
 def _oracle_tasks(usual: Condition, base: Scorer, episodes: int) -> list[Task]:
-    episodes = min(episodes, usual.episodes)
+    return _batches(usual, base, min(episodes, usual.episodes), ORACLE_BATCH, oracle=True)
+
+
+def _batches(condition: Condition, scorer: Scorer, episodes: int, batch: int, *, oracle: bool = False) -> list[Task]:
+    scenario, load = condition.sized(), condition.load
     return [
-        Task(
-            usual.label,
-            base,
-            usual.scenario,
-            usual.load,
-            STUDY_SEEDS[first : min(first + ORACLE_BATCH, episodes)],
-            True,
-        )
-        for first in range(0, episodes, ORACLE_BATCH)
+        Task(condition.label, scorer, scenario, load, STUDY_SEEDS[first : min(first + batch, episodes)], oracle)
+        for first in range(0, episodes, batch)
     ]

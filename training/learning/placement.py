@@ -13,8 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-PENDING: Final = -1
-"""Placement of a pod that fits nowhere: it stays pending."""
+from training.simulator.ties import PENDING
 
 SMALLEST_PROBABILITY: Final = 1e-12
 """Probabilities below it add nothing to the entropy or its gradient."""
@@ -67,13 +66,3 @@ def sample_placement(
     # Gumbel-max: the argmax of logits plus Gumbel noise is a draw from their softmax.
     noisy = np.where(feasible, logits + generator.gumbel(size=logits.shape), -np.inf)
     return np.where(feasible.any(1), noisy.argmax(1), PENDING).astype(np.int64)
-
-
-def best_placement(
-    preference: NDArray[np.floating], feasible: NDArray[np.bool_], generator: np.random.Generator
-) -> NDArray[np.int64]:
-    """The most preferred feasible node per cluster, ties broken at random; int64 ``[clusters]``, `PENDING` if none."""
-    masked = np.where(feasible, preference, -np.inf)
-    ties = feasible & (masked == masked.max(1, keepdims=True))
-    drawn = np.where(ties, generator.random(masked.shape), -1.0).argmax(1)
-    return np.where(feasible.any(1), drawn, PENDING).astype(np.int64)

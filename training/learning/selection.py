@@ -15,13 +15,13 @@ from policy import criteria, heuristics
 from policy.cluster import ClusterState, Demand
 from policy.errors import InvalidInputError
 from policy.observation import observe
-from policy.scorers import Preferences, Scorer, combine
-from training.config import SelectionConfig, SuiteConfig
+from policy.scorers import Scorer, combine
+from training.config import SelectionConfig
 from training.learning.networks import AnyActor
-from training.learning.placement import best_placement
+from training.simulator.conditions import Condition
 from training.simulator.draws import episode_seeds
-from training.simulator.scenarios import load_scenario
 from training.simulator.simulation import Simulator
+from training.simulator.ties import best_nodes, drawn_node
 
 RIVAL: Final = "expected-speed"
 """The strongest hand-written rule of the prototype's study; the untrained actor starts at it."""
@@ -51,38 +51,31 @@ class ActorModuleScorer:
         return combine(bids, criteria.evaluate(state, demand))
 
 
-def suite_name(suite: SuiteConfig) -> str:
-    """How records call a suite: ``reference-10@0.4``, without the number of nodes where it is the scenario's."""
-    size = "" if suite.nodes is None else f"-{suite.nodes}"
-    return f"{suite.scenario}{size}@{suite.load:g}"
-
-
-def violation_rate(scorer: Scorer, suite: SuiteConfig, seed: int) -> float:
+def violation_rate(scorer: Scorer, condition: Condition, seed: int) -> float:
     """Share of pods that missed their SLA with argmax placement, ties at random; equal seeds, equal rates.
 
     Args:
         scorer: what to measure.
-        suite: scenario, size, load and number of episodes.
+        condition: what is played.
         seed: of the first episode; the others follow it.
 
     Raises:
         InvalidInputError: episodes are so short that no pod's SLA is decided.
     """
-    scenario = load_scenario(suite.scenario)
-    if suite.nodes is not None:
-        scenario = scenario.resized(suite.nodes)
-    seeds = episode_seeds(range(seed, seed + suite.clusters))
-    simulator = Simulator(scenario, suite.clusters, seeds)
-    simulator.reset(seeds, suite.load)
+    scenario = condition.sized()
+    seeds = episode_seeds(range(seed, seed + condition.episodes))
+    simulator = Simulator(scenario, condition.episodes, seeds)
+    simulator.reset(seeds, condition.load)
     ties = np.random.default_rng(seed)
     for _ in range(scenario.episode_arrivals):
-        preference: Preferences = scorer.preferences(simulator.state, simulator.demand)
-        simulator.step(best_placement(preference, simulator.feasible, ties))
+        preferences = scorer.preferences(simulator.state, simulator.demand)
+        best = best_nodes(preferences, simulator.feasible, scorer.name)
+        simulator.step(drawn_node(best, ties.random(best.shape)))
     rates = simulator.metrics()["sla_violation_rate"]
     decided = np.isfinite(rates)
     if not decided.any():
         raise InvalidInputError(
-            f"selection suite {suite_name(suite)}: no pod's SLA is decided within the episode; "
+            f"selection suite {condition.label}: no pod's SLA is decided within the episode; "
             "give a scenario with more episode_arrivals"
         )
     return float(rates[decided].mean())
@@ -96,17 +89,22 @@ class Selection:
     """
 
     def __init__(self, settings: SelectionConfig) -> None:
-        self._settings = settings
-        rival = heuristics.by_name(RIVAL)
-        self._rival = [violation_rate(rival, suite, settings.seed) for suite in settings.suites]
+        self._seed = settings.seed
+        self._conditions = [suite.condition for suite in settings.suites]
+        self._rival = self._measured(heuristics.by_name(RIVAL))
 
     def rates(self, scorer: Scorer) -> dict[str, float]:
         """SLA violation rate on every suite, and ``score``: the mean of rate over the rival's rate; lower is better."""
-        rates = [violation_rate(scorer, suite, self._settings.seed) for suite in self._settings.suites]
+        rates = self._measured(scorer)
         ratios = [(rate + RATE_FLOOR) / (rival + RATE_FLOOR) for rate, rival in zip(rates, self._rival, strict=True)]
-        named = {suite_name(suite): rate for suite, rate in zip(self._settings.suites, rates, strict=True)}
-        return {**named, "score": float(np.mean(ratios))}
+        return {**self._by_label(rates), "score": float(np.mean(ratios))}
 
     def rival_rates(self) -> dict[str, float]:
         """The rival's rate on every suite."""
-        return {suite_name(suite): rate for suite, rate in zip(self._settings.suites, self._rival, strict=True)}
+        return self._by_label(self._rival)
+
+    def _measured(self, scorer: Scorer) -> list[float]:
+        return [violation_rate(scorer, condition, self._seed) for condition in self._conditions]
+
+    def _by_label(self, rates: list[float]) -> dict[str, float]:
+        return {condition.label: rate for condition, rate in zip(self._conditions, rates, strict=True)}

@@ -1,11 +1,10 @@
-"""The sample trace of our own making: `python -m training.simulator.sample` prints it. Nothing in it was measured.
+"""The sample trace of our own making: `maddpg-train sample-trace` prints it. Nothing in it was measured.
 
 Shaped as openb is: two big classes, sizes in a few steps, log-normal durations with a long tail, arrivals in clumps.
 """
 
 from __future__ import annotations
 
-import sys
 from typing import Final, TextIO
 
 import numpy as np
@@ -34,7 +33,3 @@ def write(file: TextIO) -> None:
         memory = cpu * generator.choice(MEMORY_A_CORE)
         duration = MEDIAN_DURATION * np.exp(DURATION_SIGMA * generator.standard_normal())
         file.write(f"{now:.0f},{name},{cpu:g},{memory:g},{duration:.0f}\n")
-
-
-if __name__ == "__main__":
-    write(sys.stdout)

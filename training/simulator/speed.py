@@ -1,4 +1,4 @@
-"""How fast the simulator is: `python -m training.simulator.speed` prints decisions a second by number of nodes."""
+"""How fast the simulator is: decisions a second by number of nodes, which `maddpg-train speed` prints."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
-from numpy.typing import NDArray
 
 from training.simulator.scenarios import load_scenario
 from training.simulator.simulation import Simulator
+from training.simulator.ties import drawn_node
 
 CLUSTERS: Final = {10: 512, 50: 128, 200: 32, 1000: 8}
 """Clusters side by side that fill the processor's cache well, by number of nodes."""
@@ -62,26 +62,16 @@ def decisions_per_second(
     simulator = Simulator(load_scenario("reference").resized(nodes), clusters, 0)
     generator = np.random.default_rng(0)
     for _ in range(WARM_UP * nodes):
-        simulator.step(_anywhere(simulator.feasible, generator))
+        simulator.step(drawn_node(simulator.feasible, generator.random((clusters, nodes))))
     spent, decisions = 0.0, 0
     while spent < seconds:
         begun = clock()
         feasible = simulator.feasible
         _ = (simulator.state, simulator.demand)
         spent += clock() - begun
-        placement = _anywhere(feasible, generator)
+        placement = drawn_node(feasible, generator.random(feasible.shape))
         begun = clock()
         simulator.step(placement)
         spent += clock() - begun
         decisions += clusters
     return decisions / spent
-
-
-def _anywhere(feasible: NDArray[np.bool_], generator: np.random.Generator) -> NDArray[np.int64]:
-    luck = np.where(feasible, generator.random(feasible.shape), -1.0)
-    return np.where(feasible.any(axis=1), luck.argmax(axis=1), -1)
-
-
-if __name__ == "__main__":
-    for size, speed in speeds().items():
-        print(f"{size} nodes, {CLUSTERS[size]} clusters: {speed:,.0f} decisions/s")

@@ -18,9 +18,9 @@ from tests.training.tiny_runs import one_thread, quick_parity, tiny_config  # no
 from training.evaluation import gate
 from training.evaluation.compare import difference, pair
 from training.evaluation.protocol import Evaluation
-from training.evaluation.suites import Suite
 from training.export import export_bundle
 from training.learning.networks import Actor
+from training.simulator.conditions import Condition
 from training.simulator.draws import TEST_SEEDS
 from training.simulator.scenarios import FOLDER, load_scenario
 
@@ -125,7 +125,7 @@ def short(tmp_path: Path) -> str:
 @pytest.fixture
 def small(short: str, monkeypatch: pytest.MonkeyPatch) -> str:
     """`--quick` as eight short episodes; the condition's name."""
-    monkeypatch.setattr(gate, "QUICK", (Suite(short, 0.4, episodes=8),))
+    monkeypatch.setattr(gate, "QUICK", (Condition(short, 0.4, episodes=8),))
     return f"{short}@0.4"
 
 

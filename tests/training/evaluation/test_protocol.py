@@ -9,7 +9,9 @@ import pytest
 
 from policy import heuristics
 from policy.errors import InvalidInputError, NonFinitePreferenceError
+from tests.training.command_line import invoke
 from tests.training.plain_scenarios import first_fit, plain
+from training.evaluation import baselines
 from training.evaluation.oracle import Oracle, play_oracle
 from training.evaluation.protocol import choose, evaluate, play, play_with
 from training.evaluation.statistics import (
@@ -20,7 +22,7 @@ from training.evaluation.statistics import (
     paired_difference,
     relative_change,
 )
-from training.evaluation.table import main
+from training.simulator.conditions import Condition
 from training.simulator.draws import SELECTION_SEEDS, TEST_SEEDS, episode_seeds
 from training.simulator.scenarios import load_scenario
 from training.simulator.simulation import Simulator
@@ -123,8 +125,8 @@ def test_samples_that_are_no_pairs_are_refused() -> None:
 
 
 def test_every_scorer_meets_the_same_episodes_and_results_repeat() -> None:
-    first = evaluate([KUBE, SPEED], SMALL, TEST_SEEDS[:6], 0.4)
-    second = evaluate([SPEED, KUBE], SMALL, TEST_SEEDS[:6], 0.4, batch=4)
+    first = evaluate([KUBE, SPEED], Condition(SMALL, 0.4, episodes=6), TEST_SEEDS)
+    second = evaluate([SPEED, KUBE], Condition(SMALL, 0.4, episodes=6), TEST_SEEDS, batch=4)
     for name in ("kube-default", "expected-speed"):
         for metric, values in first.values[name].items():
             np.testing.assert_allclose(second.values[name][metric], values, rtol=1e-9, err_msg=metric)
@@ -132,8 +134,8 @@ def test_every_scorer_meets_the_same_episodes_and_results_repeat() -> None:
 
 
 def test_other_seeds_are_other_episodes() -> None:
-    selection = evaluate([KUBE], SMALL, SELECTION_SEEDS[:4], 0.4).values["kube-default"]["cpu_used"]
-    test = evaluate([KUBE], SMALL, TEST_SEEDS[:4], 0.4).values["kube-default"]["cpu_used"]
+    selection = evaluate([KUBE], Condition(SMALL, 0.4, episodes=4), SELECTION_SEEDS).values["kube-default"]["cpu_used"]
+    test = evaluate([KUBE], Condition(SMALL, 0.4, episodes=4), TEST_SEEDS).values["kube-default"]["cpu_used"]
     assert not np.isclose(selection, test).any()
 
 
@@ -176,16 +178,17 @@ def test_a_preference_that_is_not_finite_is_refused(value: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("scorers", "seeds", "batch", "named"),
+    ("scorers", "episodes", "batch", "named"),
     [
-        pytest.param([KUBE, KUBE], TEST_SEEDS[:2], 2, "name", id="two of one name"),
-        pytest.param([KUBE], TEST_SEEDS[:0], 2, "seeds", id="no seeds"),
-        pytest.param([KUBE], TEST_SEEDS[:2], 0, "batch", id="no batch"),
+        pytest.param([KUBE, KUBE], 2, 2, "name", id="two of one name"),
+        pytest.param([KUBE], 0, 2, "seeds is 0", id="no seeds"),
+        pytest.param([KUBE], 3, 2, "seeds is 3; give a number from 1 to 2", id="too few seeds"),
+        pytest.param([KUBE], 2, 0, "batch", id="no batch"),
     ],
 )
-def test_a_senseless_comparison_is_refused(scorers: list[object], seeds: range, batch: int, named: str) -> None:
+def test_a_senseless_comparison_is_refused(scorers: list[object], episodes: int, batch: int, named: str) -> None:
     with pytest.raises(InvalidInputError, match=named):
-        evaluate(scorers, SMALL, seeds, 0.4, batch=batch)  # type: ignore[arg-type]
+        evaluate(scorers, Condition(SMALL, 0.4, episodes=episodes), TEST_SEEDS[:2], batch)  # type: ignore[arg-type]
 
 
 # ---- oracle
@@ -220,9 +223,9 @@ def test_the_oracle_waits_where_a_pod_fits_nowhere() -> None:
 # ---- table
 
 
-def test_the_table_names_its_condition_and_sorts_by_sla_violations(capsys: pytest.CaptureFixture[str]) -> None:
-    main(["reference", "--load", "0.4", "--nodes", "2", "--episodes", "2"], [KUBE, SPEED])
-    lines = capsys.readouterr().out.splitlines()
+def test_the_table_names_its_condition_and_sorts_by_sla_violations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(baselines, "baselines", lambda: [KUBE, SPEED])
+    lines = invoke("rules", "reference", "--load", "0.4", "--nodes", "2", "--episodes", "2").splitlines()
     assert lines[0] == "reference version 1, 2 nodes, load 0.4, 2 test episodes"
     rates = [float(line.split("|")[2].split("[")[0]) for line in lines[4:]]
     assert len(rates) == 2

@@ -15,20 +15,21 @@ from policy import heuristics
 from policy.bundle import load_bundle, shipped_bundle_path
 from policy.errors import InvalidInputError
 from policy.scorers import ActorScorer
+from tests.training.command_line import invoke
 from training.evaluation import plan
 from training.evaluation.baselines import baselines
 from training.evaluation.contestants import contestant, gather
 from training.evaluation.parallel import Task, run_tasks
 from training.evaluation.plan import QUICK, STUDY_SEEDS, Plan, large_conditions, small_conditions
 from training.evaluation.protocol import Evaluation, play
-from training.evaluation.report import renewal
+from training.evaluation.report import evidence, renewal
 from training.evaluation.report.curves import CURVE_FILE, Curve, read_curve, write_curve
 from training.evaluation.report.document import Provenance, as_document, to_text
 from training.evaluation.report.evidence import Evidence
 from training.evaluation.report.goals import better_on_both, by_load, judge
 from training.evaluation.report.highest_load import crossing, highest_load, load_ratio
 from training.evaluation.report.markdown import JSON_FILE, MARKDOWN_FILE, write_report
-from training.evaluation.report.summary import BEGIN, END, insert, main, read_document, render
+from training.evaluation.report.summary import BEGIN, END, insert, read_document, render
 from training.evaluation.study import Study, run_study
 from training.processes import THREAD_VARIABLES
 from training.simulator.draws import TEST_SEEDS, episode_seeds
@@ -89,7 +90,7 @@ def test_the_frozen_plan_has_every_condition_that_is_asked_for() -> None:
     asked = {"steady@0.4", "peak@0.5", "services@0.4", "trace@0.35", "unseen@0.4", "reference@0.7"}
     asked |= {"reference-50@0.4", "reference-200@0.4", "reference-1000@0.4", "reference-100@0.5", "reference-100@0.7"}
     assert asked <= set(labels)
-    assert {item.scenario.nodes for item in large_conditions(Plan())} == {50, 100, 200, 1000}
+    assert {item.sized().nodes for item in large_conditions(Plan())} == {50, 100, 200, 1000}
     assert QUICK.episodes < Plan().episodes
 
 
@@ -437,14 +438,11 @@ def test_a_report_from_before_there_was_evidence_gets_it(tmp_path: Path) -> None
     assert read_document(tmp_path) == whole
 
 
-def test_the_renewal_measures_and_reads_what_it_is_given(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_renewal_measures_and_reads_what_it_is_given(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_report(everything(), tmp_path)
     (tmp_path / "outcome.json").write_text('{"episodes": 20000, "seconds": 1200.0, "finished": true}')
-    monkeypatch.setattr(renewal, "speeds", lambda seconds: {10: 1e5 * seconds, 1000: 1e3})
-    renewal.main([str(tmp_path), "--scale", str(tmp_path / "outcome.json"), "--seconds", "3"])
-    assert "evaluation.json" in capsys.readouterr().out
+    monkeypatch.setattr(evidence, "speeds", lambda seconds: {10: 1e5 * seconds, 1000: 1e3})
+    assert "evaluation.json" in invoke("renew", tmp_path, "--scale", tmp_path / "outcome.json", "--seconds", "3")
     found = read_document(tmp_path)
     assert found["evidence"]["decisions_per_second"]["10"] == 300_000.0
     assert [goal["pass"] for goal in found["goals"][-4:]] == [True, True, True, False]
@@ -453,12 +451,11 @@ def test_the_renewal_measures_and_reads_what_it_is_given(
 # ---- the headline in other documents
 
 
-def test_a_document_gets_the_headline_between_its_markers(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_document_gets_the_headline_between_its_markers(tmp_path: Path) -> None:
     write_report(everything(), tmp_path)
     readme = tmp_path / "README.md"
     readme.write_text(f"before\n{BEGIN}\nold\n{END}\nafter\n")
-    main([str(tmp_path), str(readme)])
-    assert "README.md" in capsys.readouterr().out
+    assert "README.md" in invoke("headline", tmp_path, readme)
     block = render(read_document(tmp_path))
     assert readme.read_text() == f"before\n{BEGIN}\n{block}\n{END}\nafter\n"
     assert "| **policy** | 1.00 (0.62-1.38) |" in block

@@ -23,6 +23,7 @@ from training.learning.algorithms import build_algorithm
 from training.learning.collector import Arena
 from training.learning.networks import Actor
 from training.learning.selection import ActorModuleScorer, Selection, violation_rate
+from training.simulator.conditions import Condition
 
 
 def play(config: TrainingConfig, index: int = 0, episodes: int = 1) -> Arena:
@@ -110,7 +111,7 @@ def test_prices_of_use_and_node_classes_override_the_scenario(tmp_path: Path) ->
 
 
 def test_violation_rate_is_a_function_of_the_seed(tmp_path: Path) -> None:
-    suite = SuiteConfig(scenario=str(write_scenario(tmp_path)), nodes=6, load=0.7, clusters=8)
+    suite = Condition(str(write_scenario(tmp_path)), 0.7, nodes=6, episodes=8)
     rule = heuristics.by_name("most-allocated")
     assert violation_rate(rule, suite, 5) == violation_rate(rule, suite, 5)
     assert violation_rate(rule, suite, 5) != violation_rate(rule, suite, 6)
@@ -131,4 +132,4 @@ def test_a_selection_suite_that_decides_nothing_is_refused(tmp_path: Path) -> No
     path = write_scenario(tmp_path)
     path.write_text(path.read_text().replace(f"episode_arrivals: {ARRIVALS}", "episode_arrivals: 3"))
     with pytest.raises(InvalidInputError, match="episode_arrivals"):
-        violation_rate(heuristics.by_name("kube-default"), SuiteConfig(scenario=str(path), clusters=2), 5)
+        violation_rate(heuristics.by_name("kube-default"), Condition(str(path), 0.4, episodes=2), 5)

@@ -18,7 +18,6 @@ from training.learning.critics import Critics, JointCritic, SetCritic
 from training.learning.networks import Actor, parameter_count, soft_update
 from training.learning.noise import Gaussian, NoNoise, OrnsteinUhlenbeck
 from training.learning.placement import (
-    best_placement,
     entropy,
     one_hot,
     placement_probabilities,
@@ -157,23 +156,9 @@ def test_uniform_share_draws_every_feasible_node_alike() -> None:
     assert (drawn == 0).mean() == pytest.approx(0.1, abs=0.01)
 
 
-@pytest.mark.parametrize("sampled", [True, False], ids=["sampled", "best"])
-def test_a_pod_that_fits_nowhere_stays_pending(sampled: bool) -> None:
+def test_a_pod_that_fits_nowhere_stays_pending() -> None:
     preference, feasible = np.zeros((2, 3), dtype=np.float32), np.array([[False] * 3, [False, True, False]])
-    generator = np.random.default_rng(1)
-    if sampled:
-        placed = sample_placement(preference, feasible, 0.1, 0.1, generator)
-    else:
-        placed = best_placement(preference, feasible, generator)
-    assert placed.tolist() == [-1, 1]
-
-
-def test_best_placement_breaks_ties_at_random_among_the_best_feasible() -> None:
-    preference = np.tile(np.array([1.0, 3.0, 2.0, 2.0]), (2000, 1))
-    feasible = np.tile(np.array([True, False, True, True]), (2000, 1))
-    placed = best_placement(preference, feasible, np.random.default_rng(1))
-    assert (placed == 2).mean() == pytest.approx(0.5, abs=0.05)
-    assert set(placed.tolist()) == {2, 3}
+    assert sample_placement(preference, feasible, 0.1, 0.1, np.random.default_rng(1)).tolist() == [-1, 1]
 
 
 def test_ou_noise_reverts_reaches_its_stationary_spread_and_resets() -> None:

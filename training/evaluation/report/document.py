@@ -16,7 +16,7 @@ import numpy as np
 
 from training.evaluation.contestants import BundleScorer, training_seed
 from training.evaluation.plan import LARGE, REFERENCE, STUDY_SEEDS, TRACE_FILE_SCENARIO, Plan
-from training.evaluation.protocol import PERCENTILES
+from training.evaluation.protocol import PERCENTILES, SLA
 from training.evaluation.report.capacity import sustainable_load
 from training.evaluation.report.curves import Curve, read_curve
 from training.evaluation.report.evidence import Evidence, further_goals
@@ -29,7 +29,7 @@ from training.evaluation.statistics import (
     interquartile_mean,
     paired_difference,
 )
-from training.evaluation.study import SLA, Study
+from training.evaluation.study import Study
 from training.simulator.draws import episode_seeds
 from training.simulator.scenarios import load_scenario
 from training.simulator.traces import load_trace

@@ -12,7 +12,7 @@ import numpy as np
 from policy.errors import InvalidInputError
 from training.evaluation.report.goals import Goal
 from training.files import read_json
-from training.simulator.speed import GOAL, GOAL_NODES, growth
+from training.simulator.speed import GOAL, GOAL_NODES, growth, speeds
 
 EPISODES_ASKED: Final = 10_000
 MINUTES_ASKED: Final = 60.0
@@ -41,6 +41,16 @@ class Evidence:
     speeds: Mapping[int, float] = field(default_factory=dict)
     scale: Mapping[str, Any] | None = None
     ablations: Mapping[str, Any] | None = None
+
+
+def measured(scale: Path | None, ablations: Path | None, seconds: float = 1.0) -> Evidence:
+    """The simulator's speed here, `seconds` for each measurement, and what the cited files say.
+
+    Raises:
+        InvalidInputError: a file does not read, or is something else.
+    """
+    cited = read_scale(scale) if scale else None, read_ablations(ablations) if ablations else None
+    return Evidence(speeds(seconds), *cited)
 
 
 def read_scale(path: Path) -> dict[str, Any]:

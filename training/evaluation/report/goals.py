@@ -9,10 +9,11 @@ from typing import Final
 import numpy as np
 
 from training.evaluation.plan import GREEDY, LARGE, RANDOM, REFERENCE, TRACE_FILE_SCENARIO
+from training.evaluation.protocol import SLA
 from training.evaluation.report.curves import Curve
 from training.evaluation.report.highest_load import best_rule_by_load, highest_load
 from training.evaluation.statistics import Estimate, gap_closed, paired_difference, relative_change
-from training.evaluation.study import SLA, Study
+from training.evaluation.study import Study
 
 SEEDS_ASKED: Final = 5
 LOAD_VARIANCE: Final = "load_variance"

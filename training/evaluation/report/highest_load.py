@@ -7,8 +7,9 @@ from typing import Final
 
 import numpy as np
 
+from training.evaluation.protocol import SLA
 from training.evaluation.statistics import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES, FloatArray
-from training.evaluation.study import SLA, Study
+from training.evaluation.study import Study
 
 LIMIT: Final = 0.05
 """SLA violations that the highest load stays under."""

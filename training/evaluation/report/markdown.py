@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Final
 
 from training.evaluation.plan import GREEDY, LARGE
+from training.evaluation.protocol import SLA
 from training.evaluation.report.document import METRICS, Provenance, as_document, to_text
 from training.evaluation.report.plots import draw_all
-from training.evaluation.study import SLA, Study
+from training.evaluation.study import Study
 from training.files import write_text
 from training.simulator.episode import METRICS as MEANINGS
 

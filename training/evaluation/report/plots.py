@@ -13,10 +13,10 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 
 from training.evaluation.plan import GREEDY, LARGE, RANDOM
-from training.evaluation.protocol import PERCENTILES, Evaluation
+from training.evaluation.protocol import PERCENTILES, SLA, Evaluation
 from training.evaluation.report.curves import Curve
 from training.evaluation.report.highest_load import LIMIT, highest_load
-from training.evaluation.study import SLA, Study
+from training.evaluation.study import Study
 
 mpl.use("Agg")
 

@@ -1,4 +1,4 @@
-"""A report's headline inside other documents: `python -m training.evaluation.report.summary BUNDLE FILE...`.
+"""A report's headline inside other documents, as `maddpg-train headline` writes it.
 
 Writes the table between two markers of each file, so that a README or model card never says what the committed report
 does not. Numbers come from `evaluation.json` alone.
@@ -6,15 +6,14 @@ does not. Numbers come from `evaluation.json` alone.
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
 from policy.errors import InvalidInputError
 from training.evaluation.plan import GREEDY, RANDOM, REFERENCE
+from training.evaluation.protocol import SLA
 from training.evaluation.report.markdown import JSON_FILE
-from training.evaluation.study import SLA
 from training.files import read_json, write_text
 
 BEGIN: Final = "<!-- evaluation -->"
@@ -81,17 +80,16 @@ def _percent(entry: dict[str, Any]) -> str:
     return f"{100 * entry['mean']:.2f} ({100 * entry['low']:.2f}-{100 * entry['high']:.2f})"
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Write the table into every file."""
-    parser = argparse.ArgumentParser(description="Put a report's headline into documents, between their markers.")
-    parser.add_argument("bundle", type=Path, help="folder of the policy with its evaluation.json")
-    parser.add_argument("files", type=Path, nargs="+", help="documents with the two markers")
-    options = parser.parse_args(arguments)
-    block = render(read_document(options.bundle))
-    for path in options.files:
-        write_text(path, insert(path.read_text(encoding="utf-8"), block, path.name))
-        print(f"wrote the table into {path}")
+def insert_into(paths: Iterable[Path], bundle: Path) -> None:
+    """Write the table of the report beside a policy into every file.
 
-
-if __name__ == "__main__":
-    main()
+    Raises:
+        InvalidInputError: there is no report, or a file does not read or has not one pair of markers.
+    """
+    block = render(read_document(bundle))
+    for path in paths:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except OSError as error:
+            raise InvalidInputError(f"cannot read {path} ({error.strerror}); give an existing file") from error
+        write_text(path, insert(text, block, path.name))

@@ -1,0 +1,41 @@
+"""Kinds of episodes: a scenario, how loaded it is, and how large. Plays nothing."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from training.simulator.scenarios import Scenario, load_scenario
+
+
+@dataclass(frozen=True, slots=True)
+class Condition:
+    """Episodes of one kind.
+
+    Attributes:
+        scenario: name of a versioned scenario, path of a .yaml file, or the scenario itself.
+        load: offered load; None lets each episode draw its own from the scenario.
+        nodes: nodes per cluster; None keeps the scenario's.
+        episodes: how many; from which seed on is up to whoever plays them.
+    """
+
+    scenario: str | Scenario
+    load: float | None = None
+    nodes: int | None = None
+    episodes: int = 64
+
+    @property
+    def label(self) -> str:
+        """For example ``reference-50@0.4``, without what is the scenario's own."""
+        scenario = self.scenario if isinstance(self.scenario, str) else self.scenario.name
+        size = "" if self.nodes is None else f"-{self.nodes}"
+        load = "" if self.load is None else f"@{self.load:g}"
+        return f"{scenario}{size}{load}"
+
+    def sized(self) -> Scenario:
+        """Return the scenario with the condition's number of nodes.
+
+        Raises:
+            InvalidInputError: the scenario is unknown, or nodes is below 1.
+        """
+        scenario = load_scenario(self.scenario) if isinstance(self.scenario, str) else self.scenario
+        return scenario if self.nodes in (None, scenario.nodes) else scenario.resized(self.nodes)
