@@ -67,7 +67,7 @@ def test_what_commands_wrote_is_read(tmp_path: Path) -> None:
 
 
 def test_the_committed_ablations_compare_every_part() -> None:
-    committed = Path(__file__).parents[3] / "docs" / "ablations" / "ablations.json"
+    committed = Path(__file__).parents[4] / "docs" / "ablations" / "ablations.json"
     assert goals(ablations=read_ablations(committed))["ablation3"].reached
 
 

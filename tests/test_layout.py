@@ -1,0 +1,48 @@
+"""Where things live: a module's name stands once in the product, and tests/ has the folders of the product."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGES = ("extender", "helm", "policy", "training")
+
+SHARED = {
+    "cli": "every package's command line; a room's commands join those of its package",
+    "errors": "policy's errors are everybody's; the extender's are those of its own",
+    "cluster": "the state of a cluster that is decided on, and the simulated cluster of the demo",
+    "pods": "pods of Kubernetes in the extender, and pods of the simulator",
+    "reference": "each writes a reference of settings: the documentation's, and the chart's",
+}
+"""Names that several modules have on purpose, and why."""
+
+
+def modules() -> list[Path]:
+    """Every module of the product, relative to the root."""
+    found = [path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    return [path for path in found if path.stem not in ("__init__", "__main__")]
+
+
+def rooms(folder: Path) -> set[Path]:
+    """Every package in a folder, itself included, relative to its parent."""
+    return {path.parent.relative_to(folder.parent) for path in folder.rglob("__init__.py")}
+
+
+def test_the_name_of_a_module_stands_once_in_the_product() -> None:
+    named = defaultdict(list)
+    for path in modules():
+        named[path.stem].append(str(path))
+    assert {name: paths for name, paths in named.items() if len(paths) > 1 and name not in SHARED} == {}
+
+
+def test_a_name_that_is_shared_on_purpose_is_shared() -> None:
+    stems = [path.stem for path in modules()]
+    assert [name for name in SHARED if stems.count(name) < 2] == []
+
+
+@pytest.mark.parametrize("package", ["extender", "policy", "training"])
+def test_tests_have_the_rooms_of_the_product(package: str) -> None:
+    assert rooms(ROOT / "tests" / package) == rooms(ROOT / package)
