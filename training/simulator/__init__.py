@@ -1,1 +1,1 @@
-"""Many simulated clusters at once, on numpy arrays: what a policy is trained and judged in. Needs numpy and PyYAML."""
+"""Many simulated clusters at once, on numpy arrays: what a policy is trained and judged in. Never needs torch."""
