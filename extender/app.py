@@ -117,8 +117,8 @@ class Application:
             clock=clock,
         )
         self.table.subscribe_rows((hosts := HostEncoder()).set_host)
-        make_verbs, self.connection = _verbs(self.tracing)
-        self.verbs = make_verbs(
+        verbs_class, self.connection = _verbs(self.tracing)
+        self.verbs = verbs_class(
             engine=self.engine,
             source=source,
             hosts=hosts,
@@ -239,10 +239,10 @@ def _tracing(settings: Settings, version: str, failures: Failures) -> Tracing | 
     )
 
 
-def _verbs(tracing: Tracing | None) -> tuple[Callable[..., SchedulingVerbs], type[VerbConnection]]:
-    """Return what makes the verbs, and the class of their connections; the traced twins of both with tracing."""
+def _verbs(tracing: Tracing | None) -> tuple[type[SchedulingVerbs], type[VerbConnection]]:
+    """Return the classes of the verbs and of their connections; the traced twins of both with tracing."""
     if tracing is None:
         return SchedulingVerbs, VerbConnection
     from extender.operations.tracing import TracedConnection, TracedVerbs
 
-    return partial(TracedVerbs, tracing.tracer), TracedConnection
+    return TracedVerbs.by(tracing.tracer), TracedConnection

@@ -28,7 +28,7 @@ class Documents:
         scoring, serving, breaker = self._engine.scoring, None, None
         if scoring is not None:
             loaded = scoring.loaded
-            serving = {**loaded.identity(), "temperature": loaded.temperature}
+            serving = {"scorer": loaded.scorer.name, "temperature": loaded.temperature, **loaded.identity()}
             breaker = {"state": scoring.breaker.state.value, "opened": scoring.breaker.opened}
         return {
             "fallback": self._engine.fallback.name,

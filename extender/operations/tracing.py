@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
-from typing import Final, ParamSpec, TypeVar
+from typing import Any, Final, ParamSpec, TypeVar
 
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
@@ -29,10 +29,7 @@ from opentelemetry.sdk.trace.sampling import ParentBased, TraceIdRatioBased
 from opentelemetry.trace import SpanKind, StatusCode, Tracer, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from extender.cluster.source import ClusterSource
-from extender.engine import Engine
-from extender.protocol.verbs import Answer, Observer, Receive, SchedulingVerbs, Scope, Send, VerbOptions
-from extender.protocol.wire import HostEncoder
+from extender.protocol.verbs import Answer, Receive, SchedulingVerbs, Scope, Send
 from extender.supervision import Failures
 from extender.transport.connection import VerbConnection
 
@@ -114,26 +111,18 @@ class Tracing:
 
 
 class TracedVerbs(SchedulingVerbs):
-    """The verbs, each answer under a span of the server.
+    """The verbs, each answer under a span of the server; made by a class that `by` binds to a tracer."""
 
-    Args:
-        tracer: makes the spans.
-        engine, source, hosts, observer, options, timer: as `SchedulingVerbs` takes them.
-    """
+    tracer: Tracer
 
-    def __init__(
-        self,
-        tracer: Tracer,
-        *,
-        engine: Engine,
-        source: ClusterSource,
-        hosts: HostEncoder,
-        observer: Observer,
-        options: VerbOptions,
-        timer: Callable[[], float] = time.perf_counter,
-    ) -> None:
-        super().__init__(engine=engine, source=source, hosts=hosts, observer=observer, options=options, timer=timer)
-        self._tracer = tracer
+    @classmethod
+    def by(cls, tracer: Tracer) -> type[TracedVerbs]:
+        """Return the class whose verbs make their spans with this tracer."""
+        return type(cls.__name__, (cls,), {"tracer": tracer})
+
+    def __init__(self, **parts: Any) -> None:
+        super().__init__(**parts)
+        tracer = self.tracer
         self._decode = _spanned(tracer, "decode", self._decode)
         self._encode = _spanned(tracer, "encode", self._encode)
         self._encode_filter = _spanned(tracer, "encode", self._encode_filter)
@@ -150,7 +139,7 @@ class TracedVerbs(SchedulingVerbs):
         await asyncio.sleep(0)
         began = time.time_ns() - int((self.timer() - received) * 1e9)
         carrier = {name.decode(): value.decode("latin-1") for name, value in _headers.get() if name in _HEADERS}
-        with self._tracer.start_as_current_span(
+        with self.tracer.start_as_current_span(
             f"POST /{verb}", _propagator.extract(carrier, Context()), SpanKind.SERVER, start_time=began
         ) as span:
             answer = await super().answer(verb, body, received)

@@ -44,11 +44,7 @@ class LoadedScorer:
 
     def identity(self) -> dict[str, str]:
         """Return its name and hashes, as JSON."""
-        return {
-            "scorer": self.scorer.name,
-            "model_sha256": self.model_sha256,
-            "manifest_sha256": self.manifest_sha256,
-        }
+        return {"scorer": self.scorer.name, "model_sha256": self.model_sha256, "manifest_sha256": self.manifest_sha256}
 
 
 def load_scorer(settings: Settings) -> LoadedScorer:

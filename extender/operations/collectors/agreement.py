@@ -44,9 +44,7 @@ SHADOW: Final[tuple[Family[Shadow], ...]] = (
         ("far",),
     ),
     Family(
-        "maddpg_shadow_seconds_total",
-        "Time that the shadow's candidate took",
-        lambda shadow: shadow.counts().seconds,
+        "maddpg_shadow_seconds_total", "Time that the shadow's candidate took", lambda shadow: shadow.counts().seconds
     ),
 )
 

@@ -55,9 +55,7 @@ SCORED_ROWS: Final[Family[Any]] = Family(
 )
 BIND_FAILURES: Final[Family[Any]] = Family("maddpg_bind_failures_total", "Binds the API server refused")
 REFUSED: Final[Family[Any]] = Family(
-    "maddpg_refusals_total",
-    "Requests and connections refused before they were looked at, by limit",
-    labels=("reason",),
+    "maddpg_refusals_total", "Requests and connections refused before they were looked at, by limit", labels=("reason",)
 )
 FAMILIES: Final = (
     LATENCY, REQUESTS, DECISIONS, FALLBACKS, WARNINGS, UNKNOWN_NODES, CLIPPED, SCORED_ROWS, BIND_FAILURES, REFUSED
