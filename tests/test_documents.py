@@ -1,0 +1,76 @@
+"""What a newcomer reads is true: paths and links exist, decision records are indexed, one version stands everywhere."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+FOLDERS = ("deploy", "docs", "extender", "helm", "policy", "requirements", "tests", "training")
+FOLDER = rf"(?:{'|'.join(FOLDERS)})/"
+PATH = re.compile(rf"`({FOLDER}[\w./-]*)`|(?<![\w./-])({FOLDER}[\w./-]+\.(?:py|yaml|json|md|toml|txt))\b")
+"""In backticks anything that begins with a folder of ours, elsewhere what ends like a file."""
+
+PROTOCOL = "extender/v1"
+"""The name of kube-scheduler's protocol, no path."""
+
+LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+RECORDS = ROOT / "docs" / "decisions"
+
+
+def names(documents: list[Path]) -> list[str]:
+    return [str(document.relative_to(ROOT)) for document in documents]
+
+
+@pytest.mark.parametrize("document", names(DOCUMENTS))
+def test_every_path_that_a_document_names_exists(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    named = {quoted or plain for quoted, plain in PATH.findall(text)} - {PROTOCOL}
+    assert sorted(path for path in named if not (ROOT / path).exists()) == []
+
+
+@pytest.mark.parametrize("document", names(DOCUMENTS))
+def test_every_link_between_documents_leads_somewhere(document: str) -> None:
+    text = (ROOT / document).read_text(encoding="utf-8")
+    targets = [target for target in LINK.findall(text) if "://" not in target]
+    assert [target for target in targets if not ((ROOT / document).parent / target).exists()] == []
+
+
+def test_the_index_lists_every_decision_record_with_its_number() -> None:
+    index = (RECORDS / "README.md").read_text(encoding="utf-8")
+    records = sorted(path.name for path in RECORDS.glob("[0-9]*.md"))
+    assert re.findall(r"^\| \[\d{4}\]\((\S+)\) \|", index, re.MULTILINE) == records
+    for name in records:
+        number = int(name[:4])
+        assert f"| [{number:04}]({name}) |" in index
+        assert (RECORDS / name).read_text(encoding="utf-8").startswith(f"# {number}. ")
+
+
+def test_one_version_stands_everywhere() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    chart = yaml.safe_load((ROOT / "helm" / "maddpg-scheduler" / "Chart.yaml").read_text(encoding="utf-8"))
+    assert chart["appVersion"] == version
+    found = {}
+    for file in [*(ROOT / "deploy").rglob("*"), *DOCUMENTS]:
+        if file.is_file():
+            text = file.read_text(encoding="utf-8")
+            tags = re.findall(r"maddpg-scheduler/(?:extender|training):(\d[\w.-]*\w)", text)
+            tags += re.findall(r"^ARG VERSION=(\S+)", text, re.MULTILINE)
+            found.update({(str(file.relative_to(ROOT)), tag): tag for tag in tags})
+    assert {place for place, tag in found.items() if tag != version} == set()
+    assert found
+
+
+def test_the_changelog_dates_the_version_and_keeps_what_came_since_apart() -> None:
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+    heads = re.findall(
+        r"^## \[(\S+)\](?: - (\S+))?$", (ROOT / "CHANGELOG.md").read_text(encoding="utf-8"), re.MULTILINE
+    )
+    assert heads[0] == ("Unreleased", "")
+    assert heads[1][0] == version
+    assert all(re.fullmatch(r"\d{4}-\d{2}-\d{2}", date) for _, date in heads[1:])
