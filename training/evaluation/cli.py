@@ -151,7 +151,7 @@ def renew(
 ) -> None:
     """Measure the simulator again and read the cited files anew for a written report; no episode is played."""
     from training.evaluation.report.evidence import measured
-    from training.evaluation.report.renewal import renew as renew_report
+    from training.evaluation.report.markdown import renew_report
 
     for path in renew_report(folder, measured(scale, ablations, seconds)):
         typer.echo(f"renewed {path}")

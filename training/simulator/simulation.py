@@ -169,11 +169,6 @@ class Simulator:
         return self._world.now.copy()
 
     @property
-    def load(self) -> FloatArray:
-        """Offered work over speed-weighted capacity, ``[clusters]``."""
-        return self._world.load.copy()
-
-    @property
     def pod_class(self) -> NDArray[np.int64]:
         """Class of the pod to be placed now, ``[clusters]``; schedulers do not see it."""
         return self._world.pods.kind[self._rows, self._world.current]

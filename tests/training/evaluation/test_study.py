@@ -22,14 +22,14 @@ from training.evaluation.contestants import contestant, gather
 from training.evaluation.parallel import Task, run_tasks
 from training.evaluation.plan import QUICK, STUDY_SEEDS, Plan, large_conditions, small_conditions
 from training.evaluation.protocol import Evaluation, play
-from training.evaluation.report import evidence, renewal
+from training.evaluation.report import evidence
 from training.evaluation.report.curves import CURVE_FILE, Curve, read_curve, write_curve
-from training.evaluation.report.document import Provenance, as_document, to_text
+from training.evaluation.report.document import JSON_FILE, Provenance, as_document, read_document, to_text
 from training.evaluation.report.evidence import Evidence
 from training.evaluation.report.goals import better_on_both, by_load, judge
 from training.evaluation.report.highest_load import crossing, highest_load, load_ratio
-from training.evaluation.report.markdown import JSON_FILE, MARKDOWN_FILE, write_report
-from training.evaluation.report.summary import BEGIN, END, insert, read_document, render
+from training.evaluation.report.markdown import MARKDOWN_FILE, renew_report, write_report
+from training.evaluation.report.summary import BEGIN, END, insert, render
 from training.evaluation.study import Study, run_study
 from training.processes import THREAD_VARIABLES
 from training.simulator.draws import TEST_SEEDS, episode_seeds
@@ -418,13 +418,13 @@ def test_the_curves_of_bundles_are_drawn(tmp_path: Path) -> None:
 def test_evidence_is_renewed_and_what_episodes_showed_stays(tmp_path: Path) -> None:
     write_report(everything(), tmp_path)
     before, text = read_document(tmp_path), (tmp_path / MARKDOWN_FILE).read_text()
-    renewal.renew(tmp_path, Evidence({10: 200_000.0, 1000: 4_000.0}))
+    renew_report(tmp_path, Evidence({10: 200_000.0, 1000: 4_000.0}))
     after = read_document(tmp_path)
     assert after["evidence"]["decisions_per_second"] == {"10": 200_000.0, "1000": 4_000.0}
     assert [goal["name"] for goal in after["goals"][:-4]] == [goal["name"] for goal in before["goals"][:-4]]
     assert sum(goal["pass"] for goal in after["goals"]) == sum(goal["pass"] for goal in before["goals"]) + 2
     assert "200,000 on 10 nodes, 4,000 on 1000 nodes" in (tmp_path / MARKDOWN_FILE).read_text()
-    renewal.renew(tmp_path, Evidence())
+    renew_report(tmp_path, Evidence())
     assert read_document(tmp_path) == before
     assert (tmp_path / MARKDOWN_FILE).read_text() == text
 
@@ -434,7 +434,7 @@ def test_a_report_from_before_there_was_evidence_gets_it(tmp_path: Path) -> None
     whole = read_document(tmp_path)
     older = {name: value for name, value in whole.items() if name != "evidence"} | {"goals": whole["goals"][:-4]}
     (tmp_path / JSON_FILE).write_text(to_text(older))
-    renewal.renew(tmp_path, Evidence())
+    renew_report(tmp_path, Evidence())
     assert read_document(tmp_path) == whole
 
 

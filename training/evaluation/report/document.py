@@ -30,9 +30,12 @@ from training.evaluation.statistics import (
     paired_difference,
 )
 from training.evaluation.study import Study
+from training.files import read_json
 from training.simulator.draws import episode_seeds
 from training.simulator.scenarios import load_scenario
 from training.simulator.traces import load_trace
+
+JSON_FILE: Final = "evaluation.json"
 
 DIGITS: Final = 5
 """Significant digits of every number."""
@@ -124,6 +127,15 @@ def as_document(study: Study, provenance: Provenance | None = None) -> dict[str,
     }
     rounded: dict[str, Any] = _rounded(document)
     return rounded
+
+
+def read_document(folder: Path) -> dict[str, Any]:
+    """The report in a folder, such as the one committed beside a policy.
+
+    Raises:
+        InvalidInputError: there is none, or it does not read.
+    """
+    return read_json(folder / JSON_FILE, "write it with maddpg-train report")
 
 
 def renewed(document: dict[str, Any], evidence: Evidence) -> dict[str, Any]:

@@ -8,13 +8,21 @@ from typing import Any, Final
 
 from training.evaluation.plan import GREEDY, LARGE
 from training.evaluation.protocol import SLA
-from training.evaluation.report.document import METRICS, Provenance, as_document, to_text
+from training.evaluation.report.document import (
+    JSON_FILE,
+    METRICS,
+    Provenance,
+    as_document,
+    read_document,
+    renewed,
+    to_text,
+)
+from training.evaluation.report.evidence import Evidence
 from training.evaluation.report.plots import draw_all
 from training.evaluation.study import Study
 from training.files import write_text
 from training.simulator.episode import METRICS as MEANINGS
 
-JSON_FILE: Final = "evaluation.json"
 MARKDOWN_FILE: Final = "evaluation.md"
 FIGURES_FOLDER: Final = "figures"
 
@@ -33,6 +41,23 @@ def write_report(study: Study, folder: Path, provenance: Provenance | None = Non
         old.unlink()
     write_text(markdown_path, to_markdown(document, [path.name for path in figures]))
     return [json_path, markdown_path, *figures]
+
+
+def renew_report(folder: Path, evidence: Evidence) -> list[Path]:
+    """Write the report in `folder` with this evidence instead of its own; the paths written.
+
+    No episode is played, and what episodes showed stays, figures too.
+
+    Raises:
+        InvalidInputError: there is no report.
+    """
+    document = renewed(read_document(folder), evidence)
+    json_path, markdown_path = folder / JSON_FILE, folder / MARKDOWN_FILE
+    lines = markdown_path.read_text(encoding="utf-8").splitlines()
+    figures = [line.rpartition("/")[2].rstrip(")") for line in lines if line.startswith("![")]
+    write_text(json_path, to_text(document))
+    write_text(markdown_path, to_markdown(document, figures))
+    return [json_path, markdown_path]
 
 
 def to_markdown(document: dict[str, Any], figures: Iterable[str]) -> str:

@@ -13,23 +13,14 @@ from typing import Any, Final
 from policy.errors import InvalidInputError
 from training.evaluation.plan import GREEDY, RANDOM, REFERENCE
 from training.evaluation.protocol import SLA
-from training.evaluation.report.markdown import JSON_FILE
-from training.files import read_json, write_text
+from training.evaluation.report.document import read_document
+from training.files import write_text
 
 BEGIN: Final = "<!-- evaluation -->"
 END: Final = "<!-- /evaluation -->"
 
 RULES: Final = 4
 """Of the rules, how many of the best are shown; kube-default and random always are."""
-
-
-def read_document(bundle: Path) -> dict[str, Any]:
-    """The report committed beside a policy.
-
-    Raises:
-        InvalidInputError: there is none, or it does not read.
-    """
-    return read_json(bundle / JSON_FILE, "write it with maddpg-train report")
 
 
 def render(document: dict[str, Any]) -> str:

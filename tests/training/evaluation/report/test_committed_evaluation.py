@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from policy.bundle import MODEL_CARD_FILE, load_bundle, shipped_bundle_path
+from training.evaluation.report.document import read_document
 from training.evaluation.report.markdown import FIGURES_FOLDER, JSON_FILE, MARKDOWN_FILE, to_markdown
-from training.evaluation.report.summary import BEGIN, END, read_document, render
+from training.evaluation.report.summary import BEGIN, END, render
 
 REPOSITORY = Path(__file__).parents[4]
 BUNDLE = shipped_bundle_path()
