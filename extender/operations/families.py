@@ -20,6 +20,16 @@ Labelled = Mapping[str, float] | Mapping[tuple[str, str], float] | Mapping[tuple
 
 SUM: Final = "_total"
 
+RENAMED: Final = {
+    f"maddpg_{name}_total"
+    for name in (
+        "source_events", "ledger_writes", "outcomes", "decision_failures", "pods_ended", "pods_late", "pod_restarts",
+        "pods_oom_killed", "spans", "pod_notes", "breaker_opened", "shadow_requests", "shadow_same_best",
+        "shadow_priorities", "shadow_seconds",
+    )
+}  # fmt: skip
+"""Counters that were exposed without ``_total`` in release 0.1. They keep that name too, without a type, until 0.3."""
+
 
 @dataclass(frozen=True, slots=True)
 class Family(Generic[P]):
@@ -85,4 +95,10 @@ class PartCollector(Collector, Generic[P]):
 
     def collect(self) -> Iterator[Metric]:
         """Yield the families with their values."""
-        return (family.of(self._part) for family in self._families)
+        for family in self._families:
+            metric = family.of(self._part)
+            yield metric
+            if family.name in RENAMED:
+                former = Metric(metric.name, f"Deprecated: use {family.name}", "unknown")
+                former.samples = [sample._replace(name=metric.name) for sample in metric.samples]
+                yield former

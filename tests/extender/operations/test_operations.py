@@ -16,6 +16,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from extender import logs
+from extender.operations.families import RENAMED
 from extender.operations.metrics import FAMILIES
 from extender.operations.reference import describe, metrics_table, settings_table
 from tests.extender.embedded import EmbeddedSource
@@ -147,7 +148,7 @@ def test_every_part_shows_its_documented_metrics_and_sums_are_counters(run_servi
     exposed = {
         family.name + ("_total" if family.type == "counter" else ""): family
         for family in text_string_to_metric_families(service.operations.get("/metrics").text)
-        if family.name.startswith("maddpg_") and not family.name.endswith("_created")
+        if family.name.startswith("maddpg_") and not family.name.endswith("_created") and family.type != "unknown"
     }
     kinds = {family.name: family.kind for family in FAMILIES if not family.name.startswith("maddpg_tls_")}
     assert {name: family.type for name, family in exposed.items()} == kinds
@@ -155,6 +156,18 @@ def test_every_part_shows_its_documented_metrics_and_sums_are_counters(run_servi
         labels = {tuple(sorted(set(sample.labels) - {"le"})) for sample in family.samples}
         assert labels <= {tuple(sorted(each.labels)) for each in FAMILIES if each.name == name}, name
         assert (family.type == "counter") == name.endswith("_total")
+
+
+def test_renamed_metrics_keep_their_former_names_for_a_release(run_service: Run) -> None:
+    service = run_service()
+    service.add_nodes(2)
+    families = list(text_string_to_metric_families(service.operations.get("/metrics").text))
+    former = {family.name: family.samples for family in families if family.type == "unknown"}
+    now = {family.name: family.samples for family in families if family.type == "counter"}
+    assert {"maddpg_source_events", "maddpg_outcomes"} <= set(former) <= {it.removesuffix("_total") for it in RENAMED}
+    for name, samples in former.items():
+        assert [(each.labels, each.value) for each in samples] == [(each.labels, each.value) for each in now[name]]
+    assert set(RENAMED) <= {family.name for family in FAMILIES}
 
 
 def test_build_and_process_are_shown(run_service: Run) -> None:
