@@ -18,6 +18,7 @@ from extender.cluster.table import ClusterTable
 from extender.engine import Engine, Limits
 from extender.history.ledger import Ledger
 from extender.history.notes import Notes
+from extender.logs import kind_of
 from extender.operations.collectors import agreement, autoscaling, inputs, memory, serving
 from extender.operations.documents import Documents
 from extender.operations.endpoints import operations_app
@@ -56,8 +57,7 @@ class Application:
     Attributes:
         settings, source, supervisor, metrics, table, ledger, engine, trials, probes, upkeep, verbs: its parts.
         store, tracing, reloader: others; None where they are off.
-        connection: class of the connections on the verbs' port.
-        operations: ASGI application of the operations endpoints alone, for a port of their own.
+        connection, operations: class of the verbs' connections, and ASGI application of the operations endpoints alone.
         start_error: why the lifespan could not start; None while it could.
     """
 
@@ -78,8 +78,7 @@ class Application:
         self.probes = Probes(source)
         self.table = ClusterTable(assumed_time_limit=settings.assumed_time_limit_s, clock=clock)
         self.store = _store(settings, failures, clock)
-        keep = None if self.store is None else self.store.put
-        self.ledger = Ledger(settings.ledger_size, self.table.row_of, keep)
+        self.ledger = Ledger(settings.ledger_size, self.table.row_of, None if self.store is None else self.store.put)
         signals = Signals(self.table, self.ledger.get)
         version = metadata.version("maddpg-scheduler")
         self.tracing = _tracing(settings, version, failures)
@@ -166,6 +165,7 @@ class Application:
         Raises:
             SourceError: the source can never work.
         """
+        self.supervisor.attend(asyncio.get_running_loop())
         self.table.claim()
         if self.engine.scoring is not None:
             warm(self.engine.scoring.loaded.scorer)
@@ -193,7 +193,8 @@ class Application:
             await self.start()
         except Exception as error:
             self.start_error = error
-            await send({"type": "lifespan.startup.failed", "message": str(error)})
+            await self.stop()
+            await send({"type": "lifespan.startup.failed", "message": kind_of(error)})
             return
         await send({"type": "lifespan.startup.complete"})
         await receive()

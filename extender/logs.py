@@ -1,15 +1,27 @@
-"""Structured logs on stderr, one JSON object a line. Refuses to log what pods carry: no environment, no annotations."""
+"""Structured logs on stderr, one JSON object per line.
+
+Refuses to log what pods carry (environment, annotations), and the text of foreign exceptions: a library may put
+headers, tokens or bodies there. Of an exception the log has its kind and the places that it passed.
+"""
 
 from __future__ import annotations
 
+import itertools
 import logging
 import os
 import sys
+import traceback
 from typing import Any, Final, TextIO
 
 import structlog
+from structlog.typing import EventDict
+
+from policy.errors import SchedulerError
 
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
+
+MOST_PLACES: Final = 12
+"""Places and causes of an exception that are logged."""
 
 
 class _Handler(logging.StreamHandler[TextIO]):
@@ -52,7 +64,7 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
             foreign_pre_chain=shared,
             processors=[
                 structlog.stdlib.ProcessorFormatter.remove_processors_meta,
-                structlog.processors.format_exc_info,
+                _exception_told,
                 renderer,
             ],
         )
@@ -76,6 +88,33 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
         wrapper_class=structlog.stdlib.BoundLogger,
         cache_logger_on_first_use=False,
     )
+
+
+def kind_of(error: BaseException) -> str:
+    """Return what may be published of an error: the text of our own errors, only the class name of all others."""
+    return str(error) if isinstance(error, SchedulerError) else type(error).__name__
+
+
+def places_of(error: BaseException) -> list[str]:
+    """Return the places that an error passed, as ``module:line``, the innermost first, at most `MOST_PLACES`."""
+    frames = reversed(list(traceback.walk_tb(error.__traceback__)))
+    named = (f"{frame.f_globals.get('__name__', '?')}:{line}" for frame, line in frames)
+    return list(itertools.islice(named, MOST_PLACES))
+
+
+def _exception_told(_: object, __: str, entry: EventDict) -> EventDict:
+    """Replace an exception in a log entry by its kind, its causes' and the places it passed."""
+    found = entry.pop("exc_info", None)
+    error = found if isinstance(found, BaseException) else found[1] if isinstance(found, tuple) else sys.exc_info()[1]
+    if not found or error is None:
+        return entry
+    kinds: list[str] = []
+    cause: BaseException | None = error
+    while cause is not None and len(kinds) < MOST_PLACES:  # a chain may be a circle
+        kinds.append(kind_of(cause))
+        cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
+    entry["exception"], entry["raised_at"] = " from ".join(kinds), places_of(error)
+    return entry
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:

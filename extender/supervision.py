@@ -13,11 +13,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Final
+from typing import Any, Final
 
 from extender import logs
 from extender.backoff import Backoff
-from policy.errors import InvalidInputError, SchedulerError
+from extender.logs import kind_of, places_of
+from policy.errors import InvalidInputError
 
 FIRST_RETRY_S: Final = 0.5
 LONGEST_RETRY_S: Final = 30.0
@@ -30,12 +31,10 @@ STOP_TIMEOUT_S: Final = 10.0
 LOG_INTERVAL_S: Final = 60.0
 """How often the same kind of failure of the same task is logged; all are counted."""
 
+EVENT_LOOP: Final = "event_loop"
+"""Task that failures of callbacks on the event loop count for."""
+
 _log = logs.get(__name__)
-
-
-def kind_of(error: BaseException) -> str:
-    """Return what may be published of an error: the text of our own errors, only the class name of all others."""
-    return str(error) if isinstance(error, SchedulerError) else type(error).__name__
 
 
 class Failures:
@@ -61,7 +60,7 @@ class Failures:
             if kind == known and now - at < LOG_INTERVAL_S:
                 return
             self._logged[task] = kind, now
-        _log.error("background task failed; it is tried again", task=task, error=kind, raised_at=_raised_at(error))
+        _log.error("background task failed; it is tried again", task=task, error=kind, raised_at=places_of(error))
 
     def counts(self) -> dict[str, int]:
         """Return the failures since the start, by task."""
@@ -113,6 +112,11 @@ class Supervisor:
         self.failures.expect(task)
         self._tasks[task] = asyncio.get_running_loop().create_task(self._keep(task, work, pause_s), name=task)
 
+    def attend(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Record what a callback or a task that nobody awaits raises on this event loop."""
+        self.failures.expect(EVENT_LOOP)
+        loop.set_exception_handler(self._unhandled)
+
     def retrying(self) -> dict[str, bool]:
         """Return for each running task whether it failed and waits to be tried again."""
         return {task: task in self._retrying for task in list(self._tasks)}
@@ -163,6 +167,13 @@ class Supervisor:
             self.failures.record(part, error)
             return None
 
+    def _unhandled(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, BaseException):
+            self.failures.record(EVENT_LOOP, error)
+        else:
+            _log.error("event loop", problem=context["message"])
+
     async def _keep(self, task: str, work: Callable[[], Awaitable[object]], pause_s: float) -> None:
         this = asyncio.current_task()
         backoff = Backoff(self._rng, self._first_retry_s, self._longest_retry_s)
@@ -186,13 +197,3 @@ class Supervisor:
                     await asyncio.sleep(delay)
             finally:
                 self._retrying.discard(task)
-
-
-def _raised_at(error: BaseException) -> str:
-    """Return the innermost place that raised an error, as ``module:line``; its text may hold secrets, this does not."""
-    trace = error.__traceback__
-    if trace is None:
-        return ""
-    while trace.tb_next is not None:
-        trace = trace.tb_next
-    return f"{trace.tb_frame.f_globals.get('__name__', '?')}:{trace.tb_lineno}"

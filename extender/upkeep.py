@@ -79,7 +79,7 @@ class Upkeep:
         supervisor.start("housekeeping", self.keep_house, self._settings.housekeeping_interval_s)
         supervisor.start("signals", self.update_signals, SIGNALS_INTERVAL_S)
         if self._notes is not None:
-            supervisor.start("notes", self._notes.run)
+            supervisor.start("notes", self._notes.write_next)
         if self._reloader is not None:
             supervisor.start("bundle", partial(self._reloader.follow, self._settings.bundle_reload_s))
         if self._comparison is not None:

@@ -107,16 +107,15 @@ class Notes(PodListener):
         self._waiting.append((decision, node))
         self._filled.set()
 
-    async def run(self) -> None:
-        """Write what waits, until cancelled."""
-        while True:
-            await self._filled.wait()
-            decision, node = self._waiting.popleft()
-            if not self._waiting:
-                self._filled.clear()
-            started = self._timer()
-            await self._write(decision, node)
-            await asyncio.sleep(max(started + self._interval_s - self._timer(), 0.0))
+    async def write_next(self) -> None:
+        """Write the next note, as soon as there is one, and wait until another may be written."""
+        await self._filled.wait()
+        decision, node = self._waiting.popleft()
+        if not self._waiting:
+            self._filled.clear()
+        started = self._timer()
+        await self._write(decision, node)
+        await asyncio.sleep(max(started + self._interval_s - self._timer(), 0.0))
 
     async def _write(self, decision: Decision, node: str) -> None:
         try:
@@ -131,6 +130,6 @@ class Notes(PodListener):
                 log.warning("a pod's note was not written", error=str(error), failed=self.counts.failed)
         except Exception:
             self.counts.failed += 1
-            log.exception("a pod's note could not be put together")
+            raise
         else:
             self.counts.written += 1

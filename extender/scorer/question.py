@@ -16,6 +16,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from extender.logs import kind_of
 from extender.scorer.load import LoadedScorer
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import NonFinitePreferenceError, ScoringError
@@ -123,8 +124,8 @@ def checked(
         result = scorer.preferences(rows, demand)
     except ScoringError:
         raise
-    except Exception as error:
-        raise ScoringError(f"scorer {scorer.name} failed: {error!r}") from error
+    except (Exception, SystemExit) as error:
+        raise ScoringError(f"scorer {scorer.name} failed: {kind_of(error)}") from error
     if result.shape != rows.shape:
         raise ScoringError(f"scorer {scorer.name} gave shape {result.shape} for rows of shape {rows.shape}")
     if not np.isfinite(result).all():

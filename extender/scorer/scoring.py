@@ -24,13 +24,13 @@ from extender import logs
 from extender.cluster.lookup import Rows
 from extender.cluster.table import ClusterTable
 from extender.errors import BreakerOpenError, DecisionLateError, OutOfRangeError, ScorerBusyError
+from extender.logs import kind_of
 from extender.scorer.breaker import Breaker, BreakerState
 from extender.scorer.incremental import IncrementalPreferences
 from extender.scorer.load import LoadedScorer
 from extender.scorer.question import Scored, Span, TrainingRange, ask, no_span
 from extender.scorer.worker import Worker
 from extender.settings import Settings
-from extender.supervision import kind_of
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import ScoringError
 from policy.scorers import Preferences

@@ -14,6 +14,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
+from extender.logs import kind_of
+
 T = TypeVar("T")
 
 _Job = tuple[Callable[[], Any], "asyncio.Future[Any]"]
@@ -68,4 +70,4 @@ def _settle(future: asyncio.Future[Any], result: Any, error: BaseException | Non
     if error is None:
         future.set_result(result)
     else:
-        future.set_exception(error if isinstance(error, Exception) else RuntimeError(repr(error)))
+        future.set_exception(error if isinstance(error, Exception) else RuntimeError(kind_of(error)))

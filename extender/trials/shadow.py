@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from extender.logs import kind_of
 from extender.scorer.load import LoadedScorer
 from extender.scorer.question import checked
 from extender.supervision import Failures
@@ -176,7 +177,7 @@ class Shadow:
                     self._failures.record("shadow", error)
                 with self._lock:
                     self._counts.failed += 1
-                    self._last_error = f"{type(error).__name__}: {error}"
+                    self._last_error = kind_of(error)
 
     def _compare(self, answered: _Answered) -> None:
         started = self._timer()
