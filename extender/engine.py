@@ -296,7 +296,8 @@ class Engine:
         elif unknown:
             assumed = unknown[self._generator.randrange(len(unknown))]
         if assumed is not None and uid:
-            table.assume(uid, assumed, question.demand.cpu, question.demand.memory)
+            demand = question.demand
+            table.assume(uid, assumed, demand.cpu, demand.memory, demand.cpu_nonzero, demand.memory_nonzero)
         latency_s = self._timer() - question.received
         return Verdict(rows, rated, unknown, assumed, first, best_count, question, scores, state, scoring, latency_s)
 

@@ -4,6 +4,9 @@ The types are what msgspec decodes pod JSON into, from requests of kube-schedule
 over containers is that of k8s.io/component-helpers/resource/helpers.go (`PodRequests`): the larger of what runs
 (containers and restartable init containers) and what starts (each init container with the restartable ones before it);
 requests of the pod as a whole replace it; overhead comes on top.
+
+Beside it stands the non-zero request, which scores count: a container that does not say how much of a resource it
+requests counts as 100m and 200 MiB (kubernetes pkg/scheduler/util/pod_resources.go). A request of zero is a request.
 """
 
 from __future__ import annotations
@@ -11,13 +14,13 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
 from extender.errors import UrgencyError
 from extender.quantities import NANO, nano_units
-from policy.cluster import PodDemand
+from policy.cluster import NONZERO_CPU, NONZERO_MEMORY, PodDemand
 from policy.errors import InvalidQuantityError
 
 GIB: Final = 1 << 30
@@ -114,13 +117,24 @@ class UrgencyRules:
     by_qos: Mapping[str, float]
 
 
-def pod_requests(pod: Pod) -> tuple[float, float]:
-    """CPU (cores) and memory (GiB) that the pod asks for as a whole.
+class PodRequests(NamedTuple):
+    """What a pod requests as a whole: CPU in cores, memory in GiB; `nonzero`: what scores count."""
+
+    cpu: float
+    memory: float
+    cpu_nonzero: float
+    memory_nonzero: float
+
+
+def pod_requests(pod: Pod) -> PodRequests:
+    """What the pod requests as a whole.
 
     Raises:
         InvalidQuantityError: a quantity does not parse or is negative; the message names its JSON path.
     """
-    return (_total(pod.spec, "cpu") / NANO, _total(pod.spec, "memory") / NANO / GIB)
+    cpu, cpu_nonzero = _total(pod.spec, "cpu", _NANO_CPU)
+    memory, memory_nonzero = _total(pod.spec, "memory", _NANO_MEMORY)
+    return PodRequests(cpu / NANO, memory / NANO / GIB, cpu_nonzero / NANO, memory_nonzero / NANO / GIB)
 
 
 def pod_urgency(pod: Pod, rules: UrgencyRules) -> float:
@@ -144,7 +158,8 @@ def qos_class(pod: Pod) -> str:
     given = pod.status.qos_class
     if given in ("Guaranteed", "Burstable", "BestEffort"):
         return str(given)
-    return "Burstable" if any(pod_requests(pod)) else "BestEffort"
+    requests = pod_requests(pod)
+    return "Burstable" if requests.cpu or requests.memory else "BestEffort"
 
 
 def pod_demand(pod: Pod, rules: UrgencyRules) -> tuple[PodDemand, str | None]:
@@ -155,44 +170,58 @@ def pod_demand(pod: Pod, rules: UrgencyRules) -> tuple[PodDemand, str | None]:
     Raises:
         InvalidQuantityError: a quantity does not parse; the message names its JSON path.
     """
-    cpu, memory = pod_requests(pod)
+    cpu, memory, cpu_nonzero, memory_nonzero = pod_requests(pod)
+    warning: str | None = None
     try:
-        return PodDemand(cpu, memory, pod_urgency(pod, rules)), None
+        urgency = pod_urgency(pod, rules)
     except UrgencyError as error:
-        return PodDemand(cpu, memory, urgency_of_class(pod, rules)), str(error)
+        urgency, warning = urgency_of_class(pod, rules), str(error)
+    return PodDemand(cpu, memory, urgency, cpu_nonzero, memory_nonzero), warning
 
 
-def _total(spec: Spec, resource: str) -> int:
-    """Billionths of a core or byte, over the whole pod."""
-    running = 0
+_NANO_CPU: Final = round(NONZERO_CPU * NANO)
+_NANO_MEMORY: Final = round(NONZERO_MEMORY * GIB) * NANO
+
+
+def _total(spec: Spec, resource: str, missing: int) -> tuple[int, int]:
+    """Requests and non-zero requests in billionths of a core or byte; `missing` counts for who does not say."""
+    running = running_nonzero = 0
     for i, container in enumerate(spec.containers or ()):
-        running += _asked(container.resources, resource, "spec.containers[{}].resources.requests", i)
-    sidecars = starting = 0
-    for i, container in enumerate(spec.init_containers or ()):
-        asked = _asked(container.resources, resource, "spec.initContainers[{}].resources.requests", i)
-        if container.restart_policy == RESTARTABLE:
-            sidecars += asked
-            starting = max(starting, sidecars)
-        else:
+        asked = _asked(container.resources, resource, "spec.containers[{}].resources.requests", i)
+        running += asked or 0
+        running_nonzero += missing if asked is None else asked
+    total, nonzero = running, running_nonzero
+    if spec.init_containers:
+        sidecars = sidecars_nonzero = starting = starting_nonzero = 0
+        for i, container in enumerate(spec.init_containers):
+            found = _asked(container.resources, resource, "spec.initContainers[{}].resources.requests", i)
+            asked, asked_nonzero = found or 0, missing if found is None else found
             starting = max(starting, sidecars + asked)
-    total = max(running + sidecars, starting)
-    if spec.resources and spec.resources.requests and getattr(spec.resources.requests, resource) is not None:
-        total = _asked(spec.resources, resource, "spec.resources.requests")
+            starting_nonzero = max(starting_nonzero, sidecars_nonzero + asked_nonzero)
+            if container.restart_policy == RESTARTABLE:
+                sidecars += asked
+                sidecars_nonzero += asked_nonzero
+        total = max(running + sidecars, starting)
+        nonzero = max(running_nonzero + sidecars_nonzero, starting_nonzero)
+    whole = _asked(spec.resources, resource, "spec.resources.requests")
+    if whole is not None:
+        total = nonzero = whole
     if spec.overhead:
-        total += _nano(getattr(spec.overhead, resource), resource, "spec.overhead")
-    return total
+        over = _nano(getattr(spec.overhead, resource), resource, "spec.overhead") or 0
+        total, nonzero = total + over, nonzero + over
+    return total, nonzero
 
 
-def _asked(resources: Resources | None, resource: str, path: str, position: int = 0) -> int:
+def _asked(resources: Resources | None, resource: str, path: str, position: int = 0) -> int | None:
     if resources is None or resources.requests is None:
-        return 0
+        return None
     return _nano(getattr(resources.requests, resource), resource, path, position)
 
 
-def _nano(value: str | float | None, resource: str, path: str, position: int = 0) -> int:
+def _nano(value: str | float | None, resource: str, path: str, position: int = 0) -> int | None:
     """The quantity in billionths; `path`, with the position put in, is where it stands: told only where it is wrong."""
     if value is None:
-        return 0
+        return None
     try:
         nano = nano_units(value if isinstance(value, str) else repr(value))
     except InvalidQuantityError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from math import inf
-from typing import Final, NamedTuple, Self
+from typing import Any, Final, NamedTuple, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -16,6 +16,19 @@ IntArray = NDArray[np.int64]
 
 REFERENCE_SPEED: Final = 1.0
 """Speed of the reference core; `ClusterState.node_speed` is relative to it."""
+
+NONZERO_CPU: Final = 0.1
+"""Cores that scores count for a container that does not say how much CPU it requests.
+
+kube-scheduler counts the same, "so that zero-request pods will not all be scheduled to the node with the smallest
+in-use request": kubernetes pkg/scheduler/util/pod_resources.go, `DefaultMilliCPURequest`.
+"""
+
+NONZERO_MEMORY: Final = 200.0 / 1024.0
+"""GiB that scores count for a container that does not say how much memory it requests; see `NONZERO_CPU`."""
+
+_AS_REQUESTED: Final[Any] = None
+"""Default of a non-zero request: the request itself."""
 
 
 class Node(NamedTuple):
@@ -29,6 +42,8 @@ class Node(NamedTuple):
     memory_used: float
     cpu_pressure: float
     node_speed: float
+    cpu_nonzero: float
+    memory_nonzero: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,13 +57,17 @@ class ClusterState:
     Attributes:
         cpu_allocatable: allocatable CPU, cores, > 0.
         memory_allocatable: allocatable memory, GiB, > 0.
-        cpu_requested: sum of the CPU requests of the node's pods, cores.
+        cpu_requested: sum of the CPU requests of the node's pods, cores: what kube-scheduler filters by, and what is
+            left for more pods.
         memory_requested: sum of the memory requests of the node's pods, GiB.
         cpu_used: measured CPU use plus the expected use of pods bound since that measurement, cores.
         memory_used: the same for memory, GiB.
         cpu_pressure: share of time that tasks waited for a CPU, 0..1 (PSI "some"), measured or estimated.
         node_speed: speed per core relative to the reference core (1.0), > 0.
         version: grows whenever anything in the row changes.
+        cpu_nonzero: sum of the non-zero CPU requests of the node's pods, cores: what scores count, as kube-scheduler's
+            `NodeInfo.NonZeroRequested`. A container that does not say counts as `NONZERO_CPU`. Default: the requests.
+        memory_nonzero: the same for memory, GiB, with `NONZERO_MEMORY`.
     """
 
     cpu_allocatable: FloatArray
@@ -60,8 +79,14 @@ class ClusterState:
     cpu_pressure: FloatArray
     node_speed: FloatArray
     version: IntArray
+    cpu_nonzero: FloatArray = _AS_REQUESTED
+    memory_nonzero: FloatArray = _AS_REQUESTED
 
     def __post_init__(self) -> None:
+        if self.cpu_nonzero is _AS_REQUESTED:
+            object.__setattr__(self, "cpu_nonzero", self.cpu_requested)
+        if self.memory_nonzero is _AS_REQUESTED:
+            object.__setattr__(self, "memory_nonzero", self.memory_requested)
         shape = self.cpu_allocatable.shape
         if not (
             shape
@@ -73,6 +98,8 @@ class ClusterState:
             == self.cpu_pressure.shape
             == self.node_speed.shape
             == self.version.shape
+            == self.cpu_nonzero.shape
+            == self.memory_nonzero.shape
         ):
             column = next(name for name in COLUMNS if getattr(self, name).shape != shape)
             raise InvalidInputError(
@@ -104,6 +131,8 @@ class ClusterState:
             self.memory_used.item(),
             self.cpu_pressure.item(),
             self.node_speed.item(),
+            self.cpu_nonzero.item(),
+            self.memory_nonzero.item(),
         )
 
     @classmethod
@@ -127,6 +156,8 @@ class ClusterState:
             cpu_pressure=np.zeros(cpu.shape),
             node_speed=speed.copy(),
             version=np.zeros(cpu.shape, dtype=np.int64),
+            cpu_nonzero=np.zeros(cpu.shape),
+            memory_nonzero=np.zeros(cpu.shape),
         )
 
 
@@ -143,6 +174,8 @@ class PodDemand:
         memory: memory request, GiB, >= 0.
         urgency: how little slowdown the pod's SLA allows, 0..1: one over the allowed slowdown, so 1 allows none,
             0.5 allows twice the ideal time and 0 (best effort) allows any.
+        cpu_nonzero: non-zero CPU request, cores, >= 0: what scores count; see `ClusterState`. Default: `cpu`.
+        memory_nonzero: the same for memory, GiB. Default: `memory`.
 
     Raises:
         InvalidInputError: a value is out of range or not finite.
@@ -151,17 +184,26 @@ class PodDemand:
     cpu: float
     memory: float
     urgency: float
+    cpu_nonzero: float = _AS_REQUESTED
+    memory_nonzero: float = _AS_REQUESTED
 
     def __post_init__(self) -> None:
-        if 0.0 <= self.cpu < inf and 0.0 <= self.memory < inf and 0.0 <= self.urgency <= 1.0:
-            return
-        for name, value, upper in (
-            ("cpu", self.cpu, inf),
-            ("memory", self.memory, inf),
-            ("urgency", self.urgency, 1.0),
+        if self.cpu_nonzero is _AS_REQUESTED:
+            object.__setattr__(self, "cpu_nonzero", self.cpu)
+        if self.memory_nonzero is _AS_REQUESTED:
+            object.__setattr__(self, "memory_nonzero", self.memory)
+        if (
+            0.0 <= self.cpu < inf
+            and 0.0 <= self.memory < inf
+            and 0.0 <= self.urgency <= 1.0
+            and 0.0 <= self.cpu_nonzero < inf
+            and 0.0 <= self.memory_nonzero < inf
         ):
+            return
+        for item in fields(self):
+            value, upper = getattr(self, item.name), 1.0 if item.name == "urgency" else inf
             if not (0.0 <= value <= upper and value < inf):
-                raise InvalidInputError(f"PodDemand.{name} is {value}; give a finite number in [0, {upper}]")
+                raise InvalidInputError(f"PodDemand.{item.name} is {value}; give a finite number in [0, {upper}]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,12 +214,22 @@ class DemandBatch:
         cpu: CPU requests, cores, shape ``[..., 1]`` so that it broadcasts against ``[..., n]``.
         memory: memory requests, GiB, same shape.
         urgency: urgencies, 0..1, same shape.
+        cpu_nonzero: non-zero CPU requests, cores, same shape. Default: `cpu`.
+        memory_nonzero: non-zero memory requests, GiB, same shape. Default: `memory`.
     """
 
     cpu: FloatArray
     memory: FloatArray
     urgency: FloatArray
+    cpu_nonzero: FloatArray = _AS_REQUESTED
+    memory_nonzero: FloatArray = _AS_REQUESTED
+
+    def __post_init__(self) -> None:
+        if self.cpu_nonzero is _AS_REQUESTED:
+            object.__setattr__(self, "cpu_nonzero", self.cpu)
+        if self.memory_nonzero is _AS_REQUESTED:
+            object.__setattr__(self, "memory_nonzero", self.memory)
 
 
 Demand = PodDemand | DemandBatch
-"""Anything with cpu, memory and urgency that broadcasts against the columns of a `ClusterState`."""
+"""Anything with the fields of a `PodDemand` that broadcasts against the columns of a `ClusterState`."""

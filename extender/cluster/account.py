@@ -23,6 +23,8 @@ class HeldPod:
         node: name of the node.
         cpu: request, billionths of a core.
         memory: request, bytes.
+        cpu_nonzero: what scores count, billionths of a core; see `policy.cluster.ClusterState`.
+        memory_nonzero: the same for memory, bytes.
         since: when it was bound, seconds since the epoch.
         assumed: whether its placement is assumed, not seen.
         unmeasured: whether its use is only expected, because no measurement covers it yet.
@@ -31,9 +33,38 @@ class HeldPod:
     node: str
     cpu: int
     memory: int
+    cpu_nonzero: int
+    memory_nonzero: int
     since: float
     assumed: bool
     unmeasured: bool = True
+
+    @classmethod
+    def of(
+        cls,
+        node: str,
+        cpu: float,
+        memory: float,
+        cpu_nonzero: float | None,
+        memory_nonzero: float | None,
+        since: float,
+        assumed: bool,
+    ) -> HeldPod:
+        """A pod of these requests, cores and GiB; a non-zero request of None is the request.
+
+        Raises:
+            InvalidInputError: a request is not finite, or negative.
+        """
+        nano, size = nano_cores(cpu), whole_bytes(memory)
+        return cls(
+            node=node,
+            cpu=nano,
+            memory=size,
+            cpu_nonzero=nano if cpu_nonzero is None else nano_cores(cpu_nonzero),
+            memory_nonzero=size if memory_nonzero is None else whole_bytes(memory_nonzero),
+            since=since,
+            assumed=assumed,
+        )
 
 
 @dataclass(slots=True)
@@ -45,7 +76,8 @@ class NodeAccount:
         ready: whether the node takes pods.
         pods: those on it, by UID.
         requested_cpu, requested_memory: sums over all pods, billionths of a core and bytes.
-        unmeasured_cpu, unmeasured_memory: sums over the unmeasured ones.
+        nonzero_cpu, nonzero_memory: sums of what scores count over all pods, billionths of a core and bytes.
+        unmeasured_cpu, unmeasured_memory: the same over the unmeasured ones.
         measured_cpu, measured_memory: the latest measurement, cores and GiB.
         measured_pressure: share of time that tasks waited for a CPU, 0..1; None where it is not measured.
         measured_at: start of the interval that was measured; minus infinity without a measurement.
@@ -56,6 +88,8 @@ class NodeAccount:
     pods: dict[str, HeldPod] = field(default_factory=dict)
     requested_cpu: int = 0
     requested_memory: int = 0
+    nonzero_cpu: int = 0
+    nonzero_memory: int = 0
     unmeasured_cpu: int = 0
     unmeasured_memory: int = 0
     measured_cpu: float = 0.0
@@ -68,19 +102,23 @@ class NodeAccount:
         self.pods[uid] = pod
         self.requested_cpu += pod.cpu
         self.requested_memory += pod.memory
+        self.nonzero_cpu += pod.cpu_nonzero
+        self.nonzero_memory += pod.memory_nonzero
         pod.unmeasured = pod.since > self.measured_at
         if pod.unmeasured:
-            self.unmeasured_cpu += pod.cpu
-            self.unmeasured_memory += pod.memory
+            self.unmeasured_cpu += pod.cpu_nonzero
+            self.unmeasured_memory += pod.memory_nonzero
 
     def remove(self, uid: str) -> None:
         """Undo `add`. Use already measured stays until the next measurement shows the pod gone."""
         pod = self.pods.pop(uid)
         self.requested_cpu -= pod.cpu
         self.requested_memory -= pod.memory
+        self.nonzero_cpu -= pod.cpu_nonzero
+        self.nonzero_memory -= pod.memory_nonzero
         if pod.unmeasured:
-            self.unmeasured_cpu -= pod.cpu
-            self.unmeasured_memory -= pod.memory
+            self.unmeasured_cpu -= pod.cpu_nonzero
+            self.unmeasured_memory -= pod.memory_nonzero
 
     def measure(self, cpu: float, memory: float, pressure: float | None, measured_at: float) -> None:
         """Take a measurement; only pods bound after `measured_at` count with their expected use from now on."""
@@ -90,8 +128,8 @@ class NodeAccount:
         for pod in self.pods.values():
             pod.unmeasured = pod.since > measured_at
             if pod.unmeasured:
-                self.unmeasured_cpu += pod.cpu
-                self.unmeasured_memory += pod.memory
+                self.unmeasured_cpu += pod.cpu_nonzero
+                self.unmeasured_memory += pod.memory_nonzero
 
     @property
     def cpu_used(self) -> float:

@@ -16,7 +16,7 @@ import structlog
 from extender.cluster.decoding import Node, WatchedPod
 from extender.cluster.status import ENDED, ReadReport, ending, is_gated, is_unplaced, positive, report_of, seconds
 from extender.cluster.table import ClusterTable
-from extender.pods import GIB, UrgencyRules, pod_demand, pod_requests
+from extender.pods import GIB, PodRequests, UrgencyRules, pod_demand, pod_requests
 from extender.quantities import NANO, nano_units
 from policy.cluster import REFERENCE_SPEED
 from policy.errors import InvalidQuantityError
@@ -166,7 +166,7 @@ class PodChanges:
             self._unbound(received)
             return
         try:
-            cpu, memory = pod_requests(received)
+            requests = pod_requests(received)
         except InvalidQuantityError as error:
             self.ignored += 1
             log.warning(
@@ -175,10 +175,11 @@ class PodChanges:
             return
         # One text for the thousands of pods that name the same node.
         report = partial(report_of, received)
-        self._put(partial(self._bound, uid, sys.intern(node), cpu, memory, bound_since(received), report))
+        self._put(partial(self._bound, uid, sys.intern(node), requests, bound_since(received), report))
 
-    def _bound(self, uid: str, node: str, cpu: float, memory: float, since: float | None, report: ReadReport) -> None:
-        self._table.pod_bound(uid, node, cpu, memory, since)
+    def _bound(self, uid: str, node: str, requests: PodRequests, since: float | None, report: ReadReport) -> None:
+        cpu, memory, cpu_nonzero, memory_nonzero = requests
+        self._table.pod_bound(uid, node, cpu, memory, since, cpu_nonzero, memory_nonzero)
         self._table.listeners.pod_reported(uid, report)
 
     def _unbound(self, received: WatchedPod) -> None:

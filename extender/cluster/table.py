@@ -29,22 +29,29 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from extender.cluster.account import HeldPod, NodeAccount, nano_cores, whole_bytes
+from extender.cluster.account import HeldPod, NodeAccount
 from extender.cluster.assumption import AssumedPlacements, Assumption
 from extender.cluster.backlog import WaitingPods
 from extender.cluster.listeners import PodListeners
 from extender.errors import OwnershipError
 from extender.pods import GIB
 from extender.quantities import NANO
-from policy.cluster import COLUMNS, REFERENCE_SPEED, ClusterState, PodDemand
+from policy.cluster import REFERENCE_SPEED, ClusterState, PodDemand
 from policy.errors import InvalidInputError
 from policy.observation import estimated_pressure, estimated_pressure_of_one
 
 UNKNOWN: Final = -1
 """Row of a node that the table does not know."""
 
-_DERIVED: Final = slice(COLUMNS.index("cpu_requested"), COLUMNS.index("cpu_pressure") + 1)
-"""The columns that follow from a node's pods and its measurements."""
+_LINES: Final = (
+    *("cpu_allocatable", "memory_allocatable"),
+    *("cpu_requested", "memory_requested", "cpu_used", "memory_used", "cpu_pressure", "cpu_nonzero", "memory_nonzero"),
+    "node_speed",
+)
+"""The float columns in the order in which they lie in the block."""
+
+_DERIVED: Final = slice(_LINES.index("cpu_requested"), _LINES.index("memory_nonzero") + 1)
+"""The lines that follow from a node's pods and its measurements."""
 
 INITIAL_CAPACITY: Final = 64
 ASSUMED_TIME_LIMIT: Final = 30.0
@@ -236,6 +243,8 @@ class ClusterTable:
         for column in (
             self._state.cpu_requested,
             self._state.memory_requested,
+            self._state.cpu_nonzero,
+            self._state.memory_nonzero,
             self._state.cpu_used,
             self._state.memory_used,
             self._state.cpu_pressure,
@@ -253,7 +262,16 @@ class ClusterTable:
 
     # ---- pods ----------------------------------------------------------------------------------------------------
 
-    def pod_bound(self, uid: str, node: str, cpu: float, memory: float, since: float | None = None) -> None:
+    def pod_bound(
+        self,
+        uid: str,
+        node: str,
+        cpu: float,
+        memory: float,
+        since: float | None = None,
+        cpu_nonzero: float | None = None,
+        memory_nonzero: float | None = None,
+    ) -> None:
         """The watch shows this pod on this node; call it again whenever anything of it changed.
 
         Ends the assumption about it. The node may be unknown still: the pod counts once it appears.
@@ -261,10 +279,12 @@ class ClusterTable:
         Args:
             uid: `metadata.uid`.
             node: `spec.nodeName`.
-            cpu: CPU request, cores, as `extender.quantities` computes it for the whole pod.
+            cpu: CPU request, cores, as `extender.pods` computes it for the whole pod.
             memory: memory request, GiB.
             since: when it was bound (condition PodScheduled), seconds since the epoch; default: now. Its use counts as
                 expected until a measurement whose interval starts later.
+            cpu_nonzero: non-zero CPU request, cores; default: `cpu`.
+            memory_nonzero: non-zero memory request, GiB; default: `memory`.
         """
         self._check_owner()
         now = self._clock()
@@ -275,7 +295,7 @@ class ClusterTable:
             self._take_off(uid, known)
             self._assumed.end(uid)
         since = now if since is None else since
-        self._put_on(uid, HeldPod(node, nano_cores(cpu), whole_bytes(memory), since, assumed=False))
+        self._put_on(uid, HeldPod.of(node, cpu, memory, cpu_nonzero, memory_nonzero, since, assumed=False))
         if first:
             self.listeners.pod_bound(uid, node, now)
 
@@ -303,7 +323,15 @@ class ClusterTable:
         self._waiting.keep_only(uids)
         return len(gone)
 
-    def assume(self, uid: str, node: str, cpu: float, memory: float) -> bool:
+    def assume(
+        self,
+        uid: str,
+        node: str,
+        cpu: float,
+        memory: float,
+        cpu_nonzero: float | None = None,
+        memory_nonzero: float | None = None,
+    ) -> bool:
         """Believe that the pod goes to this node until the watch shows it; see `extender.cluster.assumption`.
 
         Returns whether it is believed: a pod that the watch already showed on a node is not moved.
@@ -316,7 +344,7 @@ class ClusterTable:
             self._take_off(uid, known)
         now = self._clock()
         self._assumed.add(Assumption(uid, node, now))
-        self._put_on(uid, HeldPod(node, nano_cores(cpu), whole_bytes(memory), now, assumed=True))
+        self._put_on(uid, HeldPod.of(node, cpu, memory, cpu_nonzero, memory_nonzero, now, assumed=True))
         return True
 
     def withdraw(self, uid: str) -> bool:
@@ -452,6 +480,8 @@ class ClusterTable:
                 cpu_used,
                 node.memory_used,
                 pressure,
+                node.nonzero_cpu / NANO,
+                node.nonzero_memory / GIB,
             ]
             derived = self._block[_DERIVED, node.row]
             if derived.tolist() != fresh:
@@ -468,12 +498,14 @@ def _estimated(pressures: list[float | None], used: list[float], cpu: NDArray[np
 
 
 def _columns(rows: int) -> tuple[NDArray[np.float64], ClusterState]:
-    """Columns of so many rows without nodes, and the block ``[8, rows]`` they lie in: to copy rows takes one step."""
+    """Columns of so many rows without nodes, and the block ``[10, rows]`` they lie in: to copy rows takes one step."""
     idle = ClusterState.idle(np.ones(rows), np.ones(rows))
-    block = np.array([getattr(idle, column) for column in COLUMNS[:-1]])
+    block = np.array([getattr(idle, line) for line in _LINES])
     return block, _state_of(block, idle.version)
 
 
 def _state_of(block: NDArray[np.float64], version: NDArray[np.int64]) -> ClusterState:
-    """Columns that are the lines of a block, in the order of `COLUMNS`."""
-    return ClusterState(block[0], block[1], block[2], block[3], block[4], block[5], block[6], block[7], version)
+    """Columns that are the lines of a block, which lie there in the order of `_LINES`."""
+    return ClusterState(
+        *(block[0], block[1], block[2], block[3], block[4], block[5], block[6], block[9], version, block[7], block[8])
+    )

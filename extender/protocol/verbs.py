@@ -295,7 +295,10 @@ class SchedulingVerbs:
     def _assume(self, binding: Binding) -> None:
         decision = self._engine.ledger.get(binding.uid)
         if decision is not None:
-            self._engine.table.assume(binding.uid, binding.node, decision.demand.cpu, decision.demand.memory)
+            asked = decision.demand
+            self._engine.table.assume(
+                binding.uid, binding.node, asked.cpu, asked.memory, asked.cpu_nonzero, asked.memory_nonzero
+            )
 
 
 async def not_here(scope: Scope, send: Send) -> None:

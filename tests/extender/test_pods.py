@@ -65,7 +65,45 @@ def ask(cpu: str | float | None = None, memory: str | None = None, **more: Any) 
     ],
 )
 def test_requests_of_a_pod(spec: dict[str, Any], cpu: float, memory: float) -> None:
-    assert pod_requests(parsed(spec)) == (cpu, memory)
+    assert pod_requests(parsed(spec))[:2] == (cpu, memory)
+
+
+MISSING = 200 / 1024
+
+
+@pytest.mark.parametrize(
+    ("spec", "cpu", "memory"),
+    [
+        pytest.param({"containers": [ask("1", "1Gi")]}, 1, 1, id="says_both"),
+        pytest.param({"containers": [{"name": "c"}]}, 0.1, MISSING, id="says_nothing"),
+        pytest.param({"containers": [{"resources": {"requests": None}}]}, 0.1, MISSING, id="requests_null"),
+        pytest.param({"containers": [ask("2")]}, 2, MISSING, id="cpu_alone"),
+        pytest.param({"containers": [ask(None, "1Gi")]}, 0.1, 1, id="memory_alone"),
+        pytest.param({"containers": [ask("0", "0")]}, 0, 0, id="zero_is_a_request"),
+        pytest.param({"containers": [ask("1m", "1Mi"), {}]}, 0.101, 201 / 1024, id="one_of_two"),
+        pytest.param({"containers": [{}, {}, {}]}, 0.3, 3 * MISSING, id="each_container_counts"),
+        pytest.param({"containers": [ask("50m", "1Mi")], "initContainers": [{}]}, 0.1, MISSING, id="init_container"),
+        pytest.param(
+            {"containers": [ask("50m", "1Mi")], "initContainers": [{"restartPolicy": "Always"}]},
+            0.15,
+            201 / 1024,
+            id="sidecar",
+        ),
+        pytest.param(
+            {"containers": [ask("50m", "1Mi")], "initContainers": [{"restartPolicy": "Always"}, {}]},
+            0.2,
+            2 * MISSING,
+            id="init_container_beside_a_sidecar",
+        ),
+        pytest.param({"containers": [{}], "overhead": {"cpu": "250m"}}, 0.35, MISSING, id="overhead_on_top"),
+        pytest.param({"containers": [{}], "resources": {"requests": {"cpu": "3"}}}, 3, MISSING, id="pod_level_cpu"),
+        pytest.param({}, 0, 0, id="no_containers"),
+    ],
+)
+def test_nonzero_requests_of_a_pod(spec: dict[str, Any], cpu: float, memory: float) -> None:
+    assert pod_requests(parsed(spec))[2:] == (cpu, memory)
+    demand, _ = pod_demand(parsed(spec), RULES)
+    assert (demand.cpu_nonzero, demand.memory_nonzero) == (cpu, memory)
 
 
 @pytest.mark.parametrize(

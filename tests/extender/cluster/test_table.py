@@ -91,6 +91,26 @@ def test_a_measurement_replaces_the_expectation_of_pods_bound_before_it(table: C
     assert row(table, "a")["cpu_used"] == 0.5, "measured use stays until the next measurement"
 
 
+def test_a_pod_without_requests_changes_what_scores_count(table: ClusterTable, clock: Clock) -> None:
+    """Its real sum stays: that is what kube-scheduler filters by, and what autoscalers may fill."""
+    table.pod_bound("bound", "a", 0.0, 0.0, cpu_nonzero=0.1, memory_nonzero=0.25)
+    table.assume("assumed", "a", 0.0, 1.0, 0.1, 1.0)
+    found = row(table, "a")
+    assert (found["cpu_requested"], found["memory_requested"]) == (0.0, 1.0)
+    assert (found["cpu_nonzero"], found["memory_nonzero"]) == (0.2, 1.25)
+    assert found["cpu_used"] == pytest.approx(EXPECTED_USE_RATIO * 0.2)
+    assert found["memory_used"] == pytest.approx(EXPECTED_USE_RATIO * 1.25)
+    clock.now += 60.0
+    table.set_usage("a", 0.05, 0.1, None, clock.now)
+    found = row(table, "a")
+    assert found["cpu_used"] == 0.05, "what is measured is not expected any more"
+    assert found["cpu_nonzero"] == 0.2, "what is requested stays, as that of any other pod"
+    table.pod_removed("bound")
+    table.withdraw("assumed")
+    found = row(table, "a")
+    assert found["cpu_nonzero"] == found["memory_nonzero"] == 0.0
+
+
 def test_pressure_is_estimated_where_it_is_not_measured(table: ClusterTable) -> None:
     table.set_usage("a", 8.0, 0.0, None, 900.0)
     assert row(table, "a")["cpu_pressure"] == pytest.approx(0.3)
