@@ -230,6 +230,10 @@ class DemandBatch:
         if self.memory_nonzero is _AS_REQUESTED:
             object.__setattr__(self, "memory_nonzero", self.memory)
 
+    def take(self, rows: NDArray[np.intp]) -> Self:
+        """The pods of the given clusters, rows of the first axis, in that order."""
+        return type(self)(*(getattr(self, item.name)[rows] for item in fields(self)))
+
 
 Demand = PodDemand | DemandBatch
 """Anything with the fields of a `PodDemand` that broadcasts against the columns of a `ClusterState`."""

@@ -13,6 +13,9 @@ from policy.cluster import ClusterState, Demand, FloatArray, Node, PodDemand
 CRITERIA_NAMES: Final = ("headroom", "balance", "expected_speed", "constant")
 CRITERIA_COUNT: Final = len(CRITERIA_NAMES)
 
+BALANCED: Final = 1.0
+"""`balance` of every node for a pod that requests nothing."""
+
 FASTEST_SPEED: Final = 2.0
 """Node speed that `expected_speed` maps to 1; faster nodes are clipped. Assumption: no core is twice the reference."""
 
@@ -37,19 +40,20 @@ full node.
 def headroom(state: ClusterState, demand: Demand) -> FloatArray:
     """kube-scheduler's LeastAllocated over 100: mean over CPU and memory of the share left after the pod, ``[..., n]``.
 
-    Source: kubernetes pkg/scheduler/framework/plugins/noderesources/least_allocated.go. A resource asked for beyond
-    what is allocatable counts 0.
+    Source: kubernetes pkg/scheduler/framework/plugins/noderesources/least_allocated.go. Non-zero requests count; a
+    resource asked for beyond what is allocatable counts 0.
     """
-    return _headroom(*_requested(state, demand), ARRAYS)
+    return _headroom(*_nonzero(state, demand), ARRAYS)
 
 
 def balance(state: ClusterState, demand: Demand) -> FloatArray:
     """kube-scheduler's BalancedAllocation over 100: 1 - standard deviation of the requested fractions, ``[..., n]``.
 
     Source: kubernetes pkg/scheduler/framework/plugins/noderesources/balanced_allocation.go, where fractions are capped
-    at 1 and the deviation of two of them is half their difference.
+    at 1 and the deviation of two of them is half their difference. Requests count as they are. A pod that requests
+    nothing changes no balance: kube-scheduler skips the plugin (`PreScore`), and every node gets `BALANCED` here.
     """
-    return _balance(*_requested(state, demand), ARRAYS)
+    return _skipped(demand, _balance(*_requested(state, demand), ARRAYS))
 
 
 def expected_speed(state: ClusterState, demand: Demand) -> FloatArray:
@@ -68,21 +72,32 @@ def evaluate(state: ClusterState, demand: Demand) -> NDArray[np.float32]:
     """
     if isinstance(demand, PodDemand) and state.shape == (1,):
         node = state.only()
-        cpu, memory = _requested(node, demand)
         speed = _speed(_expected_use(node, demand), node.node_speed, FLOATS)
-        measures = (_headroom(cpu, memory, FLOATS), _balance(cpu, memory, FLOATS), speed, 1.0)
+        balanced = _balance(*_requested(node, demand), FLOATS) if demand.cpu or demand.memory else BALANCED
+        measures = (_headroom(*_nonzero(node, demand), FLOATS), balanced, speed, 1.0)
         return np.array((measures,), dtype=np.float32)
     out = np.empty((*state.shape, CRITERIA_COUNT), dtype=np.float32)
-    fractions = _requested(state, demand)
-    out[..., 0] = _headroom(*fractions, ARRAYS)
-    out[..., 1] = _balance(*fractions, ARRAYS)
+    counted = _nonzero(state, demand)
+    out[..., 0] = _headroom(*counted, ARRAYS)
+    # the simulator's columns are the same arrays where every pod says what it requests: one division serves both
+    same = state.cpu_nonzero is state.cpu_requested and demand.cpu_nonzero is demand.cpu
+    same = same and state.memory_nonzero is state.memory_requested and demand.memory_nonzero is demand.memory
+    out[..., 1] = _skipped(demand, _balance(*(counted if same else _requested(state, demand)), ARRAYS))
     out[..., 2] = _speed(_expected_use(state, demand), state.node_speed, ARRAYS)
     out[..., 3] = 1.0
     return out
 
 
+def _nonzero(node: ClusterState | Node, demand: Demand) -> tuple[Any, Any]:
+    """Non-zero requests of CPU and memory with this pod, over allocatable; each a number, or ``[..., n]``."""
+    return (
+        (node.cpu_nonzero + demand.cpu_nonzero) / node.cpu_allocatable,
+        (node.memory_nonzero + demand.memory_nonzero) / node.memory_allocatable,
+    )
+
+
 def _requested(node: ClusterState | Node, demand: Demand) -> tuple[Any, Any]:
-    """Requested CPU and memory after this pod, over allocatable; each a number, or ``[..., n]``."""
+    """Requests of CPU and memory with this pod, over allocatable; each a number, or ``[..., n]``."""
     return (
         (node.cpu_requested + demand.cpu) / node.cpu_allocatable,
         (node.memory_requested + demand.memory) / node.memory_allocatable,
@@ -91,7 +106,7 @@ def _requested(node: ClusterState | Node, demand: Demand) -> tuple[Any, Any]:
 
 def _expected_use(node: ClusterState | Node, demand: Demand) -> Any:
     """CPU use expected with this pod, over allocatable; a number, or ``[..., n]``."""
-    return (node.cpu_used + EXPECTED_USE_RATIO * demand.cpu) / node.cpu_allocatable
+    return (node.cpu_used + EXPECTED_USE_RATIO * demand.cpu_nonzero) / node.cpu_allocatable
 
 
 def _headroom(cpu: Number, memory: Number, to: Arithmetic[Number]) -> Number:
@@ -102,6 +117,14 @@ def _headroom(cpu: Number, memory: Number, to: Arithmetic[Number]) -> Number:
 def _balance(cpu: Number, memory: Number, to: Arithmetic[Number]) -> Number:
     """`balance` of the requested fractions."""
     return 1.0 - to.absolute(to.minimum(cpu, 1.0) - to.minimum(memory, 1.0)) / 2.0
+
+
+def _skipped(demand: Demand, balanced: FloatArray) -> FloatArray:
+    """`balanced`, and `BALANCED` where the pod requests nothing."""
+    if isinstance(demand, PodDemand):
+        return balanced if demand.cpu or demand.memory else np.full_like(balanced, BALANCED)
+    asks = (demand.cpu > 0.0) | (demand.memory > 0.0)
+    return balanced if asks.all() else np.where(asks, balanced, BALANCED)
 
 
 def _speed(used: Number, node_speed: Number, to: Arithmetic[Number]) -> Number:

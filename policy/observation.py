@@ -67,14 +67,17 @@ def clip(observation: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def _features(node: ClusterState | Node, demand: Demand) -> tuple[Any, ...]:
-    """The eight, unclipped: each one a number, or ``[..., n]`` or what broadcasts to it."""
+    """The eight, unclipped: each one a number, or ``[..., n]`` or what broadcasts to it.
+
+    Requests are non-zero requests: every pod leaves a trace in the row, also one that requests nothing.
+    """
     return (
-        (node.cpu_requested + demand.cpu) / node.cpu_allocatable,
-        (node.memory_requested + demand.memory) / node.memory_allocatable,
+        (node.cpu_nonzero + demand.cpu_nonzero) / node.cpu_allocatable,
+        (node.memory_nonzero + demand.memory_nonzero) / node.memory_allocatable,
         node.cpu_used / node.cpu_allocatable,
         node.memory_used / node.memory_allocatable,
         node.cpu_pressure,
         node.node_speed - 1.0,
-        demand.cpu / node.cpu_allocatable,
+        demand.cpu_nonzero / node.cpu_allocatable,
         demand.urgency,
     )

@@ -98,23 +98,30 @@ def _span(feature: str, row: ClusterState, demand: PodDemand) -> tuple[float, fl
     low, high = float(LOW[position]), float(HIGH[position])
     least = low
     if feature == "cpu_requested":
-        least = demand.cpu / float(row.cpu_allocatable[0])
+        least = demand.cpu_nonzero / float(row.cpu_allocatable[0])
     elif feature == "memory_requested":
-        least = demand.memory / float(row.memory_allocatable[0])
+        least = demand.memory_nonzero / float(row.memory_allocatable[0])
     elif feature == "node_speed":
         least = SLOWEST - 1.0
     return min(least, high), high, high - low
 
 
 def _with(row: ClusterState, demand: PodDemand, feature: str, values: FloatArray) -> ClusterState:
-    """The row once for each value of the feature."""
+    """The row once for each value of the feature.
+
+    Requests and non-zero requests change together: what is not said stays.
+    """
     many = row.take(np.zeros(len(values), dtype=np.intp))
     column: NDArray[np.float64]
     match feature:
         case "cpu_requested":
-            column = np.maximum(values * row.cpu_allocatable - demand.cpu, 0.0)
+            nonzero = np.maximum(values * row.cpu_allocatable - demand.cpu_nonzero, 0.0)
+            many.cpu_nonzero[:] = nonzero
+            column = np.maximum(nonzero - (row.cpu_nonzero - row.cpu_requested), 0.0)
         case "memory_requested":
-            column = np.maximum(values * row.memory_allocatable - demand.memory, 0.0)
+            nonzero = np.maximum(values * row.memory_allocatable - demand.memory_nonzero, 0.0)
+            many.memory_nonzero[:] = nonzero
+            column = np.maximum(nonzero - (row.memory_nonzero - row.memory_requested), 0.0)
         case "cpu_used":
             column = values * row.cpu_allocatable
         case "memory_used":

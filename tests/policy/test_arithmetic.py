@@ -10,11 +10,14 @@ from numpy.typing import NDArray
 from policy import criteria
 from policy.cluster import ClusterState, PodDemand
 from policy.observation import estimated_pressure, estimated_pressure_of_one, observe, observe_unclipped
-from tests.policy.states import demands
+from tests.policy.states import demands, silent_demands
 
 amounts = st.floats(0.0, 1e4)
 sizes = st.floats(1e-3, 1e4)
-rows = st.lists(st.tuples(sizes, sizes, amounts, amounts, amounts, amounts, st.floats(0.0, 1.0), sizes), min_size=2)
+rows = st.lists(
+    st.tuples(sizes, sizes, amounts, amounts, amounts, amounts, st.floats(0.0, 1.0), sizes, amounts, amounts),
+    min_size=2,
+)
 
 
 def alike(one: NDArray[np.float32], other: NDArray[np.float32]) -> None:
@@ -24,12 +27,12 @@ def alike(one: NDArray[np.float32], other: NDArray[np.float32]) -> None:
 
 
 @settings(max_examples=200)
-@given(table=rows, demand=demands)
+@given(table=rows, demand=demands | silent_demands)
 def test_a_node_alone_has_the_numbers_it_has_among_many(
-    table: list[tuple[float, float, float, float, float, float, float, float]], demand: PodDemand
+    table: list[tuple[float, float, float, float, float, float, float, float, float, float]], demand: PodDemand
 ) -> None:
     columns = np.array(table).T
-    many = ClusterState(*columns, version=np.zeros(len(table), dtype=np.int64))
+    many = ClusterState(*columns[:8], np.zeros(len(table), dtype=np.int64), *columns[8:])
     together = observe_unclipped(many, demand), observe(many, demand), criteria.evaluate(many, demand)
     pressures = estimated_pressure(many.cpu_used, many.cpu_allocatable)
     for row in range(len(table)):

@@ -10,18 +10,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy import criteria
-from policy.cluster import ClusterState, PodDemand
-from tests.policy.states import demands, random_state
+from policy.cluster import COLUMNS, ClusterState, DemandBatch, PodDemand
+from tests.policy.states import demands, random_state, requesting, silent_demands
 
 
 def node(*, requested: tuple[float, float] = (0.0, 0.0), used: float = 0.0, speed: float = 1.0) -> ClusterState:
     """One node of 10 cores and 100 GiB."""
-    return replace(
-        ClusterState.idle([10.0], [100.0], [speed]),
-        cpu_requested=np.array([requested[0]]),
-        memory_requested=np.array([requested[1]]),
-        cpu_used=np.array([used]),
-    )
+    idle = ClusterState.idle([10.0], [100.0], [speed])
+    return replace(requesting(idle, requested[:1], requested[1:]), cpu_used=np.array([used]))
 
 
 POD = PodDemand(cpu=2.0, memory=10.0, urgency=0.5)
@@ -51,7 +47,31 @@ def test_expected_speed_is_speed_times_share_times_contention(used: float, speed
     assert criteria.expected_speed(node(used=used, speed=speed), POD)[0] == pytest.approx(expected)
 
 
-@given(seed=st.integers(0, 2**32 - 1), demand=demands)
+NOTHING = PodDemand(0.0, 0.0, 0.5, cpu_nonzero=2.0, memory_nonzero=10.0)
+
+
+def test_headroom_counts_nonzero_requests_and_balance_real_ones() -> None:
+    state = replace(node(requested=(3.0, 40.0)), cpu_nonzero=np.array([4.0]), memory_nonzero=np.array([60.0]))
+    half = PodDemand(2.0, 0.0, 0.5, memory_nonzero=10.0)
+    assert criteria.headroom(state, half)[0] == pytest.approx((0.4 + 0.3) / 2)
+    assert criteria.balance(state, half)[0] == pytest.approx(1.0 - (0.5 - 0.4) / 2)
+    assert criteria.evaluate(state, half)[0].tolist() == pytest.approx([0.35, 0.95, 0.5, 1.0])
+
+
+def test_a_pod_that_requests_nothing_changes_no_balance() -> None:
+    """kube-scheduler skips BalancedAllocation for it, so every node must get the same."""
+    state = requesting(ClusterState.idle([10.0] * 3, 100.0), [0.0, 9.0, 3.0], [90.0, 0.0, 50.0])
+    assert criteria.balance(state, NOTHING).tolist() == [criteria.BALANCED] * 3
+    assert criteria.evaluate(state, NOTHING)[:, 1].tolist() == [criteria.BALANCED] * 3
+    assert criteria.headroom(state, NOTHING)[0] == pytest.approx((0.8 + 0.0) / 2)
+    batch = DemandBatch(*(np.array([[value], [value]]) for value in (0.0, 0.0, 0.5, 2.0, 10.0)))
+    batch.cpu[1] = 2.0
+    both = criteria.evaluate(ClusterState(*(np.stack([getattr(state, name)] * 2) for name in COLUMNS)), batch)
+    assert both[0, :, 1].tolist() == [criteria.BALANCED] * 3
+    np.testing.assert_array_equal(both[1, :, 1], criteria.balance(state, PodDemand(2.0, 0.0, 0.5)).astype(np.float32))
+
+
+@given(seed=st.integers(0, 2**32 - 1), demand=demands | silent_demands)
 def test_criteria_stay_between_zero_and_one(seed: int, demand: PodDemand) -> None:
     measured = criteria.evaluate(random_state(np.random.default_rng(seed), 8), demand)
     assert measured.shape == (8, criteria.CRITERIA_COUNT)

@@ -11,13 +11,13 @@ from policy import heuristics
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import InvalidInputError
 from policy.scorers import Scorer
+from tests.policy.states import requesting
 
 POD = PodDemand(cpu=1.0, memory=4.0, urgency=0.5)
 
+IDLE = ClusterState.idle([10.0, 10.0, 10.0, 10.0], 40.0, [1.0, 1.0, 0.8, 1.5])
 STATE = replace(
-    ClusterState.idle([10.0, 10.0, 10.0, 10.0], 40.0, [1.0, 1.0, 0.8, 1.5]),
-    cpu_requested=np.array([1.0, 8.0, 3.0, 5.0]),
-    memory_requested=np.array([4.0, 32.0, 12.0, 20.0]),
+    requesting(IDLE, [1.0, 8.0, 3.0, 5.0], [4.0, 32.0, 12.0, 20.0]),
     cpu_used=np.array([5.0, 5.5, 0.5, 4.0]),
 )
 

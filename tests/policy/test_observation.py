@@ -12,14 +12,12 @@ from hypothesis import strategies as st
 from policy import features
 from policy.cluster import ClusterState, DemandBatch, PodDemand
 from policy.observation import estimated_pressure, observe, observe_unclipped
-from tests.policy.states import demands, random_state
+from tests.policy.states import demands, random_state, requesting, silent_demands
 
 
 def test_every_feature_has_its_hand_computed_value() -> None:
     state = replace(
-        ClusterState.idle([8.0], [32.0], [1.4]),
-        cpu_requested=np.array([2.0]),
-        memory_requested=np.array([4.0]),
+        requesting(ClusterState.idle([8.0], [32.0], [1.4]), [2.0], [4.0]),
         cpu_used=np.array([1.0]),
         memory_used=np.array([8.0]),
         cpu_pressure=np.array([0.2]),
@@ -29,7 +27,14 @@ def test_every_feature_has_its_hand_computed_value() -> None:
     assert seen.dtype == np.float32
 
 
-@given(seed=st.integers(0, 2**32 - 1), demand=demands)
+def test_requests_are_nonzero_requests() -> None:
+    """A pod that requests nothing is seen, while it is asked about and once it is there."""
+    state = replace(ClusterState.idle([8.0], [32.0]), cpu_nonzero=np.array([2.0]), memory_nonzero=np.array([4.0]))
+    seen = observe(state, PodDemand(0.0, 0.0, 0.5, cpu_nonzero=2.0, memory_nonzero=4.0))
+    np.testing.assert_array_equal(seen, [[0.5, 0.25, 0.0, 0.0, 0.0, 0.0, 0.25, 0.5]])
+
+
+@given(seed=st.integers(0, 2**32 - 1), demand=demands | silent_demands)
 def test_observations_stay_within_the_bounds_of_the_schema(seed: int, demand: PodDemand) -> None:
     state = random_state(np.random.default_rng(seed), 12)
     seen = observe(state, demand)

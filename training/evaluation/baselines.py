@@ -2,7 +2,9 @@
 
 Each names its source and follows it, with every deviation said. Only the last two know a node's speed: the static
 weights, and sufficient speed, a rule of our own. All see what any scheduler sees: measured use, with the expected use
-of pods bound since. One file over the usual length, since the rules are read side by side.
+of pods bound since. All count non-zero requests (`policy.cluster.ClusterState`), so that a pod that requests nothing
+leaves a trace; the sources have their own defaults for such pods: 1 core in Trimaran, 250m and 200 MB in Koordinator.
+One file over the usual length, since the rules are read side by side.
 """
 
 from __future__ import annotations
@@ -52,12 +54,16 @@ def best_fit(state: ClusterState, demand: Demand) -> FloatArray:
     """The node that is left with least: Johnson (1974), for two resources.
 
     What is left of CPU and memory is added, each over the cluster's mean node (after Panigrahy et al., "Heuristics for
-    vector bin packing", 2011, which weigh dimensions by their scarcity).
+    vector bin packing", 2011, which weigh dimensions by their scarcity). A node that the pod does not fit by non-zero
+    requests comes after all that it fits, the fuller the later: kube-scheduler's filter counts requests as they are.
     """
-    cpu = (state.cpu_allocatable - state.cpu_requested - demand.cpu) / state.cpu_allocatable.mean(-1, keepdims=True)
-    memory = state.memory_allocatable - state.memory_requested - demand.memory
-    left: FloatArray = cpu + memory / state.memory_allocatable.mean(-1, keepdims=True)
-    return -left
+    cpu = state.cpu_allocatable - state.cpu_nonzero - demand.cpu_nonzero
+    memory = state.memory_allocatable - state.memory_nonzero - demand.memory_nonzero
+    mean_cpu = state.cpu_allocatable.mean(-1, keepdims=True)
+    mean_memory = state.memory_allocatable.mean(-1, keepdims=True)
+    left: FloatArray = cpu / mean_cpu + memory / mean_memory
+    over = np.minimum(cpu, 0.0) / mean_cpu + np.minimum(memory, 0.0) / mean_memory
+    return np.where(over < 0.0, over - 2.0 * len(state), -left)
 
 
 class PowerOfTwoChoices:
@@ -105,7 +111,7 @@ def target_load_packing(state: ClusterState, demand: Demand) -> FloatArray:
     Deviation: pods bound since the measurement count as `policy.criteria.EXPECTED_USE_RATIO` of their request, here as
     for everybody, not as 1.5 of it.
     """
-    use = 100.0 * (state.cpu_used + REQUEST_MULTIPLIER * demand.cpu) / state.cpu_allocatable
+    use = 100.0 * (state.cpu_used + REQUEST_MULTIPLIER * demand.cpu_nonzero) / state.cpu_allocatable
     packed = (100.0 - TARGET) * use / TARGET + TARGET
     spread = TARGET * (100.0 - use) / (100.0 - TARGET)
     return _rounded(np.where(use <= TARGET, packed, np.where(use <= 100.0, spread, 0.0)))
@@ -174,7 +180,7 @@ class LoadVariationRiskBalancing:
     def preferences(self, state: ClusterState, demand: Demand) -> FloatArray:
         """Score of every node."""
         mean, deviation = self._watcher.look(state)
-        pod = np.stack([demand.cpu / state.cpu_allocatable, demand.memory / state.memory_allocatable])
+        pod = np.stack([demand.cpu_nonzero / state.cpu_allocatable, demand.memory_nonzero / state.memory_allocatable])
         score = variation_risk(np.clip(mean, 0.0, 1.0) + pod, deviation)
         return _rounded(score.min(axis=0))
 
@@ -253,10 +259,8 @@ class LowRiskOverCommitment:
     def preferences(self, state: ClusterState, demand: Demand) -> FloatArray:
         """Score of every node."""
         mean, deviation = self._watcher.look(state)
-        before = np.stack(
-            [state.cpu_requested / state.cpu_allocatable, state.memory_requested / state.memory_allocatable]
-        )
-        pod = np.stack([demand.cpu / state.cpu_allocatable, demand.memory / state.memory_allocatable])
+        before = np.stack([state.cpu_nonzero / state.cpu_allocatable, state.memory_nonzero / state.memory_allocatable])
+        pod = np.stack([demand.cpu_nonzero / state.cpu_allocatable, demand.memory_nonzero / state.memory_allocatable])
         after = before + pod
         risk = overcommitment_risk(mean, deviation, after, LIMIT_RATIO * after, before, LIMIT_RATIO * before)
         return _rounded(100.0 * (1.0 - risk.max(axis=0)))
@@ -275,8 +279,8 @@ def koordinator_load_aware(state: ClusterState, demand: Demand) -> FloatArray:
     Integers, cut as in Go. Deviation: pods bound since the measurement count as
     `policy.criteria.EXPECTED_USE_RATIO` of their request, here as for everybody.
     """
-    cpu = state.cpu_allocatable - state.cpu_used - CPU_SCALING * demand.cpu
-    memory = state.memory_allocatable - state.memory_used - MEMORY_SCALING * demand.memory
+    cpu = state.cpu_allocatable - state.cpu_used - CPU_SCALING * demand.cpu_nonzero
+    memory = state.memory_allocatable - state.memory_used - MEMORY_SCALING * demand.memory_nonzero
     shares = [
         np.floor(100.0 * np.maximum(cpu, 0.0) / state.cpu_allocatable),
         np.floor(100.0 * np.maximum(memory, 0.0) / state.memory_allocatable),

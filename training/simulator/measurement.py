@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.cluster import ClusterState
+from policy.cluster import NONZERO_CPU, NONZERO_MEMORY, ClusterState
 from policy.observation import estimated_pressure
 from training.simulator import draws
 from training.simulator.draws import FloatArray, Seeds, Stream
@@ -68,14 +68,22 @@ def seen_state(nodes: Nodes, seen: Measurements) -> ClusterState:
     pressure = seen.pressure.copy()
     rows = seen.estimated
     pressure[rows] = estimated_pressure(cpu_used[rows], nodes.cores[rows])
+    cpu, memory = nodes.cpu_requested.copy(), nodes.memory_requested.copy()
     return ClusterState(
         cpu_allocatable=nodes.cores,
         memory_allocatable=nodes.memory,
-        cpu_requested=nodes.cpu_requested.copy(),
-        memory_requested=nodes.memory_requested.copy(),
+        cpu_requested=cpu,
+        memory_requested=memory,
         cpu_used=cpu_used,
         memory_used=seen.memory_used + seen.memory_expected,
         cpu_pressure=pressure,
         node_speed=nodes.speed,
         version=seen.version.copy(),
+        cpu_nonzero=_nonzero(cpu, nodes.cpu_silent, NONZERO_CPU),
+        memory_nonzero=_nonzero(memory, nodes.memory_silent, NONZERO_MEMORY),
     )
+
+
+def _nonzero(requested: FloatArray, silent: NDArray[np.int64], missing: float) -> FloatArray:
+    """Sums of requests with `missing` for each pod that requests none; the same array where every pod requests some."""
+    return requested + missing * silent if silent.any() else requested

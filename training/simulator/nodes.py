@@ -29,6 +29,8 @@ class Nodes:
         up: whether the node is there.
         cpu_requested: sum of its pods' CPU requests, cores.
         memory_requested: sum of its pods' memory requests, GiB.
+        cpu_silent: number of its pods that do not request CPU.
+        memory_silent: number of its pods that do not request memory.
         pods: number of its pods.
         base_use: its pods' CPU use by class, before the workload's drift, cores, ``[clusters, n, w]`` (hidden).
         memory_use: its pods' memory use, GiB (hidden).
@@ -43,6 +45,8 @@ class Nodes:
     up: NDArray[np.bool_]
     cpu_requested: FloatArray
     memory_requested: FloatArray
+    cpu_silent: NDArray[np.int64]
+    memory_silent: NDArray[np.int64]
     pods: NDArray[np.int64]
     base_use: FloatArray
     memory_use: FloatArray
@@ -75,6 +79,8 @@ def draw_nodes(scenario: Scenario, seeds: Seeds) -> Nodes:
         up=np.ones(shape, dtype=np.bool_),
         cpu_requested=np.zeros(shape),
         memory_requested=np.zeros(shape),
+        cpu_silent=np.zeros(shape, dtype=np.int64),
+        memory_silent=np.zeros(shape, dtype=np.int64),
         pods=np.zeros(shape, dtype=np.int64),
         base_use=np.zeros(by_class),
         memory_use=np.zeros(shape),

@@ -7,9 +7,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from policy.cluster import NONZERO_CPU, NONZERO_MEMORY
 from policy.criteria import EXPECTED_USE_RATIO
 from training.simulator.draws import FloatArray
+from training.simulator.nodes import Nodes
 from training.simulator.pods import NOWHERE
+from training.simulator.workload import nonzero
 from training.simulator.world import World
 
 MAX_PODS: Final = 110
@@ -76,11 +79,12 @@ def bind(world: World, rows: NDArray[np.intp], node: NDArray[np.int64]) -> None:
     pods.retry_at[at] = np.inf
     nodes.cpu_requested[there] += cpu
     nodes.memory_requested[there] += memory
+    _count_silent(nodes, rows * size + node, cpu, memory, 1)
     nodes.pods[there] += 1
     nodes.base_use.reshape(-1)[lane] += pods.cpu_use[at]
     nodes.memory_use[there] += pods.memory_use[at]
-    seen.cpu_expected[there] += EXPECTED_USE_RATIO * cpu
-    seen.memory_expected[there] += EXPECTED_USE_RATIO * memory
+    seen.cpu_expected[there] += EXPECTED_USE_RATIO * nonzero(cpu, NONZERO_CPU)
+    seen.memory_expected[there] += EXPECTED_USE_RATIO * nonzero(memory, NONZERO_MEMORY)
     seen.version[there] += 1
     world.queued[rows] -= 1
     world.accounts.bound[rows] += 1
@@ -132,15 +136,23 @@ def release(world: World, flat: NDArray[np.intp]) -> None:
     cpu, memory = pods.cpu.reshape(-1)[flat], pods.memory.reshape(-1)[flat]
     np.subtract.at(nodes.cpu_requested.reshape(-1), there, cpu)
     np.subtract.at(nodes.memory_requested.reshape(-1), there, memory)
+    _count_silent(nodes, there, cpu, memory, -1)
     np.subtract.at(nodes.pods.reshape(-1), there, 1)
     np.subtract.at(nodes.base_use.reshape(-1), pods.lane.reshape(-1)[flat], pods.cpu_use.reshape(-1)[flat])
     np.subtract.at(nodes.memory_use.reshape(-1), there, pods.memory_use.reshape(-1)[flat])
     # a pod that was never measured leaves its expectation too; a measured one is seen until the next scrape
     # >=: a pod bound at the moment of a scrape comes after it, so its use is still expected, not measured
     unmeasured = (pods.bound_at.reshape(-1)[flat] >= seen.taken_at[row]) * EXPECTED_USE_RATIO
-    np.subtract.at(seen.cpu_expected.reshape(-1), there, unmeasured * cpu)
-    np.subtract.at(seen.memory_expected.reshape(-1), there, unmeasured * memory)
+    np.subtract.at(seen.cpu_expected.reshape(-1), there, unmeasured * nonzero(cpu, NONZERO_CPU))
+    np.subtract.at(seen.memory_expected.reshape(-1), there, unmeasured * nonzero(memory, NONZERO_MEMORY))
     np.add.at(seen.version.reshape(-1), there, 1)
+
+
+def _count_silent(nodes: Nodes, there: NDArray[np.int64], cpu: FloatArray, memory: FloatArray, change: int) -> None:
+    """Count pods of these requests that came to or left nodes, by flat positions, if they request nothing of one."""
+    for silent, requests in ((nodes.cpu_silent, cpu), (nodes.memory_silent, memory)):
+        if not requests.all():
+            np.add.at(silent.reshape(-1), there, change * (requests == 0.0))
 
 
 def requeue(world: World, flat: NDArray[np.intp], delay: float) -> None:

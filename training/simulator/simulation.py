@@ -13,7 +13,7 @@ from typing import Final, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.cluster import ClusterState, DemandBatch
+from policy.cluster import NONZERO_CPU, NONZERO_MEMORY, ClusterState, DemandBatch
 from policy.errors import InvalidInputError
 from training.simulator import contention, draws, episode, fluid, queue
 from training.simulator.accounts import Accounts
@@ -25,7 +25,7 @@ from training.simulator.reward import charge, node_reward
 from training.simulator.scenarios import Scenario
 from training.simulator.scrape import scrape, strike
 from training.simulator.snapshot import Snapshot
-from training.simulator.workload import Workload, draw_arrivals, load_workload
+from training.simulator.workload import Workload, draw_arrivals, load_workload, nonzero
 from training.simulator.world import World
 
 SLOTS_A_NODE: Final = 12
@@ -258,10 +258,13 @@ class Simulator:
         pods = world.pods
         slack = pods.slack[at]
         limited = slack > 0.0
+        cpu, memory = pods.cpu[at][:, None], pods.memory[at][:, None]
         self._demand = DemandBatch(
-            cpu=pods.cpu[at][:, None],
-            memory=pods.memory[at][:, None],
+            cpu=cpu,
+            memory=memory,
             urgency=np.where(limited, 1.0 / np.where(limited, slack, 1.0), 0.0)[:, None],
+            cpu_nonzero=nonzero(cpu, NONZERO_CPU),
+            memory_nonzero=nonzero(memory, NONZERO_MEMORY),
         )
         self._feasible = queue.feasible(world, self._demand.cpu, self._demand.memory)
         return passage
@@ -281,7 +284,7 @@ class Simulator:
         twin._rows = np.arange(len(taken))
         twin._world = self._world.take(taken)
         twin._seed = twin._world.seeds
-        twin._demand = DemandBatch(self._demand.cpu[taken], self._demand.memory[taken], self._demand.urgency[taken])
+        twin._demand = self._demand.take(taken)
         twin._feasible = self._feasible[taken]
         return twin
 

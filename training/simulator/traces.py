@@ -7,6 +7,8 @@ Our own format is a CSV with a header and one row for each pod, in order of arri
 
 arrival: seconds from the start, not falling. class: name of a pod class of the scenario, which gives the pod its SLA,
 its kind and its use. cpu: cores requested. memory: GiB requested. duration: seconds on an idle reference core.
+A request of 0 means that the pod requests none: it needs no room, and schedulers count `policy.cluster.NONZERO_CPU`
+and `NONZERO_MEMORY` for it.
 
 openb is Alibaba's GPU cluster trace of 2023 (alibaba/clusterdata, cluster-trace-gpu-v2023): `cpu_milli`,
 `memory_mib`, `qos`,
@@ -42,8 +44,8 @@ class Trace:
     Attributes:
         gap: time since the pod before, over the mean gap: the rhythm of the trace without its pace.
         kind: row of the scenario's pod class.
-        cpu: CPU request, cores.
-        memory: memory request, GiB.
+        cpu: CPU request, cores; 0 where the pod requests none.
+        memory: memory request, GiB; 0 where the pod requests none.
         duration: seconds on an idle reference core.
         skipped: rows of the file that are not here: no duration, no class, or too large for every node class.
     """
@@ -157,6 +159,6 @@ def _number(row: dict[str, str], name: str, line: int) -> float:
 
 
 def _grains(values: FloatArray) -> FloatArray:
-    """Requests rounded up to `GRAIN`, at least one."""
-    result: FloatArray = np.maximum(np.ceil(values / GRAIN - 1e-9), 1.0) * GRAIN
+    """Requests rounded up to `GRAIN`, at least one; no request stays none."""
+    result: FloatArray = np.where(values > 0.0, np.maximum(np.ceil(values / GRAIN - 1e-9), 1.0) * GRAIN, 0.0)
     return result

@@ -8,6 +8,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from policy.cluster import NONZERO_CPU, NONZERO_MEMORY
 from training.simulator import draws
 from training.simulator.draws import FloatArray, Seeds, Stream
 from training.simulator.scenarios import Arrivals, Scenario
@@ -24,8 +25,8 @@ class ArrivalTable:
     Attributes:
         time: seconds from the start of the episode, rising.
         kind: row of the scenario's pod class.
-        cpu: CPU request, cores.
-        memory: memory request, GiB.
+        cpu: CPU request, cores; 0 where the pod requests none.
+        memory: memory request, GiB; 0 where the pod requests none.
         work: time to completion on an idle reference core, seconds; of one unit for a service.
         slack: allowed slowdown; 0 is best effort.
         cpu_use: CPU it uses, cores, before the workload's own drift.
@@ -71,6 +72,14 @@ def load_workload(scenario: Scenario) -> Workload:
     return Workload(scenario, None, _drawn_mean_work(scenario))
 
 
+def nonzero(requests: FloatArray, missing: float) -> FloatArray:
+    """Non-zero requests: `missing` for a pod that requests none; the same array where every pod requests some.
+
+    Pods have one container here, so `missing` counts once; see `policy.cluster.NONZERO_CPU`.
+    """
+    return requests if requests.all() else np.where(requests > 0.0, requests, missing)
+
+
 def _use_bias(scenario: Scenario) -> float:
     """Mean over median of the log-normal use ratio."""
     return float(np.exp(scenario.hidden.cpu_use_sigma**2 / 2))
@@ -88,7 +97,7 @@ def _drawn_mean_work(scenario: Scenario) -> float:
 
 def _trace_mean_work(scenario: Scenario, trace: Trace) -> float:
     use = np.array([pod.cpu_use for pod in scenario.pod_classes])[trace.kind]
-    return float((trace.cpu * use * trace.duration).mean()) * _use_bias(scenario)
+    return float((nonzero(trace.cpu, NONZERO_CPU) * use * trace.duration).mean()) * _use_bias(scenario)
 
 
 def draw_arrivals(workload: Workload, seeds: Seeds, rate: FloatArray, count: int) -> ArrivalTable:
@@ -128,8 +137,8 @@ def draw_arrivals(workload: Workload, seeds: Seeds, rate: FloatArray, count: int
         memory=memory,
         work=work,
         slack=low + (high - low) * draws.uniform(column, Stream.POD_SLACK, index),
-        cpu_use=cpu * np.minimum(cpu_ratio, MAX_USE_RATIO),
-        memory_use=memory * np.minimum(memory_ratio, MAX_USE_RATIO),
+        cpu_use=nonzero(cpu, NONZERO_CPU) * np.minimum(cpu_ratio, MAX_USE_RATIO),
+        memory_use=nonzero(memory, NONZERO_MEMORY) * np.minimum(memory_ratio, MAX_USE_RATIO),
         units=units,
     )
 

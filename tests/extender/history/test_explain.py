@@ -19,7 +19,7 @@ from policy.cluster import ClusterState, PodDemand
 from policy.scorers import ActorScorer, Scorer
 from tests.extender.history.samples import a_decision
 from tests.extender.service import Service
-from tests.policy.states import actor_model, demands, random_state
+from tests.policy.states import actor_model, demands, random_state, requesting, silent_demands
 
 Run = Callable[..., Service]
 ACTORS = Actors(actor_model(np.random.default_rng(5).normal(size=(8, 4)) * 0.7))
@@ -33,7 +33,7 @@ def wins(scorer: Scorer, rows: ClusterState, demand: PodDemand, feature: str, va
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000), demand=demands, scorer=st.sampled_from(SCORERS))
+@given(seed=st.integers(0, 10_000), demand=demands | silent_demands, scorer=st.sampled_from(SCORERS))
 def test_each_change_makes_the_node_win_and_half_of_it_does_not(seed: int, demand: PodDemand, scorer: Scorer) -> None:
     rows = random_state(np.random.default_rng(seed), 2)
     if scorer.preferences(rows, demand).argmax() == 1:
@@ -61,9 +61,7 @@ def test_a_change_known_by_hand() -> None:
 
 
 def test_changes_come_least_first(run_service: Run) -> None:
-    rows = replace(
-        ClusterState.idle([8.0, 8.0], [16.0, 16.0]), cpu_requested=np.array([1.0, 4.0]), memory_requested=np.ones(2)
-    )
+    rows = requesting(ClusterState.idle([8.0, 8.0], [16.0, 16.0]), [1.0, 4.0], [1.0, 1.0])
     told = smallest_changes(heuristics.by_name("kube-default"), rows, PodDemand(1.0, 1.0, 0.5), 0, 1)
     steps = [abs(change["after"] - change["before"]) for change in told["changes"]]
     assert [change["feature"] for change in told["changes"]] == ["cpu_requested", "memory_requested"] or len(steps) == 1

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from policy.cluster import ClusterState, PodDemand
 from policy.scorers import Scorer
+from tests.policy.states import demands, random_state, silent_demands
 from training.evaluation.baselines import (
     LoadVariationRiskBalancing,
     LowRiskOverCommitment,
@@ -63,6 +68,16 @@ def test_best_fit_leaves_least() -> None:
     state = cluster(cpu_requested=[1.0, 8.0, 8.0], memory_requested=[4.0, 32.0, 4.0])
     # left: (8 + 34 GiB), (1 + 6), (1 + 34), over 10 cores and 40 GiB
     np.testing.assert_allclose(best_fit(state, POD), [-(0.8 + 0.85), -(0.1 + 0.15), -(0.1 + 0.85)])
+
+
+def test_best_fit_takes_a_node_that_does_not_fit_last() -> None:
+    """Pods that request nothing still fit by kube-scheduler's filter; each would go to the fullest node for ever."""
+    nothing = PodDemand(0.0, 0.0, 0.5, 0.1, 0.2)
+    state = replace(
+        cluster(cpu_requested=[0.0, 0.0, 0.0, 9.0]),
+        cpu_nonzero=np.array([0.0, 9.95, 30.0, 9.0]),
+    )
+    assert np.argsort(-best_fit(state, nothing)).tolist() == [3, 0, 1, 2]
 
 
 def test_best_fit_prefers_the_small_node_that_is_filled() -> None:
@@ -214,3 +229,58 @@ def test_sufficient_speed_never_prefers_a_node_that_is_late_to_one_in_time() -> 
     urgent = PodDemand(cpu=1.0, memory=2.0, urgency=1.0)
     # margins 2 and 1.3: the first is in time although it is full and fast, which takes 0.6 away
     assert sufficient_speed(full, urgent).tolist() == pytest.approx([2.0 - 0.6, 1.3])
+
+
+UNAWARE = ("random", "round-robin", "first-fit", "power-of-two")
+"""Rules that draw, or look at the order of nodes: nothing to compare."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    seed=st.integers(0, 2**32 - 1),
+    demand=demands | silent_demands,
+    column=st.sampled_from(["cpu_used", "memory_used"]),
+    share=st.floats(1.0, 30.0),
+)
+def test_no_rule_prefers_a_node_that_uses_more_than_it_has(
+    seed: int, demand: PodDemand, column: str, share: float
+) -> None:
+    """All else equal, use beyond what is allocatable never makes a node better, whatever the node was like before.
+
+    Trimaran's and Koordinator's formulas end at 100 % of use, and are cut there as their sources do.
+    """
+    one = random_state(np.random.default_rng(seed), 1)
+    size = getattr(one, column.replace("used", "allocatable"))
+    pair = one.take(np.array([0, 0]))
+    getattr(pair, column)[1] = max(float(getattr(one, column)[0]), share * size[0])
+    for rule in baselines():
+        if rule.name in UNAWARE:
+            continue
+        usual, overloaded = rule.preferences(pair, demand).tolist()
+        assert overloaded <= usual, f"{rule.name}: {overloaded} for {share:g} x {column}, {usual} for {one}"
+
+
+PACKING = ("most-allocated",)
+"""Full is what it looks for; a resource counts as at most 100 %, as in most_allocated.go."""
+
+BALANCING = ("kube-default", "static-weights")
+"""Balance may prefer the node that is full of both resources to one that is full of one of them, as
+balanced_allocation.go does: kube-scheduler's filter takes such nodes out before."""
+
+
+@settings(max_examples=60, deadline=None)
+@given(seed=st.integers(0, 2**32 - 1), demand=demands | silent_demands, share=st.floats(1.0, 30.0))
+def test_no_rule_prefers_a_node_of_which_more_is_requested_than_it_has(
+    seed: int, demand: PodDemand, share: float
+) -> None:
+    one = random_state(np.random.default_rng(seed), 1)
+    pair = one.take(np.array([0, 0]))
+    for state in (pair.cpu_requested, pair.cpu_nonzero):
+        state[1] += share * one.cpu_allocatable[0]
+    for state in (pair.memory_requested, pair.memory_nonzero):
+        state[1] += share * one.memory_allocatable[0]
+    for rule in baselines():
+        if rule.name in (*UNAWARE, *PACKING, *BALANCING):
+            continue
+        usual, overloaded = rule.preferences(pair, demand).tolist()
+        assert overloaded <= usual, f"{rule.name}: {overloaded} against {usual} for {one}"

@@ -10,6 +10,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from policy.cluster import NONZERO_CPU, NONZERO_MEMORY
+from policy.criteria import EXPECTED_USE_RATIO
 from policy.errors import InvalidInputError
 from training.simulator.sample import write
 from training.simulator.scenarios import FOLDER, Scenario, load_scenario
@@ -61,6 +63,41 @@ def test_openb_is_read_as_published(tmp_path: Path) -> None:
     assert trace.kind.tolist() == [0, 3]
     # one was never scheduled, one is larger than any node
     assert trace.skipped == 2
+
+
+def test_pods_that_request_nothing_need_no_room_and_are_counted_by_schedulers(tmp_path: Path) -> None:
+    """A request of 0 is none: it stays 0 for the filter, and scores count 100m and 200 MiB, per resource."""
+    path = tmp_path / "silent.csv"
+    path.write_text(OWN + "0,LS,0,0,60\n1,LS,2,0,60\n2,LS,0,4,60\n3,LS,1,1,60\n", encoding="utf-8")
+    simulator = Simulator(replace(with_trace(path), nodes=1, episode_arrivals=40, warmup_arrivals=0), 1, 5)
+    simulator.reset(5, 0.1)
+    cpu = cpu_counted = memory = memory_counted = 0.0
+    state, kinds = simulator.state, set()
+    for _ in range(4):
+        demand = simulator.demand
+        asked = tuple(float(getattr(demand, name).item()) for name in ("cpu", "memory"))
+        counted = tuple(float(getattr(demand, name).item()) for name in ("cpu_nonzero", "memory_nonzero"))
+        assert counted == (asked[0] or NONZERO_CPU, asked[1] or NONZERO_MEMORY)
+        kinds.add(asked)
+        expected = state.cpu_used.item() + EXPECTED_USE_RATIO * counted[0]
+        simulator.step(np.array([0]))
+        cpu, memory = cpu + asked[0], memory + asked[1]
+        cpu_counted, memory_counted = cpu_counted + counted[0], memory_counted + counted[1]
+        state = simulator.state
+        assert (state.cpu_requested.item(), state.memory_requested.item()) == (cpu, memory)
+        assert state.cpu_nonzero.item() == pytest.approx(cpu_counted)
+        assert state.memory_nonzero.item() == pytest.approx(memory_counted)
+        assert simulator._world.seen.scrapes[0] > 0 or state.cpu_used.item() == pytest.approx(expected)
+    assert kinds == {(0.0, 0.0), (2.0, 0.0), (0.0, 4.0), (1.0, 1.0)}
+    assert (simulator._world.table.cpu_use > 0.0).all(), "what says nothing still uses something"
+    for _ in range(30):
+        simulator.step(np.where(simulator.feasible.any(axis=1), 0, -1))
+    listed, world = simulator.snapshot(), simulator._world
+    assert world.nodes.cpu_silent.sum() == np.count_nonzero(listed.cpu == 0.0), "pods that end are not counted any more"
+    assert world.nodes.memory_silent.sum() == np.count_nonzero(listed.memory == 0.0)
+    twin = simulator.clone()
+    np.testing.assert_array_equal(twin.demand.cpu_nonzero, simulator.demand.cpu_nonzero)
+    np.testing.assert_array_equal(twin.state.cpu_nonzero, simulator.state.cpu_nonzero)
 
 
 def test_long_gaps_are_cut(tmp_path: Path) -> None:
