@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from extender.cluster.source import ClusterSource
 from extender.cluster.table import ClusterTable
+from extender.demand import UrgencyRules
 from extender.engine import Engine, Limits
 from extender.history.ledger import Ledger
 from extender.history.notes import Notes
@@ -25,7 +26,6 @@ from extender.operations.endpoints import operations_app
 from extender.operations.metrics import Metrics
 from extender.operations.probes import Probes
 from extender.operations.signals import Signals
-from extender.pods import UrgencyRules
 from extender.protocol.verbs import PATHS, Receive, SchedulingVerbs, Scope, Send, VerbOptions, not_here
 from extender.protocol.wire import HostEncoder
 from extender.scorer.load import LoadedScorer, load_required, warm

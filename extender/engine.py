@@ -19,9 +19,10 @@ import numpy as np
 
 from extender.cluster.lookup import Named, Rows, find
 from extender.cluster.table import UNKNOWN, ClusterTable
+from extender.demand import UrgencyRules, pod_demand
 from extender.errors import NoScorerError
 from extender.history.ledger import Decision, Ledger
-from extender.pods import Pod, UrgencyRules, pod_demand
+from extender.pods import Pod
 from extender.scorer.fallback import TOO_MANY_NODES, reason_of
 from extender.scorer.load import LoadedScorer
 from extender.scorer.scoring import NO_ROWS, Hooks, Scoring, ScoringLimits

@@ -21,8 +21,8 @@ from extender.cluster.source import INPUTS, Binding, PodNote
 from extender.cluster.table import ClusterTable
 from extender.cluster.usage import UsagePoller, UsageReader
 from extender.cluster.writes import write_note
+from extender.demand import UrgencyRules
 from extender.errors import BindError, NoteError
-from extender.pods import UrgencyRules
 from extender.settings import Settings
 from extender.supervision import Supervisor
 

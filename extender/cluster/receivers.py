@@ -16,8 +16,10 @@ import structlog
 from extender.cluster.decoding import Node, WatchedPod
 from extender.cluster.status import ENDED, ReadReport, ending, is_gated, is_unplaced, positive, report_of, seconds
 from extender.cluster.table import ClusterTable
-from extender.pods import GIB, PodRequests, UrgencyRules, pod_demand, pod_requests
+from extender.demand import UrgencyRules, pod_demand
+from extender.pods import GIB
 from extender.quantities import NANO, nano_units
+from extender.requests import PodRequests, pod_requests
 from policy.cluster import REFERENCE_SPEED
 from policy.errors import InvalidQuantityError
 

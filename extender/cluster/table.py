@@ -279,7 +279,7 @@ class ClusterTable:
         Args:
             uid: `metadata.uid`.
             node: `spec.nodeName`.
-            cpu: CPU request, cores, as `extender.pods` computes it for the whole pod.
+            cpu: CPU request, cores, as `extender.requests` computes it for the whole pod.
             memory: memory request, GiB.
             since: when it was bound (condition PodScheduled), seconds since the epoch; default: now. Its use counts as
                 expected until a measurement whose interval starts later.

@@ -11,7 +11,14 @@ import sys
 import atheris
 
 with atheris.instrument_imports(
-    include=["extender.protocol", "extender.cluster", "extender.pods", "extender.quantities"]
+    include=[
+        "extender.protocol",
+        "extender.cluster",
+        "extender.pods",
+        "extender.requests",
+        "extender.demand",
+        "extender.quantities",
+    ]
 ):
     from tests.fuzz.targets import one_input
 

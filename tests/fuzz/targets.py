@@ -19,7 +19,7 @@ from extender.cluster.api import ApiServer
 from extender.cluster.metrics_server import MetricsServer
 from extender.cluster.receivers import NodeChanges, PodChanges, SpeedRules
 from extender.cluster.table import ClusterTable
-from extender.pods import UrgencyRules, pod_demand
+from extender.demand import UrgencyRules, pod_demand
 from extender.protocol import wire
 from extender.settings import Settings
 from policy.errors import SchedulerError

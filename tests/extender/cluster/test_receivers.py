@@ -18,7 +18,7 @@ from extender.cluster.receivers import (
 )
 from extender.cluster.status import ReadReport
 from extender.cluster.table import ClusterTable
-from extender.pods import UrgencyRules
+from extender.demand import UrgencyRules
 from policy.cluster import PodDemand
 from tests.extender.cluster import following
 

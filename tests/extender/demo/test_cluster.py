@@ -11,9 +11,10 @@ import pytest
 
 from extender.cluster.source import Binding, ClusterSource
 from extender.cluster.table import ClusterTable
+from extender.demand import UrgencyRules, pod_demand
 from extender.demo.cluster import SimulatedCluster
 from extender.errors import BindError
-from extender.pods import Pod, UrgencyRules, pod_demand
+from extender.pods import Pod
 from extender.protocol.wire import decode_scheduling
 from extender.supervision import Supervisor
 from policy.observation import observe

@@ -1,4 +1,4 @@
-"""What a pod asks for is summed as kube-scheduler sums it, and its urgency comes from the right place."""
+"""What a pod requests is summed as kube-scheduler sums it: requests as they are, and what scores count."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from typing import Any
 import msgspec
 import pytest
 
-from extender.errors import UrgencyError
-from extender.pods import URGENCY_ANNOTATION, Pod, UrgencyRules, pod_demand, pod_requests, pod_urgency
+from extender.demand import UrgencyRules, pod_demand
+from extender.pods import Pod
+from extender.requests import pod_requests
 from policy.errors import InvalidQuantityError
 
-RULES = UrgencyRules({"critical": 1.0}, {"Guaranteed": 0.8, "Burstable": 0.5, "BestEffort": 0.0})
+RULES = UrgencyRules({}, {"Guaranteed": 0.8, "Burstable": 0.5, "BestEffort": 0.0})
 
 
 def parsed(spec: dict[str, Any], **status: Any) -> Pod:
@@ -119,37 +120,3 @@ def test_nonzero_requests_of_a_pod(spec: dict[str, Any], cpu: float, memory: flo
 def test_a_broken_quantity_is_named_by_its_path(spec: dict[str, Any], path: str) -> None:
     with pytest.raises(InvalidQuantityError, match=path):
         pod_requests(parsed(spec))
-
-
-def with_annotation(value: str | None, **spec: Any) -> Pod:
-    pod = {
-        "metadata": {"annotations": {"other": "x"} | ({} if value is None else {URGENCY_ANNOTATION: value})},
-        "spec": {"containers": [ask("1")], **spec},
-        "status": {"qosClass": "Guaranteed"},
-    }
-    return msgspec.json.decode(json.dumps(pod), type=Pod)
-
-
-@pytest.mark.parametrize(
-    ("pod", "urgency"),
-    [
-        pytest.param(with_annotation("0.25", priorityClassName="critical"), 0.25, id="annotation_first"),
-        pytest.param(with_annotation(None, priorityClassName="critical"), 1.0, id="then_priority_class"),
-        pytest.param(with_annotation(None, priorityClassName="unlisted"), 0.8, id="then_qos_class"),
-        pytest.param(parsed({"containers": [ask("1")]}), 0.5, id="asks_without_status"),
-        pytest.param(parsed({"containers": [{}]}), 0.0, id="asks_nothing_without_status"),
-    ],
-)
-def test_urgency_of_a_pod(pod: Pod, urgency: float) -> None:
-    assert pod_urgency(pod, RULES) == urgency
-    assert pod_demand(pod, RULES)[1] is None
-
-
-@pytest.mark.parametrize("text", ["high", "", "nan", "1.1", "-0.1", "inf"])
-def test_a_broken_annotation_is_ignored_with_a_warning(text: str) -> None:
-    with pytest.raises(UrgencyError, match=URGENCY_ANNOTATION):
-        pod_urgency(with_annotation(text), RULES)
-    demand, warning = pod_demand(with_annotation(text), RULES)
-    assert demand.urgency == 0.8
-    assert warning is not None
-    assert URGENCY_ANNOTATION in warning
