@@ -34,8 +34,17 @@ class Resources(msgspec.Struct, frozen=True):
 class Container(msgspec.Struct, frozen=True, rename="camel"):
     """A container or an init container."""
 
+    name: str = ""
     resources: Resources | None = None
     restart_policy: str | None = None
+
+
+class ContainerStatus(msgspec.Struct, frozen=True, rename="camel"):
+    """What the kubelet set aside for a container, and what it runs with: they differ from its spec during a resize."""
+
+    name: str = ""
+    allocated_resources: Requests | None = None
+    resources: Resources | None = None
 
 
 class Annotations(msgspec.Struct, frozen=True):
@@ -67,11 +76,17 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Condition(msgspec.Struct, frozen=True, rename="camel"):
-    """One condition of the pod's status."""
+    """One condition of an object's status."""
 
     type: str = ""
     status: str = ""
     last_transition_time: str | None = None
+
+
+class PodCondition(Condition, frozen=True, rename="camel"):
+    """A condition of a pod, and why."""
+
+    reason: str | None = None
 
 
 class Status(msgspec.Struct, frozen=True, rename="camel"):
@@ -80,7 +95,11 @@ class Status(msgspec.Struct, frozen=True, rename="camel"):
     phase: str | None = None
     qos_class: str | None = None
     reason: str | None = None
-    conditions: list[Condition] | None = None
+    conditions: list[PodCondition] | None = None
+    container_statuses: list[ContainerStatus] | None = None
+    init_container_statuses: list[ContainerStatus] | None = None
+    allocated_resources: Requests | None = None
+    resources: Resources | None = None
 
 
 class Pod(msgspec.Struct, frozen=True):

@@ -11,7 +11,18 @@ from typing import Final, TypeVar
 import msgspec
 
 from extender.errors import SourceError
-from extender.pods import EXPECTED_ANNOTATION, Annotations, Condition, Metadata, Pod, Requests, Spec, Status
+from extender.pods import (
+    EXPECTED_ANNOTATION,
+    Annotations,
+    Condition,
+    ContainerStatus,
+    Metadata,
+    Pod,
+    PodCondition,
+    Requests,
+    Spec,
+    Status,
+)
 
 T = TypeVar("T")
 
@@ -82,10 +93,9 @@ class PodSpec(Spec, frozen=True, rename="camel"):
     scheduler_name: str | None = None
 
 
-class PodCondition(Condition, frozen=True, rename="camel"):
-    """A condition of a pod, and why."""
+class WatchedCondition(PodCondition, frozen=True, rename="camel"):
+    """A condition of a pod, and what it says to people."""
 
-    reason: str | None = None
     message: str | None = None
 
 
@@ -102,8 +112,8 @@ class ContainerState(msgspec.Struct, frozen=True):
     terminated: Terminated | None = None
 
 
-class ContainerStatus(msgspec.Struct, frozen=True, rename="camel"):
-    """What became of a container."""
+class WatchedContainer(ContainerStatus, frozen=True, rename="camel"):
+    """What became of a container, too."""
 
     restart_count: int = 0
     state: ContainerState | None = None
@@ -113,9 +123,9 @@ class ContainerStatus(msgspec.Struct, frozen=True, rename="camel"):
 class PodStatus(Status, frozen=True, rename="camel"):
     """`extender.pods.Status` and what became of the pod."""
 
-    conditions: list[PodCondition] | None = None  # type: ignore[assignment]  # a list of more than the base's
+    conditions: list[WatchedCondition] | None = None  # type: ignore[assignment]  # a list of more than the base's
     start_time: str | None = None
-    container_statuses: list[ContainerStatus] | None = None
+    container_statuses: list[WatchedContainer] | None = None  # type: ignore[assignment]  # the same
 
 
 class WatchedPod(Pod, frozen=True):

@@ -23,6 +23,7 @@ from extender.cluster.usage import UsagePoller, UsageReader
 from extender.cluster.writes import write_note
 from extender.demand import UrgencyRules
 from extender.errors import BindError, NoteError
+from extender.requests import NEWEST, RequestRules
 from extender.settings import Settings
 from extender.supervision import Supervisor
 
@@ -56,6 +57,7 @@ class KubernetesOptions:
         speed: where a node's speed comes from.
         usage_interval: seconds between two questions for measured use.
         waiting: which unbound pods are told of; None: none.
+        requests: what counts of a pod's status for its requests.
     """
 
     kubeconfig: Path | None = None
@@ -64,6 +66,7 @@ class KubernetesOptions:
     speed: SpeedRules = field(default_factory=SpeedRules)
     usage_interval: float = 15.0
     waiting: WaitingRules | None = None
+    requests: RequestRules = NEWEST
 
 
 @dataclass(slots=True)
@@ -133,7 +136,7 @@ class KubernetesSource:
         api = await asyncio.to_thread(ApiServer, options.kubeconfig, options.context)
         handover = Handover(asyncio.get_running_loop())
         node_changes = NodeChanges(table, handover.put, options.speed)
-        pod_changes = PodChanges(table, handover.put, options.waiting)
+        pod_changes = PodChanges(table, handover.put, options.waiting, options.requests)
         poller = UsagePoller(self._usage(api), table, options.usage_interval) if self._usage is not None else None
         nodes = Reflector(NODES, node_changes, api, options.timing, self._clock)
         pods = Reflector(PODS, pod_changes, api, options.timing, self._clock)

@@ -19,7 +19,7 @@ from extender.cluster.table import ClusterTable
 from extender.demand import UrgencyRules, pod_demand
 from extender.pods import GIB
 from extender.quantities import NANO, nano_units
-from extender.requests import PodRequests, pod_requests
+from extender.requests import NEWEST, PodRequests, RequestRules, pod_requests
 from policy.cluster import REFERENCE_SPEED
 from policy.errors import InvalidQuantityError
 
@@ -145,16 +145,20 @@ class PodChanges:
         table: whom to tell.
         put: see there.
         waiting: which unbound pods to tell of; None: none.
+        requests: what counts of a pod's status for its requests.
 
     Attributes:
         ignored: pods, counted each time they are seen, whose requests do not parse.
         synced: whether the table has seen all of a list.
     """
 
-    def __init__(self, table: ClusterTable, put: Put, waiting: WaitingRules | None = None) -> None:
+    def __init__(
+        self, table: ClusterTable, put: Put, waiting: WaitingRules | None = None, requests: RequestRules = NEWEST
+    ) -> None:
         self._table = table
         self._put = put
         self._rules = waiting
+        self._requests = requests
         self.ignored = 0
         self.synced = False
 
@@ -168,7 +172,7 @@ class PodChanges:
             self._unbound(received)
             return
         try:
-            requests = pod_requests(received)
+            requests = pod_requests(received, self._requests, bound=True)
         except InvalidQuantityError as error:
             self.ignored += 1
             log.warning(

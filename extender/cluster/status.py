@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Final
 
-from extender.cluster.decoding import ContainerStatus, PodCondition, Terminated, WatchedPod
+from extender.cluster.decoding import Terminated, WatchedCondition, WatchedContainer, WatchedPod
 from extender.pods import EXPECTED_ANNOTATION
 
 ENDED: Final = ("Succeeded", "Failed")
@@ -109,12 +109,12 @@ def ending(pod: WatchedPod) -> str:
     return "failed" if status.phase == "Failed" and not deleted else "deleted"
 
 
-def is_unplaced(conditions: list[PodCondition] | None) -> bool:
+def is_unplaced(conditions: list[WatchedCondition] | None) -> bool:
     """Whether kube-scheduler says that it could not place the pod."""
     return any(it.type == "PodScheduled" and it.status == "False" for it in conditions or ())
 
 
-def is_gated(conditions: list[PodCondition] | None) -> bool:
+def is_gated(conditions: list[WatchedCondition] | None) -> bool:
     """Whether the pod is kept from being scheduled by a gate (`spec.schedulingGates`)."""
     return any(it.type == "PodScheduled" and it.reason == "SchedulingGated" for it in conditions or ())
 
@@ -138,7 +138,7 @@ def positive(text: str) -> float | None:
     return value if value > 0.0 and math.isfinite(value) else None
 
 
-def _end(container: ContainerStatus) -> Terminated | None:
+def _end(container: WatchedContainer) -> Terminated | None:
     return None if container.state is None else container.state.terminated
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -10,10 +11,13 @@ import pytest
 
 from extender.demand import UrgencyRules, pod_demand
 from extender.pods import Pod
-from extender.requests import pod_requests
+from extender.requests import RULES, pod_requests
 from policy.errors import InvalidQuantityError
 
-RULES = UrgencyRules({}, {"Guaranteed": 0.8, "Burstable": 0.5, "BestEffort": 0.0})
+URGENCY = UrgencyRules({}, {"Guaranteed": 0.8, "Burstable": 0.5, "BestEffort": 0.0})
+
+
+UPSTREAM = json.loads((Path(__file__).parent / "upstream" / "requests.json").read_text(encoding="utf-8"))
 
 
 def parsed(spec: dict[str, Any], **status: Any) -> Pod:
@@ -103,7 +107,7 @@ MISSING = 200 / 1024
 )
 def test_nonzero_requests_of_a_pod(spec: dict[str, Any], cpu: float, memory: float) -> None:
     assert pod_requests(parsed(spec))[2:] == (cpu, memory)
-    demand, _ = pod_demand(parsed(spec), RULES)
+    demand, _ = pod_demand(parsed(spec), URGENCY)
     assert (demand.cpu_nonzero, demand.memory_nonzero) == (cpu, memory)
 
 
@@ -120,3 +124,55 @@ def test_nonzero_requests_of_a_pod(spec: dict[str, Any], cpu: float, memory: flo
 def test_a_broken_quantity_is_named_by_its_path(spec: dict[str, Any], path: str) -> None:
     with pytest.raises(InvalidQuantityError, match=path):
         pod_requests(parsed(spec))
+
+
+@pytest.mark.parametrize("version", sorted(RULES))
+def test_odd_pods_come_to_what_that_versions_own_helpers_sum(version: str) -> None:
+    """Recorded by `python -m tests.control_plane.record_requests` from component-helpers of each minor version."""
+    for entry in UPSTREAM:
+        pod = msgspec.json.decode(json.dumps(entry["pod"]), type=Pod)
+        bound, scored = pod_requests(pod, RULES[version], bound=True), pod_requests(pod, RULES[version])
+        assert bound[:2] == scored[:2]
+        amounts = [*bound, *scored[2:]]
+        found = [round(amount * (2**30 if i % 2 else 1000)) for i, amount in enumerate(amounts)]
+        assert found == entry[version], entry["pod"]
+
+
+def resized(wanted: str, allocated: str | None, actual: str | None, reason: str | None = None) -> dict[str, Any]:
+    """A pod of one container of 1 GiB, with its CPU as the spec wants it and as its status tells."""
+    told: dict[str, Any] = {"name": "c", "restartCount": 0}
+    if allocated is not None:
+        told["allocatedResources"] = {"cpu": allocated, "memory": "1Gi"}
+    if actual is not None:
+        told["resources"] = {"requests": {"cpu": actual, "memory": "1Gi"}}
+    conditions = [{"type": "PodResizePending", "status": "True", "reason": reason}] if reason else []
+    return {
+        "metadata": {"uid": "u"},
+        "spec": {"containers": [ask(wanted, "1Gi", name="c")]},
+        "status": {"containerStatuses": [told], "conditions": conditions},
+    }
+
+
+@pytest.mark.parametrize("version", sorted(RULES))
+@pytest.mark.parametrize(
+    ("pod", "cpu"),
+    [
+        pytest.param(resized("1", "1", "1"), 1.0, id="steady"),
+        pytest.param(resized("1", "6", "6"), 6.0, id="shrinks_not_allocated"),
+        pytest.param(resized("1", "1", "6"), 6.0, id="shrinks_not_actuated"),
+        pytest.param(resized("6", "1", "1", "Deferred"), 6.0, id="grows_deferred"),
+        pytest.param(resized("6", "6", "1"), 6.0, id="grows_not_actuated"),
+        pytest.param(resized("1000000", "1", "1", "Infeasible"), 1.0, id="infeasible"),
+        pytest.param(resized("1000000", "1", "2", "Infeasible"), 2.0, id="infeasible_while_another_shrinks"),
+    ],
+)
+def test_a_resize_counts_the_largest_of_what_can_be(pod: dict[str, Any], cpu: float, version: str) -> None:
+    """Whoever owns a pod may ask for a resize of any size; one that no node can do counts for nothing."""
+    found = pod_requests(msgspec.json.decode(json.dumps(pod), type=Pod), RULES[version], bound=True)
+    assert found == (cpu, 1.0, cpu, 1.0)
+
+
+def test_a_broken_quantity_in_a_status_is_named_by_its_path() -> None:
+    broken = msgspec.json.decode(json.dumps(resized("1", "1", "x")), type=Pod)
+    with pytest.raises(InvalidQuantityError, match=r"Pod\.status\.containerStatuses\[0\]\.resources\.requests\.cpu"):
+        pod_requests(broken)

@@ -117,6 +117,29 @@ def test_cpu_and_memory_are_cores_and_gib() -> None:
     assert (table.state.cpu_requested[row], table.state.memory_requested[row]) == (0.25, 0.5)
 
 
+def test_a_resize_is_followed_from_the_wish_to_its_end() -> None:
+    """One that no node can do counts for nothing: otherwise a pod's owner could fill its node by asking."""
+    table = ClusterTable()
+    NodeChanges(table, lambda change: change(), SpeedRules()).present(a_node())
+    changes, row = PodChanges(table, lambda change: change()), table.rows_of(["n"])[0]
+
+    def cores(wanted: str, actual: str, reason: str | None) -> float:
+        content = following.pod("p", on="n", cpu=wanted, memory="512Mi")
+        content["spec"]["containers"][0]["name"] = "c"
+        told = {"name": "c", "restartCount": 0, "allocatedResources": {"cpu": actual}}
+        content["status"]["containerStatuses"] = [told | {"resources": {"requests": {"cpu": actual}}}]
+        if reason is not None:
+            content["status"]["conditions"] = [{"type": "PodResizePending", "status": "True", "reason": reason}]
+        changes.present(a_pod(content))
+        return float(table.state.cpu_requested[row])
+
+    assert cores("1", "1", None) == 1.0
+    assert cores("900000", "1", "Infeasible") == 1.0
+    assert cores("3", "1", "Deferred") == 3.0
+    assert cores("500m", "3", None) == 3.0
+    assert cores("500m", "500m", None) == 0.5
+
+
 def test_requests_that_do_not_parse_leave_the_pod_out_and_are_counted() -> None:
     table = ClusterTable()
     changes = PodChanges(table, lambda change: change())
