@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST_ARGS ?=
 
 .PHONY: help setup demo test lint audit bench bench-serving robustness fuzz faults control-plane test-chart \
-  test-kind chart-docs train evaluate evaluation-tables pins clean
+  test-kind reference train evaluate evaluation-tables pins clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -95,7 +95,8 @@ test-chart: $(VENV)/.everything ## The chart and the image alone: helm, kubeconf
 test-kind: $(VENV)/.everything ## The chart on a real kind cluster, the image really built; root, or a Docker Engine, is needed
 	@KIND=1 $(BIN)/python -m pytest tests/kind $(PYTEST_ARGS)
 
-chart-docs: $(VENV)/.everything ## Write the chart's schema and table of values from its values.yaml and the service's settings
+reference: $(VENV)/.everything ## Write the tables of docs/operations.md, and the chart's schema and table of values
+	@$(BIN)/maddpg-extender reference --write docs/operations.md
 	@$(BIN)/python -m helm.reference
 
 train: $(VENV)/.everything ## Train the policy that ships, as its model card says; writes runs/default

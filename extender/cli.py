@@ -98,11 +98,19 @@ def check_config(context: typer.Context, config: ConfigFile = None) -> None:
 
 
 @app.command()
-def reference() -> None:
+def reference(
+    write: Annotated[Path | None, typer.Option(help="document in whose tables to write them instead")] = None,
+) -> None:
     """Print every setting and every metric as Markdown tables."""
-    from extender.operations.reference import metrics_table, settings_table
+    from extender.operations.reference import metrics_table, renewed, settings_table
 
-    typer.echo(f"{settings_table()}\n\n{metrics_table()}")
+    if write is None:
+        typer.echo(f"{settings_table()}\n\n{metrics_table()}")
+        return
+    try:
+        write.write_text(renewed(write.read_text(encoding="utf-8")), encoding="utf-8")
+    except (OSError, ValueError) as error:
+        _refuse(ValueError(f"cannot write the tables to {write}: {error}"))
 
 
 @app.command()

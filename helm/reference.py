@@ -198,7 +198,7 @@ def main(
     stale = {path: text for path, text in render().items() if not path.exists() or path.read_text("utf-8") != text}
     for path, text in stale.items():
         if check:
-            typer.echo(f"{path.name} is out of date: run `make chart-docs`", err=True)
+            typer.echo(f"{path.name} is out of date: run `make reference`", err=True)
         else:
             path.write_text(text, encoding="utf-8")
             typer.echo(f"wrote {path.name}")

@@ -1,8 +1,9 @@
-"""Settings and metrics as Markdown tables: what docs/operations.md must contain, word for word. Printed by the CLI."""
+"""Settings and metrics as Markdown tables, for docs/operations.md. The CLI prints them, or writes them there."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Sequence
 
 from pydantic.fields import FieldInfo
@@ -31,6 +32,20 @@ def metrics_table() -> str:
         ("metric", "type", "labels", "meaning"),
         [(f"`{each.name}`", each.kind, ", ".join(each.labels), each.documentation) for each in FAMILIES],
     )
+
+
+def renewed(document: str) -> str:
+    """Return the document with its tables under "## Settings" and "## Metrics" as they are now.
+
+    Raises:
+        ValueError: it has no such heading with a table below.
+    """
+    for heading, table in (("Settings", settings_table()), ("Metrics", metrics_table())):
+        begin = re.search(rf"^## {heading}\n\n(?:\|.*\n)+", document, re.MULTILINE)
+        if begin is None:
+            raise ValueError(f"there is no table under a heading `## {heading}`")
+        document = f"{document[: begin.start()]}## {heading}\n\n{table}\n{document[begin.end() :]}"
+    return document
 
 
 def _table(heads: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

@@ -12,7 +12,7 @@ from tests.control_plane.toolchain import REPOSITORY
 
 def test_generated_files_are_up_to_date() -> None:
     stale = [path.name for path, text in reference.render().items() if path.read_text(encoding="utf-8") != text]
-    assert not stale, "run `make chart-docs`"
+    assert not stale, "run `make reference`"
 
 
 def test_command_says_what_is_out_of_date() -> None:

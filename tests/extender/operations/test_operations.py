@@ -14,8 +14,10 @@ from pathlib import Path
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
+from typer.testing import CliRunner
 
 from extender import logs
+from extender.cli import app as cli
 from extender.operations.families import RENAMED
 from extender.operations.metrics import FAMILIES
 from extender.operations.reference import describe, metrics_table, settings_table
@@ -128,10 +130,22 @@ def test_logs_of_libraries_are_json_too() -> None:
 
 def test_every_setting_and_metric_is_documented_as_it_is() -> None:
     document = DOCUMENT.read_text()
-    assert f"\n## Settings\n\n{settings_table()}\n" in document, "paste the output of `maddpg-extender reference`"
-    assert f"\n## Metrics\n\n{metrics_table()}\n" in document, "paste the output of `maddpg-extender reference`"
+    assert f"\n## Settings\n\n{settings_table()}\n" in document, "run `make reference`"
+    assert f"\n## Metrics\n\n{metrics_table()}\n" in document, "run `make reference`"
     assert len(describe()) > 30
     assert "maddpg_fallbacks_total" in metrics_table()
+
+
+def test_the_tables_are_written_where_they_stand(tmp_path: Path) -> None:
+    path = tmp_path / "operations.md"
+    path.write_text("# Run\n\n## Settings\n\n| old |\n\n## Metrics\n\n| old |\n| x |\n\nAnd more.\n")
+    done = CliRunner().invoke(cli, ["reference", "--write", str(path)])
+    assert (done.exit_code, done.output) == (0, "")
+    tables = f"## Settings\n\n{settings_table()}\n\n## Metrics\n\n{metrics_table()}\n"
+    assert path.read_text() == f"# Run\n\n{tables}\nAnd more.\n"
+    path.write_text("# Run\n")
+    refused = CliRunner().invoke(cli, ["reference", "--write", str(path)])
+    assert (refused.exit_code, "no table under a heading `## Settings`" in refused.output) == (2, True)
 
 
 def test_every_part_shows_its_documented_metrics_and_sums_are_counters(run_service: Run, tmp_path: Path) -> None:
