@@ -33,11 +33,13 @@ class Actors:
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
-        options.log_severity_level = 3
+        options.log_severity_level = 4  # what fails is raised, and told by whoever asked
         try:
             self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
         except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
-            raise BundleError("model", f"ONNX Runtime cannot load actor.onnx ({error}); export it again") from error
+            raise BundleError(
+                "model", f"ONNX Runtime cannot load actor.onnx ({type(error).__name__}); export it again"
+            ) from error
         self._one_row = threading.local()
         _require("model.inputs", self._session.get_inputs(), INPUT_NAME, FEATURE_COUNT)
         _require("model.outputs", self._session.get_outputs(), OUTPUT_NAME, CRITERIA_COUNT)
@@ -87,7 +89,7 @@ class _OneRow:
 
 def _require(field: str, nodes: list[ort.NodeArg], name: str, width: int) -> None:
     """Raise `BundleError` unless there is exactly one float32 tensor called `name` of shape ``[any, width]``."""
-    found = [(node.name, node.type, node.shape) for node in nodes]
+    found = [(node.name[:40], node.type[:40], node.shape[:4]) for node in nodes[:4]]
     wanted = f"one float32 tensor {name!r} of shape [n, {width}]"
     if len(nodes) != 1 or nodes[0].name != name or nodes[0].type != "tensor(float)":
         raise BundleError(field, f"the model has {found}; export it with {wanted}")

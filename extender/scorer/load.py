@@ -14,7 +14,7 @@ from extender.settings import Settings
 from policy import heuristics
 from policy.bundle import load_bundle, shipped_bundle_path
 from policy.cluster import ClusterState, PodDemand
-from policy.errors import BundleError, InvalidInputError, SchedulerError
+from policy.errors import BundleError, InvalidInputError, SchedulerError, ScoringError
 from policy.priorities import TEMPERATURE
 from policy.scorers import ActorScorer, Scorer
 
@@ -84,7 +84,12 @@ def load_policy(path: Path, threads: int = 1) -> LoadedScorer:
     Raises:
         BundleError: the bundle is refused; the message names the field.
     """
-    bundle = load_bundle(path, threads)
+    try:
+        bundle = load_bundle(path, threads)
+    except SchedulerError:
+        raise
+    except Exception as error:  # whatever a bundle does to the libraries that read it: the bundle is at fault
+        raise BundleError("model", f"{type(error).__name__} while it was read; export the bundle again") from error
     manifest = bundle.manifest
     return LoadedScorer(
         scorer=ActorScorer(bundle.actors, manifest.name),
@@ -132,4 +137,9 @@ def warm(scorer: Scorer) -> None:
     Raises:
         ScoringError: it cannot.
     """
-    scorer.preferences(ClusterState.idle(np.ones(WARM_ROWS), np.ones(WARM_ROWS)), PodDemand(0.1, 0.1, 0.5))
+    try:
+        scorer.preferences(ClusterState.idle(np.ones(WARM_ROWS), np.ones(WARM_ROWS)), PodDemand(0.1, 0.1, 0.5))
+    except SchedulerError:
+        raise
+    except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
+        raise ScoringError(f"scorer {scorer.name} fails to rate idle nodes ({type(error).__name__})") from error

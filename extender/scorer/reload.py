@@ -25,7 +25,7 @@ from extender import logs
 from extender.scorer.load import LoadedScorer, bundle_path, load_policy, warm
 from extender.scorer.worker import Worker
 from extender.settings import Settings
-from policy.bundle import MANIFEST_FILE, MODEL_FILE, Manifest
+from policy.bundle import MANIFEST_FILE, MAX_MANIFEST_BYTES, MODEL_FILE, Manifest, read_file
 from policy.errors import BundleError, SchedulerError
 
 REFUSAL_REASONS: Final = ("manifest", "model", *(field.name for field in fields(Manifest)), "scoring")
@@ -193,10 +193,17 @@ def fingerprint(path: Path) -> str:
     parts: list[object] = []
     try:
         manifest = (path / MANIFEST_FILE).resolve()
-        parts += [manifest, hashlib.sha256(manifest.read_bytes()).hexdigest()]
+        raw = read_file(manifest, "manifest", MAX_MANIFEST_BYTES)
+        parts += [manifest, hashlib.sha256(raw).hexdigest()]
         model = (path / MODEL_FILE).resolve()
         status = model.stat()
         parts += [model, status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns]
-    except OSError as error:
-        parts.append(error.errno)
+    except (
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # a null byte in the path; links in a circle, up to Python 3.12
+        parts.append(type(error).__name__)
+    except BundleError as error:
+        parts.append(str(error))
     return repr(parts)

@@ -150,7 +150,27 @@ CORRUPTIONS: dict[str, tuple[Callable[[Path], object], str]] = {
         ),
         "manifest",
     ),
+    "a temperature no float holds": (lambda place: change_manifest(place, temperature=10**400), "temperature"),
+    "nested deep": (lambda place: (place / MANIFEST_FILE).write_text("[" * 100_000), "manifest"),
+    "a pipe": (lambda place: as_pipe(place / MANIFEST_FILE), "manifest"),
+    "links in a circle": (lambda place: as_circle(place / MANIFEST_FILE), "manifest"),
+    "a model of zeros": (lambda place: write_bundle(place, bytes(500)), "model"),
 }
+
+
+def change_manifest(place: Path, **changes: object) -> None:
+    manifest = place / MANIFEST_FILE
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | changes))
+
+
+def as_pipe(file: Path) -> None:
+    file.unlink()
+    os.mkfifo(file)
+
+
+def as_circle(file: Path) -> None:
+    file.unlink()
+    file.symlink_to(file.name)
 
 
 @pytest.mark.parametrize("corruption", CORRUPTIONS)
@@ -173,6 +193,24 @@ def test_a_bad_bundle_is_refused_once_and_a_good_one_taken_up_after_it(bundles: 
     bench.looks(repair, nothing)
     assert bench.installed == ["second"]
     assert len(bench.refused) == 1
+
+
+def test_a_bundle_that_breaks_the_loader_itself_is_refused_and_shown(
+    bundles: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place = bundles / "served"
+    shutil.copytree(bundles / "first", place)
+    bench = Bench(place, load_policy(place))
+
+    def breaks(*_arguments: object) -> None:
+        raise MemoryError("what a library says, which may be anything")
+
+    monkeypatch.setattr("extender.scorer.load.load_bundle", breaks)
+    bench.looks(lambda: by_file(bundles / "second", place), nothing, nothing)
+    assert (bench.refused, bench.installed) == (["model"], [])
+    message = bench.reloader.status()["last_refusal"]["message"]
+    assert "MemoryError" in message
+    assert "anything" not in message
 
 
 def test_a_copy_in_progress_is_neither_served_nor_refused(bundles: Path) -> None:
