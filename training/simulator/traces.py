@@ -1,5 +1,7 @@
 """Pods from a trace: the openb format, and a CSV of our own. Drops what no node could take, and says how much.
 
+A file is UTF-8, with or without a byte order mark, and with any line ends. Everything else is refused by its line.
+
 Our own format is a CSV with a header and one row for each pod, in order of arrival::
 
     arrival,class,cpu,memory,duration
@@ -18,6 +20,9 @@ openb is Alibaba's GPU cluster trace of 2023 (alibaba/clusterdata, cluster-trace
 from __future__ import annotations
 
 import csv
+import io
+import re
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -34,6 +39,31 @@ GRAIN: Final = 0.125
 """Requests are whole multiples of this (cores, GiB), a power of two, so that sums of requests are exact."""
 
 OWN_COLUMNS: Final = ("arrival", "class", "cpu", "memory", "duration")
+LARGEST_FILE: Final = 1 << 30
+"""Bytes; a month of openb is 1 MB."""
+LARGEST_NUMBER: Final = 1e30
+"""Far above any time or request, and far enough below the largest float that sums stay finite."""
+
+NUMBER: Final = re.compile(r"\+?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?", re.ASCII)
+"""What `float` reads too, without its words (nan, inf), underscores and negative numbers."""
+
+SIGNATURES: Final = (
+    (b"\x1f\x8b", "compressed with gzip"),
+    (b"BZh", "compressed with bzip2"),
+    (b"\xfd7zXZ\x00", "compressed with xz"),
+    (b"\x28\xb5\x2f\xfd", "compressed with zstd"),
+    (b"\x04\x22\x4d\x18", "compressed with lz4"),
+    (b"\x1f\x9d", "compressed with compress"),
+    (b"7z\xbc\xaf\x27\x1c", "a 7z archive"),
+    (b"PK\x03\x04", "a zip archive, as workbooks of spreadsheets are"),
+    (b"PAR1", "Parquet"),
+    (b"\xff\xfe\x00\x00", "UTF-32"),
+    (b"\x00\x00\xfe\xff", "UTF-32"),
+    (b"\xff\xfe", "UTF-16"),
+    (b"\xfe\xff", "UTF-16"),
+)
+"""First bytes of files that are no UTF-8, the longer before the shorter, and what such a file is."""
+
 OPENB_COLUMNS: Final = ("qos", "cpu_milli", "memory_mib", "creation_time", "scheduled_time", "deletion_time")
 
 
@@ -85,7 +115,9 @@ def load_trace(scenario: Scenario) -> Trace:
     gap = np.diff(arrival, prepend=arrival[0])
     if (gap < 0.0).any():
         fallen = int(np.argmax(gap < 0.0))
-        raise InvalidInputError(f"trace {settings.trace!r}: pod {fallen} arrives before the one above; sort the rows")
+        raise InvalidInputError(
+            f"trace {settings.trace!r}, line {kept[fallen][5]}: arrival is before that of the pod above; sort the rows"
+        )
     gap = np.minimum(gap, settings.longest_gap * gap.mean()) if gap.any() else np.ones(len(kept))
     duration = np.array([row[4] for row in kept]) * settings.duration_scale
     return Trace(
@@ -98,8 +130,8 @@ def load_trace(scenario: Scenario) -> Trace:
     )
 
 
-Row = tuple[float, str, float, float, float]
-"""Arrival, class, CPU, memory and duration of one pod; duration 0 where the trace has none."""
+Row = tuple[float, str, float, float, float, int]
+"""Arrival, class, CPU, memory and duration of one pod, and the line it ends in; duration 0 where the trace has none."""
 
 
 def _find(name: str) -> Path:
@@ -109,53 +141,104 @@ def _find(name: str) -> Path:
 
 def _read(path: Path) -> list[Row]:
     """Every row of the file, in order of arrival if it is openb, in order of the file if it is ours."""
+    reader = csv.DictReader(io.StringIO(_text(path), newline=""), strict=True)
     try:
-        with path.open(encoding="utf-8", newline="") as file:
-            reader = csv.DictReader(file)
-            columns = set(reader.fieldnames or ())
-            if columns.issuperset(OPENB_COLUMNS):
-                return sorted((_openb(row, reader.line_num) for row in reader), key=lambda row: row[0])
-            if columns.issuperset(OWN_COLUMNS):
-                return [_own(row, reader.line_num) for row in reader]
-    except OSError as error:
+        header = reader.fieldnames = [name.strip() for name in reader.fieldnames or ()]
+        if set(header).issuperset(OPENB_COLUMNS):
+            return sorted(_rows(reader, path.name, OPENB_COLUMNS, _openb), key=lambda row: row[0])
+        if set(header).issuperset(OWN_COLUMNS):
+            return list(_rows(reader, path.name, OWN_COLUMNS, _own))
+    except csv.Error as error:
         raise InvalidInputError(
-            f"trace {str(path)!r} cannot be read ({error.strerror}); give the path of a CSV"
+            f"trace {path.name}, line {reader.reader.line_num}: is no CSV ({error}); check its quotation marks"
         ) from error
-    raise InvalidInputError(f"trace {path.name} has columns {sorted(columns)}; give {OWN_COLUMNS} or {OPENB_COLUMNS}")
-
-
-def _own(row: dict[str, str], line: int) -> Row:
-    return (
-        _number(row, "arrival", line),
-        row["class"],
-        _number(row, "cpu", line),
-        _number(row, "memory", line),
-        _number(row, "duration", line),
+    shown = ", ".join(repr(name[:30]) for name in header[:12])
+    raise InvalidInputError(
+        f"trace {path.name} has the columns {shown or '(none)'}; separate columns by commas, and give "
+        f"{', '.join(OWN_COLUMNS)} or {', '.join(OPENB_COLUMNS)}"
     )
 
 
-def _openb(row: dict[str, str], line: int) -> Row:
-    created = _number(row, "creation_time", line)
-    begun = _number(row, "scheduled_time", line) if row["scheduled_time"] else None
-    ended = _number(row, "deletion_time", line) if row["deletion_time"] else None
+def _text(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+    except (OSError, ValueError) as error:  # ValueError: a null byte in the name
+        reason = (isinstance(error, OSError) and error.strerror) or type(error).__name__
+        raise InvalidInputError(f"trace {str(path)!r} cannot be read ({reason}); give the path of a CSV") from error
+    for signature, kind in SIGNATURES:
+        if content.startswith(signature):
+            raise InvalidInputError(f"trace {path.name} is {kind}; give a CSV in UTF-8")
+    if len(content) > LARGEST_FILE:
+        raise InvalidInputError(f"trace {path.name} has more than {LARGEST_FILE} bytes; give a part of it")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise InvalidInputError(
+            f"trace {path.name}, line {line}: byte 0x{content[error.start]:02x} is no UTF-8; save the file as UTF-8"
+        ) from error
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise InvalidInputError(f"trace {path.name}, line {line}: has a null byte; save the file as a CSV in UTF-8")
+    return text
+
+
+def _rows(
+    reader: csv.DictReader[str], file: str, wanted: tuple[str, ...], row_of: Callable[[dict[str, str], str, int], Row]
+) -> Iterator[Row]:
+    """Each row that holds anything, as `row_of` makes it of the wanted cells and of where they stand."""
+    for name in wanted:
+        if (reader.fieldnames or []).count(name) > 1:
+            raise InvalidInputError(f"trace {file} has the column {name} twice; remove one of them")
+    for row in reader:
+        where = f"trace {file}, line {reader.line_num}"
+        beyond = row.pop(None, [])  # where the reader puts cells without a column
+        if not any(cell and cell.strip() for cell in (*row.values(), *beyond)):
+            continue
+        if any(cell.strip() for cell in beyond):
+            raise InvalidInputError(
+                f"{where}: has more cells than the header; write decimals with a point, not a comma"
+            )
+        missing = next((name for name, cell in row.items() if cell is None), None)
+        if missing is not None:
+            raise InvalidInputError(f"{where}: {missing or 'the last column'} is missing; is the file cut off?")
+        yield row_of({name: row[name].strip() for name in wanted}, where, reader.line_num)
+
+
+def _own(row: dict[str, str], where: str, line: int) -> Row:
+    return (
+        _number(row, "arrival", where),
+        row["class"],
+        _number(row, "cpu", where),
+        _number(row, "memory", where),
+        _number(row, "duration", where),
+        line,
+    )
+
+
+def _openb(row: dict[str, str], where: str, line: int) -> Row:
+    created = _number(row, "creation_time", where)
+    begun = _number(row, "scheduled_time", where) if row["scheduled_time"] else None
+    ended = _number(row, "deletion_time", where) if row["deletion_time"] else None
     duration = ended - begun if begun is not None and ended is not None else 0.0
     return (
         created,
         row["qos"],
-        _number(row, "cpu_milli", line) / 1000.0,
-        _number(row, "memory_mib", line) / 1024.0,
+        _number(row, "cpu_milli", where) / 1000.0,
+        _number(row, "memory_mib", where) / 1024.0,
         max(duration, 0.0),
+        line,
     )
 
 
-def _number(row: dict[str, str], name: str, line: int) -> float:
-    try:
-        value = float(row[name])
-    except (TypeError, ValueError) as error:
-        raise InvalidInputError(f"trace line {line}: {name} is {row[name]!r}; give a number") from error
-    if not (np.isfinite(value) and value >= 0.0):
-        raise InvalidInputError(f"trace line {line}: {name} is {value}; give a finite number that is not negative")
-    return value
+def _number(row: dict[str, str], name: str, where: str) -> float:
+    text = row[name]
+    if not NUMBER.fullmatch(text):
+        raise InvalidInputError(f"{where}: {name} is {text[:40]!r}; give a number of at least 0, such as 1.5")
+    if float(text) > LARGEST_NUMBER:
+        raise InvalidInputError(f"{where}: {name} is {text[:40]!r}; give at most {LARGEST_NUMBER:g}")
+    return float(text)
 
 
 def _grains(values: FloatArray) -> FloatArray:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import io
+import lzma
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -118,7 +121,7 @@ def test_long_gaps_are_cut(tmp_path: Path) -> None:
         pytest.param(OWN + "0,LS,1,1,10\n1,LS,one,1,10\n", "line 3: cpu", id="not a number"),
         pytest.param(OWN + "0,LS,1,-1,10\n1,LS,1,1,10\n", "line 2: memory", id="negative"),
         pytest.param(OWN + "0,LS,nan,1,10\n1,LS,1,1,10\n", "line 2: cpu", id="nan"),
-        pytest.param(OWN + "5,LS,1,1,10\n1,LS,1,1,10\n", "sort", id="falling arrivals"),
+        pytest.param(OWN + "5,LS,1,1,10\n1,LS,1,1,10\n", "line 3: arrival .* sort", id="falling arrivals"),
         pytest.param(OWN + "0,LS,1,1\n1,LS,1,1,10\n", "line 2: duration", id="short row"),
     ],
 )
@@ -129,9 +132,74 @@ def test_a_senseless_trace_is_refused_with_the_line_and_the_column(text: str, na
         load_trace(with_trace(path))
 
 
+ROWS = "0,LS,4,16,600\n10,BE,1.5,2,300\n40,LS,2,2,50\n"
+BOM = b"\xef\xbb\xbf"
+
+READ = {
+    "a byte order mark": BOM + (OWN + ROWS).encode(),
+    "a byte order mark before a quoted header": BOM + (OWN.replace("arrival", '"arrival"') + ROWS).encode(),
+    "Windows' line ends": (OWN + ROWS).replace("\n", "\r\n").encode(),
+    "no line end at the end": (OWN + ROWS).strip().encode(),
+    "quoted cells": (OWN + ROWS.replace("LS", '"LS"').replace("600", '"600"')).encode(),
+    "blanks around cells": (OWN.replace(",", " , ") + ROWS.replace(",", " , ")).encode(),
+    "empty rows and columns of a spreadsheet": (OWN + ROWS + ",,,,\n\n").replace("\n", ",,\n").encode(),
+    "other columns beside ours": (OWN + ROWS).replace("\n", ",é\n").encode(),
+}
+
+
+@pytest.mark.parametrize("name", READ)
+def test_a_trace_is_read_however_a_spreadsheet_saved_it(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_bytes(READ[name])
+    trace = load_trace(with_trace(path))
+    assert trace.cpu.tolist() == [4.0, 1.5, 2.0]
+    assert trace.kind.tolist() == [0, 3, 0]
+
+
+REFUSED = {
+    "gzip": (gzip.compress((OWN + ROWS).encode()), "compressed with gzip"),
+    "bzip2": (bz2.compress((OWN + ROWS).encode()), "compressed with bzip2"),
+    "xz": (lzma.compress((OWN + ROWS).encode()), "compressed with xz"),
+    "a workbook": (b"PK\x03\x04" + bytes(100), "a zip archive"),
+    "UTF-16": ((OWN + ROWS).encode("utf-16"), "UTF-16"),
+    "UTF-16 without a mark": ((OWN + ROWS).encode("utf-16-le"), "line 1: has a null byte"),
+    "UTF-32": ((OWN + ROWS).encode("utf-32"), "UTF-32"),
+    "Latin-1": ((OWN + ROWS.replace("BE", "é")).encode("latin-1"), "line 3: byte 0xe9"),
+    "a null byte": ((OWN + ROWS.replace("BE", "\0")).encode(), "line 3: has a null byte"),
+    "nothing": (b"", "columns"),
+    "a byte order mark alone": (BOM, "columns"),
+    "semicolons": ((OWN + ROWS).replace(",", ";").encode(), "separate columns by commas"),
+    "tabs": ((OWN + ROWS).replace(",", "\t").encode(), "separate columns by commas"),
+    "a decimal comma": ((OWN + ROWS.replace("1.5", "1,5")).encode(), "line 3: has more cells"),
+    "a quotation mark that never closes": ((OWN + ROWS.replace("BE", '"BE')).encode(), "line 4: is no CSV"),
+    "a cell without an end": ((OWN + "x" * 200_000).encode(), "line 2: is no CSV"),
+    "a column twice": ((OWN.strip() + ",cpu\n" + ROWS).encode(), "column cpu twice"),
+    "an empty number": ((OWN + ROWS.replace("1.5", "")).encode(), "line 3: cpu is ''"),
+    "infinity": ((OWN + ROWS.replace("1.5", "inf")).encode(), "line 3: cpu is 'inf'"),
+    "a number of 400 digits": ((OWN + ROWS.replace("1.5", "9" * 400)).encode(), "line 3: cpu"),
+    "underscores in a number": ((OWN + ROWS.replace("1.5", "1_5")).encode(), "line 3: cpu is '1_5'"),
+    "openb cut off": ((OPENB_HEADER + "b,6000,12288,1,460,,BE,Succeeded,100,700\n").encode(), "line 2: scheduled_time"),
+    "openb that says nan": ((OPENB_HEADER + "b,6000,1,1,4,,BE,Ran,100,nan,200\n").encode(), "line 2: deletion_time"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_file_that_is_no_such_csv_is_refused_in_one_sentence(name: str, tmp_path: Path) -> None:
+    content, named = REFUSED[name]
+    path = tmp_path / "other.csv"
+    path.write_bytes(content)
+    with pytest.raises(InvalidInputError, match=named) as refused:
+        load_trace(with_trace(path))
+    assert str(refused.value).isprintable()
+    assert len(str(refused.value)) < 600
+
+
 def test_a_trace_that_is_not_there_is_named() -> None:
     with pytest.raises(InvalidInputError, match=r"nowhere\.csv"):
         Simulator(with_trace("nowhere.csv"), 1, 0)
+    for path in (".", "a\0b"):
+        with pytest.raises(InvalidInputError, match="cannot be read"):
+            load_trace(with_trace(path))
 
 
 def test_the_sample_is_what_its_command_prints() -> None:
