@@ -5,13 +5,12 @@ No logic of its own.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import sys
-import urllib.error
 import urllib.parse
-import urllib.request
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
@@ -21,7 +20,8 @@ from rich.console import Console
 from rich.table import Table
 
 from extender import configuration, logs
-from extender.errors import SettingsError
+from extender.errors import ClientError, SettingsError
+from extender.operations.client import ask
 from extender.settings import Settings
 from policy.errors import SchedulerError
 
@@ -121,18 +121,22 @@ def explain(
     as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
 ) -> None:
     """Say why a pod's nodes were rated as they were."""
-    found = _get(f"{url}/v1/decisions/{urllib.parse.quote(pod, safe='')}")
+    found = _get(url, f"/v1/decisions/{urllib.parse.quote(pod, safe='')}")
     if found is None:
         query = urllib.parse.urlencode({"namespace": namespace, "name": pod, "limit": 1})
-        listed = (_get(f"{url}/v1/decisions?{query}") or {"decisions": []})["decisions"]
-        found = _get(f"{url}/v1/decisions/{listed[0]['pod']['uid']}") if listed else None
+        with _answers(url):
+            listed = (_get(url, f"/v1/decisions?{query}") or {"decisions": []})["decisions"]
+            found = (
+                _get(url, f"/v1/decisions/{urllib.parse.quote(listed[0]['pod']['uid'], safe='')}") if listed else None
+            )
     if found is None:
         typer.echo(f"no decision is remembered for pod {pod} (by UID, or by name in namespace {namespace})", err=True)
         raise typer.Exit(FAILED)
-    if as_json:
-        typer.echo(json.dumps(found, indent=2))
-    else:
-        _show(found, Console())
+    with _answers(url):
+        if as_json:
+            typer.echo(json.dumps(found, indent=2))
+        else:
+            _show(found, Console())
 
 
 @app.command()
@@ -144,7 +148,8 @@ def report(
     from extender.history.aggregate import as_text
 
     found = _get_known(url, "/v1/report")
-    typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
+    with _answers(url):
+        typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
 
 
 @app.command()
@@ -156,16 +161,17 @@ def experiment(
     from extender.trials.comparison import as_text
 
     found = _get_known(url, "/v1/experiment")
-    if found["candidate"] is None:
-        why = f": {found['refused']}" if found["refused"] else "; set `experiment` to a candidate"
-        typer.echo(f"there is no experiment{why}", err=True)
-        raise typer.Exit(FAILED)
-    typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
+    with _answers(url):
+        if found["candidate"] is None:
+            why = f": {found['refused']}" if found["refused"] else "; set `experiment` to a candidate"
+            typer.echo(f"there is no experiment{why}", err=True)
+            raise typer.Exit(FAILED)
+        typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
 
 
 def _get_known(url: str, path: str) -> dict[str, Any]:
     """What an endpoint that every such service has says; ends the command where it is absent."""
-    found = _get(f"{url}{path}")
+    found = _get(url, path)
     if found is None:
         typer.echo(f"{url} has no {path}; is --url the operations port of this version?", err=True)
         raise typer.Exit(FAILED)
@@ -216,22 +222,25 @@ def _refuse(error: Exception) -> NoReturn:
     raise typer.Exit(REFUSED)
 
 
-def _get(url: str) -> dict[str, Any] | None:
-    """JSON at a URL; None for 404; any other failure ends the program with a message."""
-    if not url.startswith(("http://", "https://")):
-        typer.echo(f"{url!r} is no http or https URL; give --url http://host:port", err=True)
-        raise typer.Exit(FAILED)
+def _get(url: str, path: str) -> dict[str, Any] | None:
+    """JSON at a path of the service; None for 404; any other failure ends the program with a message."""
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:  # noqa: S310 # nosec B310 # checked above
-            document: dict[str, Any] = json.load(answer)
-            return document
-    except urllib.error.HTTPError as error:
-        if error.code == 404:
-            return None
-        typer.echo(f"{url} answered {error.code}", err=True)
-    except (OSError, ValueError) as error:
-        typer.echo(f"cannot ask {url}: {error}; is the service running, and --url its operations port?", err=True)
-    raise typer.Exit(FAILED)
+        return ask(url, path)
+    except ClientError as error:
+        typer.echo(str(error), err=True)
+        raise typer.Exit(FAILED) from error
+
+
+@contextlib.contextmanager
+def _answers(url: str) -> Iterator[None]:
+    """End the program with a message where what was answered is not what this version of the service answers."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        typer.echo(
+            f"{url} answered what this version does not know; is --url the operations port of this version?", err=True
+        )
+        raise typer.Exit(FAILED) from error
 
 
 def _show(decision: dict[str, Any], console: Console) -> None:

@@ -71,6 +71,10 @@ class OwnershipError(SchedulerError):
     """A `ClusterTable` was changed outside the thread that owns it: a mistake of the program, not of its input."""
 
 
+class ClientError(SchedulerError):
+    """A running service cannot be asked, or answers what no such service does; the message says what to do."""
+
+
 class DemoError(SchedulerError):
     """The demo cannot go on: the service answered what kube-scheduler would not take."""
 

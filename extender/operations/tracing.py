@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from contextvars import ContextVar
 from typing import Any, Final, ParamSpec, TypeVar
+from urllib.parse import urlsplit
 
+import requests
 from opentelemetry.context import Context
 from opentelemetry.exporter.otlp.proto.http.trace_exporter import OTLPSpanExporter
 from opentelemetry.sdk.resources import Resource
@@ -30,6 +32,7 @@ from opentelemetry.trace import SpanKind, StatusCode, Tracer, get_current_span
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
 from extender.protocol.verbs import Answer, Receive, SchedulingVerbs, Scope, Send
+from extender.proxies import is_loopback
 from extender.supervision import Failures
 from extender.transport.connection import VerbConnection
 
@@ -70,7 +73,11 @@ class Tracing:
 
     def __init__(self, endpoint: str, share: float, grace_s: float, version: str, failures: Failures) -> None:
         self._grace_s = grace_s
-        self._exporter = _CountingExporter(OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S), failures)
+        session = requests.Session()
+        # the environment's proxies would be asked for loopback
+        session.trust_env = not is_loopback(urlsplit(endpoint).hostname or "")
+        exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S, session=session)
+        self._exporter = _CountingExporter(exporter, failures)
         resource = Resource.create({"service.name": "maddpg-extender", "service.version": version})
         sampler = ParentBased(TraceIdRatioBased(share))
         self._provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)

@@ -16,7 +16,7 @@ def ask(url: str, body: object = None) -> bytes:
     data = None if body is None else json.dumps(body).encode()
     call = urllib.request.Request(url, data, {"Content-Type": "application/json"})  # noqa: S310 - the chart's own URLs
     try:
-        with urllib.request.urlopen(call, timeout=5, context=context) as answer:  # noqa: S310 # nosec B310 # as above
+        with opener.open(call, timeout=5) as answer:
             return bytes(answer.read())
     except urllib.error.HTTPError as error:
         sys.exit(f"{url} answered {error.code}: {error.read().decode(errors='replace')[:500]}")
@@ -29,6 +29,8 @@ context = None
 for folder in [each for each in sys.argv[1:] if "://" not in each]:
     context = ssl.create_default_context(cafile=f"{folder}/ca.crt")
     context.load_cert_chain(f"{folder}/tls.crt", f"{folder}/tls.key")
+# no proxy of the environment: the extender is in the cluster
+opener = urllib.request.build_opener(urllib.request.ProxyHandler({}), urllib.request.HTTPSHandler(context=context))
 ask(f"{operations}/healthz")
 ask(f"{operations}/readyz")
 if b"maddpg_" not in ask(f"{operations}/metrics"):

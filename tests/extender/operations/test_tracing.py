@@ -217,3 +217,14 @@ print([name for name in sys.modules if name.startswith(ours)], type(app.verbs) i
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == ["[]", "True", "True"]
+
+
+def test_no_proxy_is_asked_for_a_collector_on_loopback(
+    run_service: Run, collector: Collector, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    service = run_service(tracing_endpoint=collector.url, tracing_sample_share=1.0)
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")  # where nobody listens
+    service.prioritize(service.add_nodes(3), pod("web"))
+    finish(service)
+    assert "POST /prioritize" in collector.names()
