@@ -245,11 +245,17 @@ def _answers(url: str) -> Iterator[None]:
 
 def _show(decision: dict[str, Any], console: Console) -> None:
     pod, demand = decision["pod"], decision["demand"]
+    by = decision["scorer"] + (f" (fallback: {decision['fallback_reason']})" if decision["fallback_reason"] else "")
     console.print(
-        f"[bold]{pod['namespace']}/{pod['name']}[/bold] asks for {demand['cpu']:g} cores, {demand['memory']:g} GiB, "
-        f"urgency {demand['urgency']:g}; {decision['candidates']} nodes, {decision['rated_best']} alike at the top, by "
-        f"{decision['scorer']}" + (f" (fallback: {decision['fallback_reason']})" if decision["fallback_reason"] else "")
+        f"[bold]{pod['namespace']}/{pod['name']}[/bold] asks for {demand['cpu']:g} cores, {demand['memory']:g} GiB "
+        f"(counted as {demand['cpu_nonzero']:g} and {demand['memory_nonzero']:g}), urgency {demand['urgency']:g}; "
+        f"{decision['candidates']} nodes, {decision['rated_best']} alike at the top, by {by}"
     )
+    odd = decision["odd_nodes"]
+    if odd["count"]:
+        console.print(f"{odd['count']} nodes were odd and judged apart, such as:")
+        for node, why in odd["some"].items():
+            console.print(f"  {node}: {why}")
     outcome = decision["outcome"]
     if outcome and outcome["node"]:
         console.print(f"bound to {outcome['node']}, priority {outcome['priority']}; now {decision['state']}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import random
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -26,14 +27,16 @@ from extender.pods import Pod
 from extender.scorer.fallback import TOO_MANY_NODES, reason_of
 from extender.scorer.load import LoadedScorer
 from extender.scorer.scoring import NO_ROWS, Hooks, Scoring, ScoringLimits
+from extender.scorer.trust import Rating, TrainingRange
 from extender.settings import Settings
 from extender.trials.experiment import CANDIDATE, Experiment, workload_of
 from extender.trials.shadow import Shadow
 from extender.verdict import Question, Scores, Verdict, recorded
 from policy.cluster import PodDemand
 from policy.errors import ScoringError
+from policy.observation import observe_unclipped
 from policy.priorities import MAX_PRIORITY, TEMPERATURE, priorities
-from policy.scorers import Preferences, Scorer
+from policy.scorers import Scorer
 
 ONLY_FEASIBLE: Final = "only-feasible"
 """Scorer named on decisions where one node was left, so that nobody had to choose."""
@@ -79,6 +82,9 @@ class Engine:
         hooks: who is told what the scorer does.
         shadow: a candidate that is told of every answer; None: there is none.
         experiment: a candidate that decides for some workloads; None: there is none.
+
+    Attributes:
+        odd_nodes: candidates of decisions that were odd, by what became of them; see `extender.scorer.trust`.
     """
 
     def __init__(
@@ -109,6 +115,8 @@ class Engine:
         self._hooks = hooks
         self._shadow = shadow
         self._numbers = 0
+        self.odd_nodes: Counter[str] = Counter()
+        self._fallback_training = TrainingRange(LoadedScorer(fallback, TEMPERATURE, ""), scoring.range_tolerance)
         self._asked: tuple[Pod, tuple[PodDemand, str | None]] | None = None
         """The pod that was asked about last, and its demand."""
         self._distrusted: ScoringError | None = None
@@ -174,14 +182,14 @@ class Engine:
         table = self.table
         table.withdraw(pod.metadata.uid)  # asked again: the former attempt failed, and a pod must not see itself
         rows, unknown = nodes.rows, nodes.unknown
-        preferences: Preferences | None = None
+        rating: Rating | None = None
         reason: str | None = None
         try:
             if scoring is None:
                 raise NoScorerError("no policy is loaded")
             if self._distrusted is not None:
                 raise self._distrusted.with_traceback(None)  # one error for many decisions: keep no frames of them
-            preferences = await scoring.preferences(table.state, demand, rows, received + self.limits.deadline_s)
+            rating = await scoring.preferences(table.state, demand, rows, received + self.limits.deadline_s)
         except ScoringError as error:
             reason = reason_of(error)
         if table.assignments != nodes.assignments:
@@ -190,12 +198,13 @@ class Engine:
             same = (asked != UNKNOWN) & (table.rows_of(names) == asked)
             stayed = np.isin(rows, asked[same])
             rows, unknown = rows[stayed], list(dict.fromkeys(names[i] for i in np.flatnonzero(~same).tolist()))
-            if preferences is not None:
-                preferences = preferences[stayed]
-        if preferences is None or scoring is None:
+            if rating is not None:
+                rating = Rating(rating.preferences[stayed], None if rating.odd is None else rating.odd.take(stayed))
+        if rating is None or scoring is None:
             scores = self._fallen_back(demand, rows, reason)
         else:
-            scores = Scores(preferences, scoring.loaded.scorer.name, None, scoring.loaded.model_sha256)
+            loaded = scoring.loaded
+            scores = Scores(rating.preferences, loaded.scorer.name, None, loaded.model_sha256, rating.odd)
         return self._conclude(question, rows, unknown, scores, scoring)
 
     def look_ahead(self, pod: Pod, nodes: Named) -> None:
@@ -269,8 +278,10 @@ class Engine:
 
     def _fallen_back(self, demand: PodDemand, rows: Rows, reason: str | None) -> Scores:
         """Preferences by the fallback, from the rows as they are now."""
-        preferences = self.fallback.preferences(self.table.state.take(rows), demand)
-        return Scores(preferences, self.fallback.name, reason)
+        part, training = self.table.state.take(rows), self._fallback_training
+        codes = training.codes(observe_unclipped(part, demand))
+        preferences, odd = training.settled(self.fallback.preferences(part, demand), codes, TEMPERATURE)
+        return Scores(preferences, self.fallback.name, reason, odd=odd)
 
     # ---- concluding ----------------------------------------------------------------------------------------------
 
@@ -305,6 +316,8 @@ class Engine:
     def _record(self, verdict: Verdict) -> Decision:
         """Remember a verdict, with the nodes rated best and their rows as they were."""
         self._numbers += 1
+        if verdict.scores.odd is not None:
+            self.odd_nodes.update(verdict.scores.odd.counts())
         key = self._experiment.key if self._experiment is not None else ""
         decision = recorded(verdict, self.table, self._numbers, self._clock(), key)
         self.ledger.record(decision, verdict.rows, verdict.priorities)

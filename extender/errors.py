@@ -51,10 +51,6 @@ class StaleUsageError(ScoringError):
     """Measured use is too old to decide from."""
 
 
-class OutOfRangeError(ScoringError):
-    """A feasible node's observation lies beyond what the policy was trained on."""
-
-
 class SourceError(SchedulerError):
     """The cluster cannot be watched: configuration, credentials or the API server."""
 

@@ -130,8 +130,8 @@ class Settings(BaseModel):
     fallback: str = setting("kube-default", "heuristic that answers when the scorer is late, missing or failing")
     range_tolerance: float | None = setting(
         0.1,
-        "how far a feasible node's features may lie beyond what the policy was trained on before the fallback decides, "
-        "as a share of each feature's range; empty: any distance",
+        "how far a node's features may lie beyond what the policy was trained on before that node is judged apart from "
+        "the others, as a share of each feature's range; empty: any distance",
         "share",
         ge=0.0,
     )

@@ -10,21 +10,24 @@ from numpy.typing import NDArray
 
 from extender.cluster.lookup import Rows
 from extender.cluster.table import ClusterTable
-from extender.history.ledger import TOP, Decision
+from extender.history.ledger import TOP, Decision, OddNode
 from extender.pods import Pod
 from extender.scorer.scoring import Scoring
+from extender.scorer.trust import OddRows
 from policy.cluster import ClusterState, PodDemand
+from policy.observation import observe_unclipped
 from policy.scorers import Preferences
 
 
 @dataclass(frozen=True, slots=True)
 class Scores:
-    """Preferences ``[n]`` and who gave them."""
+    """Preferences ``[n]``, who gave them, and which of the rows are odd."""
 
     preferences: Preferences
     scorer: str
     fallback_reason: str | None
     model_sha256: str = ""
+    odd: OddRows | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,6 +112,20 @@ def recorded(verdict: Verdict, table: ClusterTable, number: int, at: float, expe
         arm=question.arm,
         workload=question.workload,
         experiment=experiment,
+        odd=0 if scores.odd is None else int(np.count_nonzero(scores.odd.codes)),
+        odd_nodes=() if scores.odd is None else _told(scores.odd, top.tolist(), verdict, table),
+    )
+
+
+def _told(odd: OddRows, top: list[int], verdict: Verdict, table: ClusterTable) -> tuple[OddNode, ...]:
+    """Some of the odd nodes, and why they are odd: those rated best, then the others."""
+    others = [position for position in np.flatnonzero(odd.codes).tolist() if position not in top]
+    positions = [*(position for position in top if odd.codes[position]), *others][:TOP]
+    rows = verdict.rows.take(positions)
+    observation = observe_unclipped(table.copy(rows), verdict.question.demand)
+    return tuple(
+        OddNode(table.name_of(row) or "", odd.training.why(each, code))
+        for row, each, code in zip(rows.tolist(), observation, odd.codes[positions].tolist(), strict=True)
     )
 
 

@@ -56,17 +56,16 @@ class ActorScorer:
 
     def preferences(self, state: ClusterState, demand: Demand) -> NDArray[np.float32]:
         """Float32 ``[..., n]``; raises `NonFinitePreferenceError` where a bid is NaN or infinite."""
-        return self.from_observation(observe(state, demand), state, demand)
+        result = self.from_observation(observe(state, demand), state, demand)
+        if not np.isfinite(result).all():
+            raise NonFinitePreferenceError(f"scorer {self.name}: the actor's bids are not all finite")
+        return result
 
     def from_observation(
         self, observation: NDArray[np.float32], state: ClusterState, demand: Demand
     ) -> NDArray[np.float32]:
-        """`preferences`, from an observation ``[..., n, 8]`` already made of the two."""
-        bids = self._actors.bids(observation)
-        result = combine(bids, criteria.evaluate(state, demand))
-        if not np.isfinite(result).all():
-            raise NonFinitePreferenceError(f"scorer {self.name}: the actor's bids are not all finite")
-        return result
+        """`preferences`, from an observation ``[..., n, 8]`` already made of the two; NaN where a bid is."""
+        return combine(self._actors.bids(observation), criteria.evaluate(state, demand))
 
     def bids(self, state: ClusterState, demand: Demand) -> NDArray[np.float32]:
         """The bids alone, ``[..., n, 4]`` in [-1, 1], for explanations."""

@@ -25,6 +25,12 @@ from policy.errors import InvalidQuantityError
 
 INSTANCE_TYPE_LABEL: Final = "node.kubernetes.io/instance-type"
 
+SLOWEST, FASTEST = 0.05, 10.0
+"""Speeds that a node may be labelled or annotated with. Assumption: whatever lies outside is a mistake, or a wish."""
+
+RESTRICTED: Final = "node-restriction.kubernetes.io/"
+"""Prefix of labels that a kubelet may not set on its own node; annotations of that prefix it may."""
+
 Put = Callable[[Callable[[], object]], object]
 """Hands one change over to the event loop: `Handover.put`."""
 
@@ -36,7 +42,7 @@ class SpeedRules:
     """Where a node's speed per core comes from (1.0 = the reference core).
 
     Attributes:
-        key: annotation or label that gives it; the annotation wins.
+        key: annotation or label that gives it; the annotation wins. Below `RESTRICTED` the label alone counts.
         by_instance_type: speed by the label `INSTANCE_TYPE_LABEL`, for nodes without that key.
     """
 
@@ -61,13 +67,16 @@ def node_speed(node: Node, rules: SpeedRules) -> tuple[float, str | None]:
     """Speed per core of the node, and a warning if what its owner wrote had to be ignored."""
     labels, annotations = node.metadata.labels or {}, node.metadata.annotations or {}
     otherwise = rules.by_instance_type.get(labels.get(INSTANCE_TYPE_LABEL, ""), REFERENCE_SPEED)
-    text = annotations.get(rules.key, labels.get(rules.key))
+    text = labels.get(rules.key)
+    if RESTRICTED not in rules.key:
+        text = annotations.get(rules.key, text)
     if text is None:
         return otherwise, None
     speed = positive(text)
-    if speed is not None:
+    if speed is not None and SLOWEST <= speed <= FASTEST:
         return speed, None
-    return otherwise, f"{rules.key} is {text[:40]!r}; give a number > 0, 1.0 for the reference core"
+    wanted = f"a number from {SLOWEST:g} to {FASTEST:g}, 1.0 for the reference core"
+    return otherwise, f"{rules.key} is {text[:40]!r}; give {wanted}"
 
 
 def is_ready(node: Node) -> bool:

@@ -34,6 +34,7 @@ def summary(decision: Decision) -> dict[str, Any]:
         "fallback_reason": decision.fallback_reason,
         "warning": decision.warning,
         "demand": asdict(decision.demand),
+        "odd_nodes": {"count": decision.odd, "some": {each.node: each.why for each in decision.odd_nodes}},
         "candidates": decision.candidates,
         "unknown_nodes": decision.unknown,
         "rated_best": decision.best_count,
@@ -57,11 +58,13 @@ def explanation(decision: Decision, scorer: Scorer | None) -> dict[str, Any]:
 
     Returns:
         `summary` and ``nodes``: for each of the best, best first, its features, criteria, and, where actors decided,
-        bids and contributions (bid x criterion; they add up to the preference); and ``kube_default``: the preference
+        bids and contributions (bid x criterion; they add up to the preference, except of a node named among
+        ``odd_nodes``, which is judged apart: see `extender.scorer.trust`); and ``kube_default``: the preference
         that kube-scheduler's default score gives the same node, and its rank among these nodes (1 is best).
         ``kube_default_choice``: the nodes among them that it would have preferred. ``counterfactual``: what would have
-        made the second best win, as `smallest_changes` says, with ``node``; None where there is no second, or where
-        what decided cannot be asked any more; then ``unexplained`` says why, and there are no bids.
+        made the second best win, as `smallest_changes` says, with ``node``; odd nodes are passed over; None where there
+        is no second, or where what decided cannot be asked any more; then ``unexplained`` says why, and there are no
+        bids.
     """
     result = summary(decision)
     if decision.rows is None:
@@ -89,9 +92,10 @@ def explanation(decision: Decision, scorer: Scorer | None) -> dict[str, Any]:
         }
         nodes.append(reasons)
     counterfactual = None
-    if decider is not None and len(nodes) > 1:
-        changes = smallest_changes(decider, decision.rows, decision.demand, winner=0, other=1)
-        counterfactual = {"node": decision.names[1], **changes}
+    plain = _plain(decision)
+    if decider is not None and len(plain) > 1:
+        changes = smallest_changes(decider, decision.rows, decision.demand, winner=plain[0], other=plain[1])
+        counterfactual = {"node": decision.names[plain[1]], **changes}
     return {
         **result,
         "nodes": nodes,
@@ -124,7 +128,7 @@ def short_reason(decision: Decision, node: str, scorer: Scorer | None) -> str:
     if others:
         ahead = rated.preference - decision.top[others[0]].preference
         said += f", {abs(ahead):.3f} {'ahead of' if ahead >= 0.0 else 'behind'} {decision.names[others[0]]}"
-        if isinstance(decider, ActorScorer):
+        if isinstance(decider, ActorScorer) and {position, others[0]} <= set(_plain(decision)):
             parts = decider.bids(decision.rows, decision.demand) * criteria.evaluate(decision.rows, decision.demand)
             gained = parts[position] - parts[others[0]]
             most = int(np.argmax(gained if ahead >= 0.0 else -gained))
@@ -145,13 +149,20 @@ def _decider(decision: Decision, rows: ClusterState, scorer: Scorer | None) -> t
         candidate = heuristics.DETERMINISTIC.get(decision.scorer)
     if candidate is None:
         return None, f"{decision.scorer} cannot be asked for its reasons now"
+    plain = np.array(_plain(decision), dtype=np.intp)
     try:
-        again = candidate.preferences(rows, decision.demand)
+        again = candidate.preferences(rows.take(plain), decision.demand)
     except ScoringError as error:
         return None, f"{decision.scorer} fails: {error}"
-    if not np.allclose(again, decision.preferences, rtol=1e-4, atol=1e-5):
+    if not np.allclose(again, decision.preferences.take(plain), rtol=1e-4, atol=1e-5):
         return None, f"{decision.scorer} has been replaced since, and would rate these nodes otherwise"
     return candidate, None
+
+
+def _plain(decision: Decision) -> list[int]:
+    """Positions, among the best, of the nodes that are not odd: the scorer's own answer about them decided."""
+    odd = {each.node for each in decision.odd_nodes}
+    return [i for i, name in enumerate(decision.names) if name not in odd]
 
 
 def _named(names: tuple[str, ...], values: np.ndarray[Any, Any]) -> dict[str, float]:

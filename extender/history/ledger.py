@@ -38,6 +38,14 @@ class RatedNode:
     priority: int
 
 
+@dataclass(frozen=True, slots=True)
+class OddNode:
+    """A node beyond what the scorer is trusted with, and why; see `extender.scorer.trust`."""
+
+    node: str
+    why: str
+
+
 @dataclass(slots=True)
 class Decision:
     """One answered `/prioritize` (or a `/filter` that left one node, after which kube-scheduler asks no more).
@@ -64,6 +72,8 @@ class Decision:
         outcome: what became of it; None until the watch says.
         model_sha256: of the model that answered; empty where none did.
         arm, workload, experiment: the pod's arm and workload in the experiment of that key; empty without one.
+        odd: how many of the candidates were odd, and judged apart.
+        odd_nodes: at most `TOP` of them.
     """
 
     number: int
@@ -93,6 +103,8 @@ class Decision:
     arm: str = ""
     workload: str = ""
     experiment: str = ""
+    odd: int = 0
+    odd_nodes: tuple[OddNode, ...] = ()
 
     @property
     def top(self) -> tuple[RatedNode, ...]:

@@ -9,7 +9,6 @@ from extender.errors import (
     BreakerOpenError,
     DecisionLateError,
     NoScorerError,
-    OutOfRangeError,
     ScorerBusyError,
     StaleClusterError,
     StaleUsageError,
@@ -27,7 +26,6 @@ _WORDS: Final[tuple[tuple[type[ScoringError], str], ...]] = (
     (NonFinitePreferenceError, "non_finite"),
     (StaleClusterError, "stale_cluster"),
     (StaleUsageError, "stale_usage"),
-    (OutOfRangeError, "out_of_range"),
 )
 
 FALLBACK_REASONS: Final = (*(word for _, word in _WORDS), FAILED, TOO_MANY_NODES)

@@ -9,6 +9,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from extender.scorer.trust import Codes
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import InvalidInputError
 from policy.scorers import Scorer
@@ -19,10 +20,14 @@ NEVER: Final = -1
 
 @dataclass(slots=True)
 class _Kept:
-    """Preferences ``[n]`` of one class of pods, the row versions ``[n]`` they are of, and how often they were read."""
+    """Preferences ``[n]`` of one class of pods, the row versions ``[n]`` they are of, and how often they were read.
+
+    `odd` tells what becomes of each row ``[n]``; it is empty until one is odd, which most never are.
+    """
 
     preferences: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
     versions: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+    odd: Codes = field(default_factory=lambda: np.empty(0, dtype=np.uint8))
     reads: int = 0
 
     def resize(self, rows: int) -> None:
@@ -31,6 +36,15 @@ class _Kept:
         if rows > known:
             self.preferences = np.concatenate([self.preferences, np.zeros(rows - known, dtype=np.float32)])
             self.versions = np.concatenate([self.versions, np.full(rows - known, NEVER, dtype=np.int64)])
+            if len(self.odd):
+                self.odd = np.concatenate([self.odd, np.zeros(rows - known, dtype=np.uint8)])
+
+    def mark(self, rows: NDArray[np.intp], codes: Codes | None) -> None:
+        """Remember what becomes of these rows; None: none is odd."""
+        if codes is not None and not len(self.odd):
+            self.odd = np.zeros(len(self.versions), dtype=np.uint8)
+        if len(self.odd):
+            self.odd[rows] = 0 if codes is None else codes
 
 
 class IncrementalPreferences:
@@ -102,8 +116,19 @@ class IncrementalPreferences:
         fresh: NDArray[np.floating[Any]] | None,
         rows: NDArray[np.intp] | None = None,
         versions: NDArray[np.int64] | None = None,
+        odd: Codes | None = None,
     ) -> NDArray[np.float32]:
-        """Remember `fresh` (for the rows `stale`, computed at `versions`, default: the state's) and read `rows`."""
+        """Remember `fresh` and read `rows`.
+
+        Args:
+            state: the columns.
+            demand: of the pods.
+            stale: the rows that `fresh` and `odd` are of.
+            fresh: their preferences; None: there is nothing new.
+            rows: what to read; default: all.
+            versions: at which `fresh` was computed; default: the state's.
+            odd: what becomes of the rows; see `odd`.
+        """
         kept = self._kept.get(demand)
         if kept is None:
             if len(self._kept) < self._classes:
@@ -120,11 +145,17 @@ class IncrementalPreferences:
         if fresh is not None:
             kept.preferences[stale] = fresh
             kept.versions[stale] = state.version[stale] if versions is None else versions
+            kept.mark(stale, odd)
         if rows is None:
             kept.reads += 1
             return kept.preferences.copy()
         kept.reads += len(rows) > 0
         return kept.preferences.take(rows)
+
+    def odd(self, demand: PodDemand, rows: NDArray[np.intp]) -> Codes | None:
+        """What becomes of each of `rows` by the preferences that are kept of it; None where none was ever odd."""
+        kept = self._kept.get(demand)
+        return None if kept is None or not len(kept.odd) else kept.odd.take(rows)
 
     def reads(self, demand: PodDemand) -> int:
         """How often preferences that were kept for this demand were read since it came up."""

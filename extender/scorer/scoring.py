@@ -3,8 +3,8 @@
 What it said of unchanged rows is kept (`extender.scorer.incremental`), so most requests are answered at once. Rows that
 changed are copied and scored in a worker thread, and the event loop waits no longer than the deadline; a few rows are
 scored on the spot, where its last run shows that this is quicker than waking a thread. A late answer is kept for the
-next request, so a slow scorer recovers by itself; one that keeps failing is left alone for a while (`Breaker`). A row
-beyond the range of training is kept as NaN, so that a decision learns of it at the price of one look at what is kept.
+next request, so a slow scorer recovers by itself; one that keeps failing is left alone for a while (`Breaker`). Odd
+rows (`extender.scorer.trust`) are kept as what they are, and find their place among the rows of each request.
 
 Whatever belongs to one scorer lives here: the kept preferences, the thread, the breaker. Another scorer (a new bundle)
 is another `Scoring`, and a decision begun with the old one ends with it. Refuses to answer in a scorer's place.
@@ -23,12 +23,13 @@ import numpy as np
 from extender import logs
 from extender.cluster.lookup import Rows
 from extender.cluster.table import ClusterTable
-from extender.errors import BreakerOpenError, DecisionLateError, OutOfRangeError, ScorerBusyError
+from extender.errors import BreakerOpenError, DecisionLateError, ScorerBusyError
 from extender.logs import kind_of
 from extender.scorer.breaker import Breaker, BreakerState
-from extender.scorer.incremental import IncrementalPreferences
+from extender.scorer.incremental import NEVER, IncrementalPreferences
 from extender.scorer.load import LoadedScorer
-from extender.scorer.question import Scored, Span, TrainingRange, ask, no_span
+from extender.scorer.question import Scored, Span, ask, no_span
+from extender.scorer.trust import UNRATED, Rating, TrainingRange
 from extender.scorer.worker import Worker
 from extender.settings import Settings
 from policy.cluster import ClusterState, PodDemand
@@ -55,7 +56,8 @@ class ScoringLimits:
         demand_classes: demands whose preferences are kept.
         breaker_failures: failures in a row after which it is left alone.
         breaker_cooling_s: for how long, seconds.
-        range_tolerance: how far a feature may lie beyond the range of training, as a share of it; None: any distance.
+        range_tolerance: how far a feature may lie beyond the range of training before a row is odd, as a share of it;
+            None: any distance.
     """
 
     demand_classes: int
@@ -137,6 +139,7 @@ class Scoring:
     Attributes:
         loaded: as given.
         breaker: opens when the scorer keeps failing.
+        training: how far the scorer is trusted.
         retired: whether `retire` was called.
     """
 
@@ -158,8 +161,11 @@ class Scoring:
         self._worker = Worker()
         self._overdue: set[asyncio.Future[Any]] = set()
         self._pace = Pace()
-        self._training = TrainingRange(loaded, limits.range_tolerance)
-        self._outside = False
+        self.training = TrainingRange(loaded, limits.range_tolerance)
+        self._odd = False
+        """Whether a row was ever odd."""
+        self._unrated = False
+        """Whether a row ever had no finite preference."""
         self._ready: tuple[Rows, PodDemand, int] | None = None
         """Rows whose preferences for this demand are kept and current at this version of the table."""
         self._ahead = False
@@ -178,8 +184,8 @@ class Scoring:
         self.retired = True
         return self._worker.stop()
 
-    async def preferences(self, state: ClusterState, demand: PodDemand, rows: Rows, due: float) -> Preferences:
-        """Preferences ``[n]`` of the table's rows ``[n]``, in that order.
+    async def preferences(self, state: ClusterState, demand: PodDemand, rows: Rows, due: float) -> Rating:
+        """Preferences ``[n]`` of the table's rows ``[n]``, in that order, and which of them are odd.
 
         Args:
             state: the table's columns, as they are now.
@@ -190,28 +196,33 @@ class Scoring:
         Raises:
             ScoringError: there are none in time; `extender.scorer.fallback` names the kinds.
         """
+        preferences = await self._preferences(state, demand, rows, due)
+        if not self._odd:
+            return Rating(preferences, None)
+        try:
+            return self.training.settled(preferences, self._kept.odd(demand, rows), self.loaded.temperature)
+        except ScoringError:
+            self.breaker.failed()
+            raise
+
+    async def _preferences(self, state: ClusterState, demand: PodDemand, rows: Rows, due: float) -> Preferences:
+        """What the scorer says of each row by itself."""
         kept, ready = self._kept, self._ready
         self._ready, self._ahead = None, ready is not None
         if ready is not None and ready[0] is rows and ready[1:] == (demand, self._table.version):
-            return self._within(kept.store(state, demand, NO_ROWS, None, rows))
+            return kept.store(state, demand, NO_ROWS, None, rows)
         current = kept.current(state, demand, rows)
         if current is not None:
-            return self._within(current)
+            return current
         stale = kept.stale(state, demand, rows)
         if len(stale) == 0:
-            return self._within(kept.store(state, demand, stale, None, rows))
+            return kept.store(state, demand, stale, None, rows)
         if len(stale) == len(rows):
-            return self._within(await self._fresh(self._table.copy(rows), demand, rows, due))
+            return await self._fresh(self._table.copy(rows), demand, rows, due)
         values = np.zeros(len(state), dtype=np.float32)
         values[rows] = kept.store(state, demand, stale, None, rows)
         values[stale] = await self._fresh(self._table.copy(stale), demand, stale, due)
-        return self._within(values[rows])
-
-    def _within(self, preferences: Preferences) -> Preferences:
-        """Refuse preferences of which one was kept as NaN: its row is beyond the range of training."""
-        if self._outside and np.isnan(preferences).any():
-            raise OutOfRangeError("a feasible node lies beyond what the policy was trained on")
-        return preferences
+        return values[rows]
 
     def comes_again(self, demand: PodDemand) -> bool:
         """Whether pods of this demand came before, and more may be expected."""
@@ -275,7 +286,7 @@ class Scoring:
 
         def work() -> tuple[Scored, float]:
             started = self._timer()
-            result = ask(self.loaded.scorer, part, demand, self._training, self._hooks.span)
+            result = ask(self.loaded.scorer, part, demand, self.training, self._hooks.span)
             return result, self._timer() - started
 
         def keep(done: asyncio.Future[tuple[Scored, float]]) -> None:
@@ -306,7 +317,7 @@ class Scoring:
         """Score a few copied rows on the event loop, and keep the answer."""
         started = self._timer()
         try:
-            scored = ask(self.loaded.scorer, part, demand, self._training, self._hooks.span)
+            scored = ask(self.loaded.scorer, part, demand, self.training, self._hooks.span)
         except ScoringError as error:
             self._failed(error, in_time=True)
             raise
@@ -316,11 +327,17 @@ class Scoring:
 
     def _keep(self, part: ClusterState, demand: PodDemand, stale: Rows, scored: Scored, in_time: bool) -> None:
         self._ready = None
-        if in_time:
+        versions, odd = part.version, scored.odd
+        unrated = None if odd is None else odd == UNRATED
+        if in_time and (unrated is None or not unrated.all()):
             self.breaker.succeeded()
-        if scored.outside is not None and not self._outside:
-            self._outside = bool(np.isnan(scored.preferences).any())
-        self._kept.store(self._table.state, demand, stale, scored.preferences, NO_ROWS, versions=part.version)
+        if unrated is not None:
+            self._odd = True
+            versions = np.where(unrated, NEVER, versions)  # asked about again with the next request
+            if unrated.any() and not self._unrated:
+                self._unrated = True  # said once: it may happen with every request
+                _log.error("the scorer gives no finite preference for some nodes", role=self._hooks.role)
+        self._kept.store(self._table.state, demand, stale, scored.preferences, NO_ROWS, versions=versions, odd=odd)
         self._hooks.scored(len(part), scored.outside)
 
     def _failed(self, error: BaseException, in_time: bool) -> None:

@@ -55,7 +55,7 @@ class Trials:
             experiment = Experiment(trial, settings.experiment_share, settings.experiment_salt, hooks)
             comparison = Comparison(experiment, decisions)
         return cls(
-            shadow=None if shadow is None else Shadow(shadow, failures),
+            shadow=None if shadow is None else Shadow(shadow, failures, settings.range_tolerance),
             comparison=comparison,
             refused={"shadow": no_shadow, "experiment": no_trial},
         )

@@ -20,7 +20,8 @@ from numpy.typing import NDArray
 
 from extender.logs import kind_of
 from extender.scorer.load import LoadedScorer
-from extender.scorer.question import checked
+from extender.scorer.question import ask
+from extender.scorer.trust import TrainingRange
 from extender.supervision import Failures
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import ScoringError
@@ -81,6 +82,7 @@ class Shadow:
     Args:
         loaded: the candidate.
         failures: told of what the candidate was not expected to do.
+        tolerance: how far it is trusted beyond its training; see `extender.scorer.trust.TrainingRange`.
         waiting: requests that may wait for it.
         timer: monotonic seconds.
     """
@@ -89,11 +91,13 @@ class Shadow:
         self,
         loaded: LoadedScorer,
         failures: Failures,
+        tolerance: float | None = None,
         waiting: int = WAITING,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self.loaded = loaded
         self._failures = failures
+        self._training = TrainingRange(loaded, tolerance)
         self._timer = timer
         self._counts = Counts()
         self._last_error: str | None = None
@@ -181,7 +185,8 @@ class Shadow:
 
     def _compare(self, answered: _Answered) -> None:
         started = self._timer()
-        candidate = checked(self.loaded.scorer, answered.part, answered.demand)
+        scored = ask(self.loaded.scorer, answered.part, answered.demand, self._training)
+        candidate = self._training.settled(scored.preferences, scored.odd, self.loaded.temperature).preferences
         seconds = self._timer() - started
         theirs = priorities(candidate, self.loaded.temperature)
         ours = priorities(answered.preferences, answered.temperature)

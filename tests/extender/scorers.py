@@ -45,8 +45,8 @@ class Controlled:
         if self.mode == "short":
             return state.node_speed[:-1]
         result = state.node_speed.copy()
-        if self.mode == "nan":
-            result[0] = np.nan
+        if self.mode in ("nan", "blank"):
+            result[: 1 if self.mode == "nan" else None] = np.nan
         return result
 
     def loaded(self) -> LoadedScorer:

@@ -1,4 +1,4 @@
-"""Input too old, or beyond what the policy was trained on: the fallback decides, says why, and hands back by itself."""
+"""Input too old: the fallback decides, says why, and hands back by itself. Ranges of training are what bundles say."""
 
 from __future__ import annotations
 
@@ -74,39 +74,6 @@ def test_the_fallback_decides_while_an_input_is_stale(run_service: Run, stale: s
     assert service.operations.get("/readyz").status_code == 200
     service.change(lambda table: None, stale)
     until(lambda: reason(service, names) is None)
-
-
-def test_a_feasible_node_beyond_training_is_left_to_the_fallback(run_service: Run) -> None:
-    service = run_service()
-    names = service.add_nodes(5)
-    assert reason(service, names) is None
-    service.change(lambda table: table.upsert_node("node-4", 8.0, 32.0, speed=20.0))
-    assert [reason(service, names), reason(service, names, "again")] == ["out_of_range", "out_of_range"]
-    assert service.decision("uid-web")["scorer"] == "kube-default"
-    assert reason(service, names[:4]) is None, "a node that is not feasible does not matter"
-    assert service.metric("maddpg_observation_clipped_total", feature="node_speed") >= 1
-    assert service.metric("maddpg_fallbacks_total", reason="out_of_range") == 2
-    service.change(lambda table: table.upsert_node("node-4", 8.0, 32.0, speed=1.0))
-    assert reason(service, names) is None
-
-
-@pytest.mark.parametrize(
-    ("tolerance", "word"), [(0.0, "out_of_range"), (0.1, "out_of_range"), (0.5, None), (None, None)]
-)
-def test_how_far_beyond_is_a_setting(run_service: Run, tolerance: float | None, word: str | None) -> None:
-    service = run_service(range_tolerance=tolerance)
-    names = service.add_nodes(2)
-    service.change(lambda table: table.upsert_node("node-1", 8.0, 32.0, speed=4.0 + 0.4 * 4.0))
-    assert reason(service, names) == word
-
-
-def test_the_range_is_the_one_the_bundle_was_trained_on(run_service: Run, tmp_path: Path) -> None:
-    bundle = write_bundle(tmp_path / "narrow", feature_ranges={"node_speed": [-0.5, 0.5]})
-    service = run_service(bundle_path=bundle)
-    names = service.add_nodes(4)
-    assert reason(service, names[:3]) is None
-    assert reason(service, names) == "out_of_range", "node-3 has a speed of 1.75"
-    assert service.metric("maddpg_observation_clipped_total", feature="node_speed") >= 1
 
 
 def test_a_bundle_from_before_ranges_were_recorded_has_the_schemas(tmp_path: Path) -> None:

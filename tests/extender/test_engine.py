@@ -146,7 +146,7 @@ def test_a_stuck_scorer_neither_stops_the_service_nor_its_end(run_service: Run) 
 
 
 @pytest.mark.parametrize(
-    ("mode", "reason"), [("nan", "non_finite"), ("raises", "failed"), ("breaks", "failed"), ("short", "failed")]
+    ("mode", "reason"), [("blank", "non_finite"), ("raises", "failed"), ("breaks", "failed"), ("short", "failed")]
 )
 def test_a_failing_scorer_is_replaced_counted_and_tried_again(run_service: Run, mode: str, reason: str) -> None:
     scorer = open_gate()

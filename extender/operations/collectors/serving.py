@@ -11,6 +11,7 @@ from extender.engine import Engine
 from extender.operations.families import Family
 from extender.scorer.breaker import BreakerState
 from extender.scorer.reload import BundleReloader
+from extender.scorer.trust import TREATMENTS
 from extender.supervision import Supervisor
 from policy.features import SCHEMA_VERSION
 
@@ -41,6 +42,14 @@ ENGINE: Final[tuple[Family[Engine], ...]] = (
         "maddpg_breaker_opened_total",
         "How often the circuit breaker of the scorer in use opened; begins anew with another scorer",
         lambda engine: 0 if engine.scoring is None else engine.scoring.breaker.opened,
+    ),
+    Family(
+        "maddpg_odd_nodes_total",
+        "Candidates of decisions beyond what the scorer is trusted with, by what became of them: clipped (rated by the "
+        "nearest features it is trusted with), last (overloaded: below the others) or unrated (no finite preference: "
+        "below the others)",
+        lambda engine: {name: engine.odd_nodes[name] for name in TREATMENTS.values()},
+        ("treatment",),
     ),
 )
 

@@ -52,12 +52,20 @@ def test_speed_comes_from_annotation_label_or_instance_type(
     assert node_speed(a_node(labels=labels, annotations=annotations), rules) == (speed, None)
 
 
-@pytest.mark.parametrize("text", ["fast", "", "0", "-1", "nan", "inf", "1.5GHz"])
+@pytest.mark.parametrize("text", ["fast", "", "0", "-1", "nan", "inf", "1.5GHz", "11", "1e9", "0.01"])
 def test_a_speed_that_is_none_is_ignored_with_a_warning(text: str) -> None:
     speed, warning = node_speed(a_node(labels={TYPE: "fast"}, annotations={KEY: text}), SpeedRules(KEY, {"fast": 2.0}))
     assert speed == 2.0
     assert warning is not None
     assert KEY in warning
+
+
+def test_below_the_restricted_prefix_the_label_alone_gives_the_speed() -> None:
+    """NodeRestriction keeps a kubelet from setting such a label on its own node, and not from annotating it."""
+    rules = SpeedRules("node-restriction.kubernetes.io/speed", {})
+    annotated = a_node(annotations={rules.key: "4"})
+    assert node_speed(annotated, rules) == (1.0, None)
+    assert node_speed(a_node(labels={rules.key: "1.5"}, annotations={rules.key: "4"}), rules) == (1.5, None)
 
 
 @pytest.mark.parametrize(

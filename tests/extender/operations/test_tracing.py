@@ -164,7 +164,7 @@ def test_refused_and_failed_requests_say_so(run_service: Run, collector: Collect
 
 
 def test_a_failing_scorer_falls_back_under_tracing_as_without(run_service: Run, collector: Collector) -> None:
-    scorer = open_gate(mode="nan")
+    scorer = open_gate(mode="blank")
     service = run_service(loaded=scorer.loaded(), tracing_endpoint=collector.url, tracing_sample_share=1.0)
     service.prioritize(service.add_nodes(3))
     assert service.decision("uid-web")["fallback_reason"] == "non_finite"

@@ -151,7 +151,7 @@ def test_what_was_scored_ahead_is_answered_only_while_it_is_true(
             else:
                 got = await scoring.preferences(table.state, demand, rows, time.perf_counter() + 60.0)
                 wanted = Sum().preferences(table.state.take(rows), demand).astype(np.float32)
-                np.testing.assert_array_equal(got, wanted)
+                np.testing.assert_array_equal(got.preferences, wanted)
 
     try:
         asyncio.run(run())
