@@ -38,20 +38,21 @@ full node.
 
 
 def headroom(state: ClusterState, demand: Demand) -> FloatArray:
-    """kube-scheduler's LeastAllocated over 100: mean over CPU and memory of the share left after the pod, ``[..., n]``.
+    """Return the mean over CPU and memory of the share of the node that is left after the pod, 0..1, ``[..., n]``.
 
-    Source: kubernetes pkg/scheduler/framework/plugins/noderesources/least_allocated.go. Non-zero requests count; a
-    resource asked for beyond what is allocatable counts 0.
+    The idea of kube-scheduler's LeastAllocated, without its rounding; `policy.heuristics.kube_default` is the plugin to
+    the digit. Non-zero requests count; a resource asked for beyond what is allocatable counts 0.
     """
     return _headroom(*_nonzero(state, demand), ARRAYS)
 
 
 def balance(state: ClusterState, demand: Demand) -> FloatArray:
-    """kube-scheduler's BalancedAllocation over 100: 1 - standard deviation of the requested fractions, ``[..., n]``.
+    """Return 1 - standard deviation of the fractions of CPU and memory requested with the pod, 0..1, ``[..., n]``.
 
-    Source: kubernetes pkg/scheduler/framework/plugins/noderesources/balanced_allocation.go, where fractions are capped
-    at 1 and the deviation of two of them is half their difference. Requests count as they are. A pod that requests
-    nothing changes no balance: kube-scheduler skips the plugin (`PreScore`), and every node gets `BALANCED` here.
+    The idea of kube-scheduler's BalancedAllocation up to 1.35, without its rounding; `policy.heuristics.kube_default`
+    is the plugin to the digit. Requests count as they are. Fractions are capped at 1; the deviation of two of them is
+    half their difference. A pod that requests nothing changes no balance: every node gets `BALANCED`, as kube-scheduler
+    skips the plugin (`PreScore`).
     """
     return _skipped(demand, _balance(*_requested(state, demand), ARRAYS))
 

@@ -49,24 +49,28 @@ def summary(decision: Decision) -> dict[str, Any]:
     }
 
 
-def explanation(decision: Decision, scorer: Scorer | None) -> dict[str, Any]:
+def explanation(
+    decision: Decision, scorer: Scorer | None, kubernetes: str = heuristics.NEWEST_KUBERNETES
+) -> dict[str, Any]:
     """The decision with the reasons for each of its best nodes. Asks the scorer some thousand rows: use a thread.
 
     Args:
         decision: what was decided.
         scorer: what decides now; None while nothing does.
+        kubernetes: minor version of Kubernetes whose kube-default is told.
 
     Returns:
         `summary` and ``nodes``: for each of the best, best first, its features, criteria, and, where actors decided,
         bids and contributions (bid x criterion; they add up to the preference, except of a node named among
         ``odd_nodes``, which is judged apart: see `extender.scorer.trust`); and ``kube_default``: the preference
-        that kube-scheduler's default score gives the same node, and its rank among these nodes (1 is best).
+        that kube-scheduler's default scores give the same node (their sum over 100), and its rank among these nodes (1
+        is best). ``kube_default_version``: of which minor version of Kubernetes.
         ``kube_default_choice``: the nodes among them that it would have preferred. ``counterfactual``: what would have
         made the second best win, as `smallest_changes` says, with ``node``; odd nodes are passed over; None where there
         is no second, or where what decided cannot be asked any more; then ``unexplained`` says why, and there are no
         bids.
     """
-    result = summary(decision)
+    result = {**summary(decision), "kube_default_version": kubernetes}
     if decision.rows is None:
         return {
             **result,
@@ -77,8 +81,8 @@ def explanation(decision: Decision, scorer: Scorer | None) -> dict[str, Any]:
         }
     features = observe(decision.rows, decision.demand)
     measures = criteria.evaluate(decision.rows, decision.demand)
-    usual = heuristics.kube_default(decision.rows, decision.demand)
-    decider, unexplained = _decider(decision, decision.rows, scorer)
+    usual = heuristics.kube_default(decision.rows, decision.demand, kubernetes)
+    decider, unexplained = _decider(decision, decision.rows, scorer, kubernetes)
     bids = decider.bids(decision.rows, decision.demand) if isinstance(decider, ActorScorer) else None
     nodes = []
     for i, rated in enumerate(decision.top):
@@ -105,13 +109,16 @@ def explanation(decision: Decision, scorer: Scorer | None) -> dict[str, Any]:
     }
 
 
-def short_reason(decision: Decision, node: str, scorer: Scorer | None) -> str:
+def short_reason(
+    decision: Decision, node: str, scorer: Scorer | None, kubernetes: str = heuristics.NEWEST_KUBERNETES
+) -> str:
     """Why the pod went to this node, in a sentence or two, at most some 500 characters; names nodes and criteria alone.
 
     Args:
         decision: what was decided.
         node: where the pod is.
         scorer: what decides now; None while nothing does.
+        kubernetes: minor version of Kubernetes whose kube-default is told.
     """
     by = decision.scorer + (f" (fallback: {decision.fallback_reason})" if decision.fallback_reason else "")
     if decision.rows is None or node not in decision.names:
@@ -124,7 +131,7 @@ def short_reason(decision: Decision, node: str, scorer: Scorer | None) -> str:
         f"preference {rated.preference:.3f}"
     )
     others = [i for i in range(len(decision.names)) if i != position]
-    decider, _ = _decider(decision, decision.rows, scorer)
+    decider, _ = _decider(decision, decision.rows, scorer, kubernetes)
     if others:
         ahead = rated.preference - decision.top[others[0]].preference
         said += f", {abs(ahead):.3f} {'ahead of' if ahead >= 0.0 else 'behind'} {decision.names[others[0]]}"
@@ -133,20 +140,22 @@ def short_reason(decision: Decision, node: str, scorer: Scorer | None) -> str:
             gained = parts[position] - parts[others[0]]
             most = int(np.argmax(gained if ahead >= 0.0 else -gained))
             said += f", most of it by {criteria.CRITERIA_NAMES[most]} ({gained[most]:+.3f})"
-    usual = heuristics.kube_default(decision.rows, decision.demand)
+    usual = heuristics.kube_default(decision.rows, decision.demand, kubernetes)
     if usual[position] < usual.max():
         said += f"; kube-default would have preferred {decision.names[int(usual.argmax())]}"
     return f"{said}."
 
 
-def _decider(decision: Decision, rows: ClusterState, scorer: Scorer | None) -> tuple[Scorer | None, str | None]:
+def _decider(
+    decision: Decision, rows: ClusterState, scorer: Scorer | None, kubernetes: str
+) -> tuple[Scorer | None, str | None]:
     """What decided, if it can still be asked and says the same of the same rows; else None and why not.
 
     A policy of the same name may have been replaced since, and a decision kept on disk may be older than the process.
     """
     candidate = scorer if scorer is not None and scorer.name == decision.scorer else None
-    if candidate is None:
-        candidate = heuristics.DETERMINISTIC.get(decision.scorer)
+    if candidate is None and decision.scorer in heuristics.DETERMINISTIC:
+        candidate = heuristics.by_name(decision.scorer, kubernetes)
     if candidate is None:
         return None, f"{decision.scorer} cannot be asked for its reasons now"
     plain = np.array(_plain(decision), dtype=np.intp)

@@ -100,12 +100,16 @@ def load_policy(path: Path, threads: int = 1) -> LoadedScorer:
     )
 
 
-def load_heuristic(name: str) -> LoadedScorer:
-    """A heuristic as what decides; raises `InvalidInputError` if there is none of that name."""
-    return LoadedScorer(heuristics.by_name(name), TEMPERATURE, "")
+def load_heuristic(name: str, kubernetes: str = heuristics.NEWEST_KUBERNETES) -> LoadedScorer:
+    """A heuristic as what decides; see `policy.heuristics.by_name`.
+
+    Raises:
+        InvalidInputError: there is none of that name.
+    """
+    return LoadedScorer(heuristics.by_name(name, kubernetes), TEMPERATURE, "")
 
 
-def load_candidate(name: str, threads: int = 1) -> LoadedScorer:
+def load_candidate(name: str, threads: int = 1, kubernetes: str = heuristics.NEWEST_KUBERNETES) -> LoadedScorer:
     """A candidate: the heuristic of that name, else the policy bundle in that folder.
 
     Raises:
@@ -113,7 +117,7 @@ def load_candidate(name: str, threads: int = 1) -> LoadedScorer:
         BundleError: the bundle is refused; the message names the field.
     """
     if name in heuristics.DETERMINISTIC:
-        return load_heuristic(name)
+        return load_heuristic(name, kubernetes)
     if not Path(name).is_dir():
         known = ", ".join(sorted(heuristics.DETERMINISTIC))
         raise InvalidInputError(f"candidate {name!r} is neither a heuristic ({known}) nor the folder of a bundle")
