@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
+from urllib.parse import quote
 
 import urllib3
 from kubernetes import client
@@ -137,14 +138,15 @@ def create_nodes(api: client.ApiClient, nodes: Iterable[Manifest], timeout_s: fl
         time.sleep(0.2 if missing else 0)
 
 
-def remove_pods(api: client.ApiClient, timeout_s: float = 300.0) -> None:
-    """Delete all pods of the namespace default and wait until they are gone.
+def remove_pods(api: client.ApiClient, timeout_s: float = 300.0, selector: str = "") -> None:
+    """Delete the pods of the namespace default that a label selector chooses, and wait until they are gone.
 
     Raises:
         TimeoutError: some stay.
     """
-    send(api, "DELETE", f"{_PODS}?gracePeriodSeconds=0")
-    _wait_until_empty(api, (_PODS,), timeout_s)
+    chosen = f"labelSelector={quote(selector)}"
+    send(api, "DELETE", f"{_PODS}?gracePeriodSeconds=0&{chosen}")
+    _wait_until_empty(api, (f"{_PODS}?{chosen}",), timeout_s)
 
 
 def wipe(api: client.ApiClient, timeout_s: float = 60.0) -> None:
@@ -163,7 +165,10 @@ def wipe(api: client.ApiClient, timeout_s: float = 60.0) -> None:
 
 def _wait_until_empty(api: client.ApiClient, collections: Iterable[str], timeout_s: float) -> None:
     deadline = time.monotonic() + timeout_s
-    while any(request(api, "GET", f"{collection}?limit=1")["items"] for collection in collections):
+    while any(
+        request(api, "GET", f"{collection}{'&' if '?' in collection else '?'}limit=1")["items"]
+        for collection in collections
+    ):
         if time.monotonic() > deadline:
             raise TimeoutError(f"objects stay in {', '.join(collections)} after {timeout_s:.0f} s")
         time.sleep(0.1)
