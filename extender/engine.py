@@ -176,11 +176,11 @@ class Engine:
         demand, warning = self._demand_of(pod)
         scoring, arm, workload = self._chosen(pod)
         question = Question(pod, demand, warning, "prioritize", received, arm, workload)
+        table = self.table
+        table.withdraw(pod.metadata.uid)  # asked again: the former attempt failed, and a pod must not see itself
         if len(nodes.names) > self.limits.max_nodes:
             neutral = Scores(np.empty(0), NEUTRAL, TOO_MANY_NODES)
             return self._conclude(question, NO_ROWS, list(dict.fromkeys(nodes.names)), neutral, None)
-        table = self.table
-        table.withdraw(pod.metadata.uid)  # asked again: the former attempt failed, and a pod must not see itself
         rows, unknown = nodes.rows, nodes.unknown
         rating: Rating | None = None
         reason: str | None = None
@@ -291,7 +291,8 @@ class Engine:
         """Turn preferences to priorities, single one node out, assume the pod there.
 
         Where several nodes share the highest priority, the one of the highest preference keeps it and the others get
-        one less; why so, says `extender.cluster.assumption`.
+        one less; why so, says `extender.cluster.assumption`. Where kube-scheduler draws among nodes, because several
+        are unknown or not scored and none is above them, nobody knows where the pod goes and no placement is assumed.
         """
         table, state, uid = self.table, self.table.state, question.pod.metadata.uid
         rated = priorities(scores.preferences, TEMPERATURE if scoring is None else scoring.loaded.temperature)
@@ -304,9 +305,10 @@ class Engine:
             first = self._first(alike.tolist(), scores.preferences.take(alike).tolist())
             rated[alike] = MAX_PRIORITY - 1
             rated[first] = MAX_PRIORITY
-            assumed = table.name_of(int(rows[first]))
-        elif unknown:
-            assumed = unknown[self._generator.randrange(len(unknown))]
+            if not unknown or neutral < MAX_PRIORITY:
+                assumed = table.name_of(int(rows[first]))
+        elif len(unknown) == 1:
+            assumed = unknown[0]
         if assumed is not None and uid:
             demand = question.demand
             table.assume(uid, assumed, demand.cpu, demand.memory, demand.cpu_nonzero, demand.memory_nonzero)

@@ -149,9 +149,9 @@ class Settings(BaseModel):
         5, "neutral priority, given to nodes that the watch has not shown", "0..10", ge=0, le=10
     )
     answer_every_node: bool = setting(
-        False,
-        "name every node with its priority, 0..10; else only those above the lowest, by how much, which kube-scheduler "
-        "ranks alike and reads sooner",
+        True,
+        "name every node in the answer to `/prioritize`; false: leave out nodes of priority 0, which kube-scheduler "
+        "reads sooner, and from 1.35 on no longer draws among if in-tree scores lift several of them to the top",
     )
     assumed_time_limit_s: float = setting(
         30.0, "how long a placement is believed that the watch does not confirm", "s", gt=0.0, le=3600.0

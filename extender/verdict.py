@@ -51,7 +51,7 @@ class Verdict:
         rows: distinct known nodes by row, ``[n]``.
         priorities: theirs, ``[n]``, 0..10.
         unknown: names of all other nodes.
-        assumed: the node the pod is assumed to go to; None if there is none.
+        assumed: the node the pod is assumed to go to; None if there is none, or kube-scheduler draws one.
         first: its position in `rows`; meaningless where there are no rows.
         best_count: nodes that would have shared the highest priority.
         question, scores: what was asked, and what the priorities were made of.

@@ -67,7 +67,6 @@ def demo(options: Options, console: Console) -> None:
     settings = Settings(
         port=0,
         enable_bind=True,
-        answer_every_node=True,  # they are shown
         bundle_path=options.bundle,
         log_level="error",
         log_format="console",

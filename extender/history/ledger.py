@@ -62,7 +62,7 @@ class Decision:
         candidates: nodes asked about, duplicates not counted.
         unknown: those of them that the table did not know.
         best_count: nodes that would have shared the highest priority, had not one of them been singled out.
-        assumed: that one, assumed to be chosen; None if there was no node.
+        assumed: that one, assumed to be chosen; None if there was no node, or none was above all others.
         names, preferences, priorities: of the nodes rated best, best first, at most `TOP`; see `top`.
         rows: the rows of these nodes, as they were.
         latency_s: time from the request's arrival to the answer, seconds.

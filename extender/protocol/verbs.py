@@ -83,7 +83,7 @@ class VerbOptions:
         enabled: verbs that are answered; the others get 404.
         max_body_bytes: larger bodies get 413.
         body_timeout_s: slower bodies get 408.
-        every_node: whether an answer names nodes of the lowest priority too.
+        every_node: whether an answer names nodes of priority 0 too.
     """
 
     enabled: frozenset[str]
@@ -269,7 +269,7 @@ class SchedulingVerbs:
         request = self._decode(body)
         verdict = await self._engine.decide(request.pod, self._recent.named(request), received)
         rated = verdict.rows, verdict.priorities, verdict.unknown, self._engine.limits.neutral_priority
-        hosts = self._encode(*(rated if self._every_node else wire.above_lowest(*rated)))
+        hosts = self._encode(*(rated if self._every_node else wire.above_zero(*rated)))
         return Answer(200, hosts, after=partial(self._finish, verdict))
 
     def _finish(self, verdict: Verdict) -> None:

@@ -219,19 +219,20 @@ def encode_error(message: str) -> bytes:
     return msgspec.json.encode({"Error": message})
 
 
-def above_lowest(
+def above_zero(
     rows: NDArray[np.intp], priorities: NDArray[np.int64], unknown: Sequence[str], neutral: int
 ) -> tuple[NDArray[np.intp], NDArray[np.int64], Sequence[str], int]:
-    """The nodes rated above the lowest, known and unknown, and by how much: all that kube-scheduler needs to rank them.
+    """Return the nodes rated above 0, known and unknown, or all where none is.
 
-    It adds priorities to other scores, so that to all of them one number more or less makes no difference, and takes
-    a node that is not named to have 0. To decode 400 names costs it half a millisecond and more.
+    kube-scheduler takes a node that is not named to have 0. But from 1.35 on it draws among nodes of equal sum only if
+    they are named: an answer may leave out nodes that cannot win, and never all.
     """
-    least = int(np.minimum.reduce(priorities)) if len(priorities) else neutral
-    if unknown:
-        least = min(least, neutral)
-    (above,) = (priorities > least).nonzero()
-    return rows.take(above), priorities.take(above) - least, unknown if neutral > least else (), neutral - least
+    (above,) = priorities.nonzero()
+    if neutral > 0:
+        return rows.take(above), priorities.take(above), unknown, neutral
+    if len(above) == 0:
+        return rows, priorities, unknown, neutral
+    return rows.take(above), priorities.take(above), (), neutral
 
 
 class HostEncoder:

@@ -31,7 +31,6 @@ def run_service(bundle_path: Path) -> Iterator[Callable[..., Service]]:
 
     def start(source: EmbeddedSource | None = None, loaded: LoadedScorer | None = None, **settings: Any) -> Service:
         values = {"port": 0, "bundle_path": bundle_path, "random_seed": 1, "deadline_ms": 2000.0, **settings}
-        values.setdefault("answer_every_node", True)  # so that a test sees every priority
         source = source or EmbeddedSource()
         background = BackgroundService(create_app(Settings(**values), source, loaded))
         background.__enter__()

@@ -102,7 +102,7 @@ UNFINISHED = {
 def service(bundle_path: Path) -> Iterator[Service]:
     """One service for all of them, so that what one leaves behind meets the next."""
     limits = {"body_timeout_s": BODY_TIMEOUT_S, "max_body_bytes": 1 << 20}
-    settings = Settings(port=0, bundle_path=bundle_path, answer_every_node=True, **limits)
+    settings = Settings(port=0, bundle_path=bundle_path, **limits)
     source = EmbeddedSource()
     background = BackgroundService(create_app(settings, source))
     background.__enter__()
