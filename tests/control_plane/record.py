@@ -37,7 +37,7 @@ def record(control_plane: ControlPlane, version: str, mode: str) -> Iterator[Rec
     create_nodes(api, _nodes())
     with RecordingExtender(api, score=lambda name: {"node-a": 10, "node-b": 5}.get(name, 0)) as extender:
         configuration = shipped_configuration(
-            extender.url, nodeCacheCapable=MODES[mode], bindVerb="bind", ignorable=False
+            extender.url, nodeCacheCapable=MODES[mode], filterVerb="filter", bindVerb="bind", ignorable=False
         )
         with kube_scheduler(control_plane, configuration, version), Binds(api) as binds:
             create(api, [_web_pod()])

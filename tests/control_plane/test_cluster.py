@@ -83,14 +83,20 @@ def donothing(control_plane: ControlPlane) -> Iterator[str]:
             process.terminate()
 
 
-@pytest.mark.parametrize("cache_capable", [True, False], ids=["names", "objects"])
+@pytest.mark.parametrize(
+    ("cache_capable", "filter_verb"),
+    [(True, None), (True, "filter"), (False, None)],
+    ids=["names", "names, filtered too", "objects"],
+)
 @pytest.mark.parametrize("version", VERSIONS)
 def test_pods_are_bound_through_the_do_nothing_extender(
-    cluster: ControlPlane, donothing: str, version: str, cache_capable: bool
+    cluster: ControlPlane, donothing: str, version: str, cache_capable: bool, filter_verb: str | None
 ) -> None:
     create_nodes(cluster.api, _nodes(3))
     # not ignorable: an answer that kube-scheduler does not accept would leave the pods pending
-    configuration = shipped_configuration(donothing, nodeCacheCapable=cache_capable, ignorable=False, preemptVerb=None)
+    configuration = shipped_configuration(
+        donothing, nodeCacheCapable=cache_capable, filterVerb=filter_verb, ignorable=False, preemptVerb=None
+    )
     pods = _pods(5)
     with kube_scheduler(cluster, configuration, version, verbosity=10) as scheduler, Binds(cluster.api) as binds:
         create(cluster.api, pods)
@@ -113,7 +119,7 @@ def test_shipped_configuration_lets_the_extender_decide(cluster: ControlPlane, v
             bound = binds.wait(_names(pods))
             assert scheduler.version == version
         assert {bind.node for bind in bound.values()} == {"node-3"}, "one level outweighs kube-scheduler's spreading"
-        assert len(extender.calls("filter")) == len(extender.calls("prioritize")) == len(pods)
+        assert (len(extender.calls("filter")), len(extender.calls("prioritize"))) == (0, len(pods))
         assert all(len(node_names(call.body)) == 5 for call in extender.received)
 
 
