@@ -273,10 +273,14 @@ def _show(decision: dict[str, Any], console: Console) -> None:
             table.add_row(f"{title}: {name}", *(f"{node[title][name]:.3f}" for node in nodes))
     table.add_section()
     usual = [node["kube_default"] for node in nodes]
-    table.add_row("kube-default (rank)", *(f"{score['preference']:.2f} ({score['rank']})" for score in usual))
+    version = decision["kube_default_version"]
+    table.add_row(
+        f"kube-default {version} (rank)", *(f"{score['preference']:.2f} ({score['rank']})" for score in usual)
+    )
     console.print(table)
     if decision["kube_default_choice"]:
-        console.print(f"kube-default would have preferred {' or '.join(decision['kube_default_choice'])} of these")
+        choice = " or ".join(decision["kube_default_choice"])
+        console.print(f"kube-default of Kubernetes {version} would have preferred {choice} of these")
     other = decision["counterfactual"]
     if other is None:
         if decision["unexplained"]:

@@ -128,6 +128,11 @@ class Settings(BaseModel):
         le=60_000.0,
     )
     fallback: str = setting("kube-default", "heuristic that answers when the scorer is late, missing or failing")
+    kube_default_version: Literal["1.34", "1.35", "1.36", "1.37"] = setting(
+        heuristics.NEWEST_KUBERNETES,
+        "minor version of the kube-scheduler whose default scores the heuristic `kube-default` gives, as scorer, "
+        "fallback or candidate and in explanations; 1.36 changed them",
+    )
     range_tolerance: float | None = setting(
         0.1,
         "how far a node's features may lie beyond what the policy was trained on before that node is judged apart from "

@@ -75,7 +75,10 @@ def smallest_changes(scorer: Scorer, rows: ClusterState, demand: PodDemand, winn
 def _nearest(
     scorer: Scorer, row: ClusterState, demand: PodDemand, feature: str, now: float, target: float
 ) -> float | None:
-    """The value nearest to `now` with which the row is preferred to `target`; None if there is none."""
+    """The value nearest to `now` with which the row is preferred to `target`; None if there is none.
+
+    A band of winning values narrower than a step may be missed: kube-default, which counts in whole percents, has such.
+    """
     low, high, _ = _span(feature, row, demand)
     best: float | None = None
     for _ in range(ROUNDS):

@@ -142,7 +142,7 @@ def short_reason(
             said += f", most of it by {criteria.CRITERIA_NAMES[most]} ({gained[most]:+.3f})"
     usual = heuristics.kube_default(decision.rows, decision.demand, kubernetes)
     if usual[position] < usual.max():
-        said += f"; kube-default would have preferred {decision.names[int(usual.argmax())]}"
+        said += f"; kube-default {kubernetes} would have preferred {decision.names[int(usual.argmax())]}"
     return f"{said}."
 
 

@@ -22,6 +22,7 @@ from extender.errors import NoteError, SettingsError
 from extender.history.explain import short_reason
 from extender.history.ledger import Decision
 from extender.settings import Settings
+from policy import heuristics
 from policy.scorers import Scorer
 
 WAITING: Final = 1000
@@ -51,6 +52,7 @@ class Notes(PodListener):
         rate: most notes a second.
         decision_of: the decision remembered for a pod.
         scorer_of: the scorer that made a decision, if it is still in use.
+        kubernetes: minor version of Kubernetes whose kube-default is told.
         timer: monotonic seconds.
 
     Attributes:
@@ -64,6 +66,7 @@ class Notes(PodListener):
         rate: float,
         decision_of: Callable[[str], Decision | None],
         scorer_of: Callable[[Decision], Scorer | None],
+        kubernetes: str = heuristics.NEWEST_KUBERNETES,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
         self.counts = Counts()
@@ -72,6 +75,7 @@ class Notes(PodListener):
         self._interval_s = 1.0 / rate
         self._decision_of = decision_of
         self._scorer_of = scorer_of
+        self._kubernetes = kubernetes
         self._timer = timer
         self._waiting: deque[tuple[Decision, str]] = deque()
         self._filled = asyncio.Event()
@@ -94,7 +98,8 @@ class Notes(PodListener):
             return None
         if not isinstance(source, NoteTaker):
             raise SettingsError(f"explain_on_pod is {settings.explain_on_pod}, and this cluster's pods take no notes")
-        return cls(source, settings.explain_on_pod, settings.explain_on_pod_rate, decision_of, scorer_of)
+        rate, kubernetes = settings.explain_on_pod_rate, settings.kube_default_version
+        return cls(source, settings.explain_on_pod, rate, decision_of, scorer_of, kubernetes)
 
     def pod_bound(self, uid: str, node: str, at: float) -> None:
         """The watch shows the pod on this node: say why, if we decided about it and this is the first that is seen."""
@@ -120,7 +125,7 @@ class Notes(PodListener):
     async def _write(self, decision: Decision, node: str) -> None:
         try:
             # asks the scorer about a few rows: not on the event loop
-            text = await asyncio.to_thread(short_reason, decision, node, self._scorer_of(decision))
+            text = await asyncio.to_thread(short_reason, decision, node, self._scorer_of(decision), self._kubernetes)
             note = PodNote(decision.namespace, decision.name, decision.uid, text, self._form)
             await self._source.note(note)
         except NoteError as error:

@@ -54,6 +54,7 @@ def operations_app(
     engine: Engine,
     documents: Documents,
     version: str,
+    kubernetes: str,
 ) -> FastAPI:
     """Health, metrics, and under `/v1/` what decides, what it decided, and what is tried beside it.
 
@@ -67,6 +68,7 @@ def operations_app(
         engine: knows the scorers in use.
         documents: what decides and what is tried.
         version: of the service.
+        kubernetes: minor version of Kubernetes whose kube-default explanations tell.
     """
     app = FastAPI(title="maddpg-scheduler", version=version, docs_url=None, redoc_url=None)
 
@@ -135,7 +137,7 @@ def operations_app(
             found = await _stored(store.get, uid)
         if found is None:
             raise HTTPException(404, f"no decision is remembered for pod {uid}; it may be older than the ledger holds")
-        return await asyncio.to_thread(explanation, found, engine.scorer_of(found))
+        return await asyncio.to_thread(explanation, found, engine.scorer_of(found), kubernetes)
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:

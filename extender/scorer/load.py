@@ -54,7 +54,7 @@ def load_scorer(settings: Settings) -> LoadedScorer:
         BundleError: the policy bundle is refused; the message names the field.
     """
     if settings.scorer != "policy":
-        return load_heuristic(settings.scorer)
+        return load_heuristic(settings.scorer, settings.kube_default_version)
     return load_policy(bundle_path(settings), settings.inference_threads)
 
 
@@ -124,12 +124,12 @@ def load_candidate(name: str, threads: int = 1, kubernetes: str = heuristics.NEW
     return load_policy(Path(name), threads)
 
 
-def try_candidate(name: str | None, threads: int = 1) -> tuple[LoadedScorer | None, str | None]:
+def try_candidate(name: str | None, settings: Settings) -> tuple[LoadedScorer | None, str | None]:
     """Return the candidate of this name, or why it is refused, logged: serving goes on without it."""
     if name is None:
         return None, None
     try:
-        return load_candidate(name, threads), None
+        return load_candidate(name, settings.inference_threads, settings.kube_default_version), None
     except SchedulerError as error:
         _log.error("candidate refused; serving goes on without it", candidate=name, error=str(error))
         return None, str(error)

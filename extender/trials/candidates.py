@@ -47,8 +47,8 @@ class Trials:
             failures: told of what a candidate was not expected to do.
             span: encloses the parts of a candidate's work.
         """
-        shadow, no_shadow = try_candidate(settings.shadow, settings.inference_threads)
-        trial, no_trial = try_candidate(settings.experiment, settings.inference_threads)
+        shadow, no_shadow = try_candidate(settings.shadow, settings)
+        trial, no_trial = try_candidate(settings.experiment, settings)
         comparison = None
         if trial is not None:
             hooks = Hooks(span=span, role="candidate of the experiment")

@@ -122,7 +122,7 @@ def test_reason_names_the_fallback_and_what_kube_default_would_have_done() -> No
     worst = f"node-{int(usual.argmin())}"
     said = short_reason(a_decision(nodes=3, scorer="kube-default", fallback_reason="late"), worst, None)
     assert "by kube-default (fallback: late)" in said
-    assert f"kube-default would have preferred node-{int(usual.argmax())}" in said
+    assert f"kube-default 1.37 would have preferred node-{int(usual.argmax())}" in said
     best = short_reason(decision, f"node-{int(usual.argmax())}", None)
     assert "kube-default would" not in best
 

@@ -278,7 +278,7 @@ def test_a_candidate_decides_for_its_share_beside_a_shadow(run_service: Run) -> 
 
 def test_the_fallback_answers_for_a_candidate_that_fails(run_service: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     candidate = open_gate(name="broken", mode="raises")
-    monkeypatch.setattr("extender.scorer.load.load_candidate", lambda name, threads: candidate.loaded())
+    monkeypatch.setattr("extender.scorer.load.load_candidate", lambda *_: candidate.loaded())
     service = run_service(experiment="broken", experiment_share=1.0)
     names = service.add_nodes(5)
     service.prioritize(names, pod())

@@ -121,7 +121,7 @@ def test_a_request_with_one_node_has_nothing_to_compare() -> None:
 
 def test_a_shadow_that_sleeps_delays_no_request(run_service: Run, monkeypatch: pytest.MonkeyPatch) -> None:
     asleep = Controlled(name="asleep")  # 20 s for each call
-    monkeypatch.setattr("extender.scorer.load.load_candidate", lambda name, threads: asleep.loaded())
+    monkeypatch.setattr("extender.scorer.load.load_candidate", lambda *_: asleep.loaded())
     service = run_service(shadow="asleep", deadline_ms=15_000.0)
     names = service.add_nodes(20)
     for i in range(40):
