@@ -36,6 +36,7 @@ from extender.settings import Settings
 from extender.supervision import STOP_TIMEOUT_S, Failures, Supervisor
 from extender.transport.connection import VerbConnection
 from extender.trials.candidates import Trials
+from extender.unasked import Unasked
 from extender.upkeep import Upkeep
 from policy import heuristics
 
@@ -100,7 +101,8 @@ class Application:
             experiment=trials.experiment,
         )
         notes = Notes.of(settings, source, self.ledger.get, self.engine.scorer_of)
-        for listener in (self.ledger, signals, notes):  # the ledger first: the others look there
+        unasked = Unasked(self.engine, self.metrics.traffic.decided)
+        for listener in (unasked, self.ledger, signals, notes):  # the ledger before those that look there
             if listener is not None:
                 self.table.listeners.subscribe(listener)
         self.reloader = BundleReloader.of(settings, self.engine.serve, loaded, clock)

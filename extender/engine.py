@@ -41,6 +41,9 @@ from policy.scorers import Scorer
 ONLY_FEASIBLE: Final = "only-feasible"
 """Scorer named on decisions where one node was left, so that nobody had to choose."""
 
+WATCH: Final = "watch"
+"""Verb named on decisions about which kube-scheduler asked nothing: the watch showed the pod on its node."""
+
 NEUTRAL: Final = "neutral"
 """Scorer named on decisions where every node got the neutral priority."""
 
@@ -114,6 +117,8 @@ class Engine:
         self._timer = timer
         self._hooks = hooks
         self._shadow = shadow
+        self.questions = 0
+        """Requests for priorities since the start."""
         self._numbers = 0
         self.odd_nodes: Counter[str] = Counter()
         self._fallback_training = TrainingRange(LoadedScorer(fallback, TEMPERATURE, ""), scoring.range_tolerance)
@@ -173,6 +178,7 @@ class Engine:
             InvalidQuantityError: a request of the pod does not parse.
         """
         received = self._timer() if received is None else received
+        self.questions += 1
         demand, warning = self._demand_of(pod)
         scoring, arm, workload = self._chosen(pod)
         question = Question(pod, demand, warning, "prioritize", received, arm, workload)
@@ -219,8 +225,14 @@ class Engine:
         if scoring is not None and self._distrusted is None and len(nodes.names) <= self.limits.max_nodes:
             scoring.prepare(nodes.rows, self._demand_of(pod)[0])
 
-    def note_only_feasible(self, pod: Pod, name: str, received: float) -> Decision:
-        """One node is left after filtering: kube-scheduler will not ask for priorities, so remember and assume now.
+    def note_only_feasible(self, pod: Pod, name: str, verb: str, received: float | None = None) -> Decision:
+        """Remember a pod that had one node left, for which kube-scheduler asks no priorities, and assume it there.
+
+        Args:
+            pod: the pod.
+            name: the node.
+            verb: what told of it: `filter`, or `WATCH`.
+            received: when that was, by the engine's timer; default: now.
 
         Raises:
             InvalidQuantityError: a request of the pod does not parse.
@@ -229,7 +241,8 @@ class Engine:
         nodes = find(self.table, [name])
         scores = Scores(np.zeros(len(nodes.rows)), ONLY_FEASIBLE, None)
         _, arm, workload = self._chosen(pod)  # nobody chose, but to leave these pods out would compare unlike pods
-        question = Question(pod, demand, warning, "filter", received, arm, workload)
+        received = self._timer() if received is None else received
+        question = Question(pod, demand, warning, verb, received, arm, workload)
         return self._record(self._conclude(question, nodes.rows, nodes.unknown, scores, None))
 
     def finish(self, verdict: Verdict) -> Decision:

@@ -19,6 +19,10 @@ class WaitingPods:
         """How many wait."""
         return len(self._demands)
 
+    def __contains__(self, uid: str) -> bool:
+        """Whether the pod waits."""
+        return uid in self._demands
+
     def add(self, uid: str, demand: PodDemand) -> None:
         """The pod waits; replaces what was known of it."""
         self.end(uid)

@@ -10,13 +10,19 @@ from __future__ import annotations
 from typing import Protocol
 
 from extender.cluster.status import ReadReport
+from extender.pods import Pod
 
 
 class PodListener(Protocol):
     """Is told what became of pods; called on the table's thread, and must not change the table.
 
-    A listener that needs only some of the calls derives from this class: what it leaves out does nothing.
+    In `pod_placed` alone it may, because that is told before the table changes. A listener that needs only some of the
+    calls derives from this class: what it leaves out does nothing.
     """
+
+    def pod_placed(self, pod: Pod, node: str) -> None:
+        """A pod that the watch showed waiting for our scheduler is on this node; told before `pod_bound`."""
+        return
 
     def pod_bound(self, uid: str, node: str, at: float) -> None:
         """The watch shows the pod on this node for the first time."""
@@ -44,6 +50,11 @@ class PodListeners(PodListener):
     def subscribe(self, listener: PodListener) -> None:
         """Tell `listener` too, from now on."""
         self._listeners.append(listener)
+
+    def pod_placed(self, pod: Pod, node: str) -> None:
+        """Pass it on."""
+        for listener in self._listeners:
+            listener.pod_placed(pod, node)
 
     def pod_bound(self, uid: str, node: str, at: float) -> None:
         """Pass it on."""

@@ -190,9 +190,21 @@ class PodChanges:
             return
         # One text for the thousands of pods that name the same node.
         report = partial(report_of, received)
-        self._put(partial(self._bound, uid, sys.intern(node), requests, bound_since(received), report))
+        ours = self._rules is not None and received.spec.scheduler_name == self._rules.scheduler_name
+        placed = received if ours else None
+        self._put(partial(self._bound, uid, sys.intern(node), requests, bound_since(received), report, placed))
 
-    def _bound(self, uid: str, node: str, requests: PodRequests, since: float | None, report: ReadReport) -> None:
+    def _bound(
+        self,
+        uid: str,
+        node: str,
+        requests: PodRequests,
+        since: float | None,
+        report: ReadReport,
+        placed: WatchedPod | None,
+    ) -> None:
+        if placed is not None and self._table.is_waiting(uid):
+            self._table.listeners.pod_placed(placed, node)
         cpu, memory, cpu_nonzero, memory_nonzero = requests
         self._table.pod_bound(uid, node, cpu, memory, since, cpu_nonzero, memory_nonzero)
         self._table.listeners.pod_reported(uid, report)

@@ -159,6 +159,10 @@ class ClusterTable:
         """How many pods that wait ask for the same; those assumed to be on their way are left out."""
         return self._waiting.classes(without=self._assumed.uids())
 
+    def is_waiting(self, uid: str) -> bool:
+        """Whether the watch showed this pod waiting for our scheduler, and on no node since."""
+        return uid in self._waiting
+
     def name_of(self, row: int) -> str | None:
         """Name of the node in this row; None for a free one."""
         return self._names[row]

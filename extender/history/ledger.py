@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from extender.cluster.listeners import PodListener
 from extender.cluster.status import ReadReport
 from extender.history import outcomes
 from extender.history.outcomes import Outcome
@@ -48,13 +49,13 @@ class OddNode:
 
 @dataclass(slots=True)
 class Decision:
-    """One answered `/prioritize` (or a `/filter` that left one node, after which kube-scheduler asks no more).
+    """One answered `/prioritize`, or a pod with one node left, for which kube-scheduler asks no priorities.
 
     Attributes:
         number: counts decisions since the start.
         uid, namespace, name: of the pod.
         at: seconds since the epoch.
-        verb: `prioritize` or `filter`.
+        verb: `prioritize`; of a pod with one node left `filter`, or `watch` if kube-scheduler asked nothing.
         scorer: name of what answered.
         fallback_reason: why it was not the configured scorer; None if it was.
         warning: what was wrong with the pod, yet not enough to refuse it.
@@ -160,7 +161,7 @@ class _Ratings:
     priorities: NDArray[np.int8]
 
 
-class Ledger:
+class Ledger(PodListener):
     """The latest decision for each of the last `size` pods. Thread safe: one lock, held for microseconds.
 
     Decisions are changed by the ledger alone, and an outcome is replaced as a whole, so whoever got a decision may read

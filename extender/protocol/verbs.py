@@ -254,7 +254,8 @@ class SchedulingVerbs:
         request = self._decode(body)
         if len(request.names) == 1:
             try:
-                self._observer.decided(self._engine.note_only_feasible(request.pod, request.names[0], received))
+                decision = self._engine.note_only_feasible(request.pod, request.names[0], "filter", received)
+                self._observer.decided(decision)
             except SchedulerError as error:
                 _log.warning("only feasible node not recorded", error=str(error), pod=request.pod.metadata.uid)
             return Answer(200, self._encode_filter(request))

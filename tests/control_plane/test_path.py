@@ -261,3 +261,23 @@ def test_scorer_that_is_always_late_is_replaced_by_the_fallback(cluster: Control
     assert counted == len(fallen)
     record(Result("deadline of a microsecond: bound", len(bound), "pods", at_least=30))
     record(Result("deadline of a microsecond: answered by the fallback", len(fallen), "pods", at_least=1))
+
+
+@pytest.mark.timeout(90, func_only=True)
+def test_pods_with_one_feasible_node_have_their_records_without_a_question(cluster: ControlPlane) -> None:
+    nodes = [node(f"only-{number}") for number in range(3)]
+    pods = [pod(f"picky-{number}", scheduler=PROFILE) for number in range(5)]
+    for each in pods:
+        each["spec"]["nodeSelector"] = {"kubernetes.io/hostname": "only-1"}
+    create_nodes(cluster.api, nodes)
+    with running_extender(cluster) as extender:
+        configuration = shipped_configuration(extender.url, ignorable=False)
+        with kube_scheduler(cluster, configuration), Binds(cluster.api) as binds:
+            create(cluster.api, pods)
+            bound = binds.wait(_names(pods), timeout_s=60)
+        decisions = _outcomes(extender, bound)
+        assert extender.metric("maddpg_requests_total") == 0
+        counts = extender.counts()
+    told = {(name, each["verb"], each["scorer"], each["outcome"]["node"]) for name, each in decisions.items()}
+    assert told == {(name, "watch", "only-feasible", "only-1") for name in _names(pods)}
+    assert (counts["bound"], counts["not_asked"]) == (len(pods), 0)
