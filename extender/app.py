@@ -88,7 +88,7 @@ class Application:
         self.engine = Engine(
             table=self.table,
             loaded=loaded,
-            fallback=heuristics.by_name(settings.fallback, settings.kube_default_version),
+            fallback=heuristics.by_name(settings.fallback, settings.kubernetes_version),
             limits=Limits.of(settings),
             scoring=ScoringLimits.of(settings),
             urgency=UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos),
@@ -148,7 +148,7 @@ class Application:
             engine=self.engine,
             documents=Documents(engine=self.engine, reloader=self.reloader, trials=trials),
             version=version,
-            kubernetes=settings.kube_default_version,
+            kubernetes=settings.kubernetes_version,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

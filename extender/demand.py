@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from msgspec.structs import replace
+
 from extender.errors import UrgencyError
 from extender.pods import URGENCY_ANNOTATION, Pod
 from extender.requests import pod_requests
@@ -64,7 +66,13 @@ def pod_demand(pod: Pod, rules: UrgencyRules) -> tuple[PodDemand, str | None]:
         urgency = pod_urgency(pod, rules)
     except UrgencyError as error:
         urgency, warning = urgency_of_class(pod, rules), str(error)
-    return PodDemand(cpu, memory, urgency, cpu_nonzero, memory_nonzero), warning
+    if pod.spec.resources is None:
+        return PodDemand(cpu, memory, urgency, cpu_nonzero, memory_nonzero), warning
+    contained = pod_requests(replace(pod, spec=replace(pod.spec, resources=None)))
+    demand = PodDemand(
+        cpu, memory, urgency, cpu_nonzero, memory_nonzero, contained.cpu_nonzero, contained.memory_nonzero
+    )
+    return demand, warning
 
 
 def _annotated(text: str) -> float:

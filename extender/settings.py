@@ -128,10 +128,10 @@ class Settings(BaseModel):
         le=60_000.0,
     )
     fallback: str = setting("kube-default", "heuristic that answers when the scorer is late, missing or failing")
-    kube_default_version: Literal["1.34", "1.35", "1.36", "1.37"] = setting(
+    kubernetes_version: Literal["1.34", "1.35", "1.36", "1.37"] = setting(
         heuristics.NEWEST_KUBERNETES,
-        "minor version of the kube-scheduler whose default scores the heuristic `kube-default` gives, as scorer, "
-        "fallback or candidate and in explanations; 1.36 changed them",
+        "minor version of the kube-scheduler that asks: the heuristic `kube-default` gives its default scores (1.36 "
+        "changed them), and pods that are resized in place count as it counts them",
     )
     range_tolerance: float | None = setting(
         0.1,

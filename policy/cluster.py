@@ -165,6 +165,15 @@ COLUMNS: Final = tuple(field.name for field in fields(ClusterState))
 """Names of the columns of a `ClusterState`, looked up once: it is copied and checked several times per decision."""
 
 
+_DEFAULTS: Final = (
+    ("cpu_nonzero", "cpu"),
+    ("memory_nonzero", "memory"),
+    ("cpu_contained", "cpu_nonzero"),
+    ("memory_contained", "memory_nonzero"),
+)
+"""Requests of a `PodDemand` that are, unless given, equal to another."""
+
+
 @dataclass(frozen=True, slots=True)
 class PodDemand:
     """What a pod asks for. Equal demands form one class of pods: every node answers them alike.
@@ -176,6 +185,9 @@ class PodDemand:
             0.5 allows twice the ideal time and 0 (best effort) allows any.
         cpu_nonzero: non-zero CPU request, cores, >= 0: what scores count; see `ClusterState`. Default: `cpu`.
         memory_nonzero: the same for memory, GiB. Default: `memory`.
+        cpu_contained: non-zero CPU request of the containers and the overhead, cores, >= 0, without what the pod
+            requests as a whole: what kube-scheduler's LeastAllocated adds for this pod. Default: `cpu_nonzero`.
+        memory_contained: the same for memory, GiB. Default: `memory_nonzero`.
 
     Raises:
         InvalidInputError: a value is out of range or not finite.
@@ -186,18 +198,21 @@ class PodDemand:
     urgency: float
     cpu_nonzero: float = _AS_REQUESTED
     memory_nonzero: float = _AS_REQUESTED
+    cpu_contained: float = _AS_REQUESTED
+    memory_contained: float = _AS_REQUESTED
 
     def __post_init__(self) -> None:
-        if self.cpu_nonzero is _AS_REQUESTED:
-            object.__setattr__(self, "cpu_nonzero", self.cpu)
-        if self.memory_nonzero is _AS_REQUESTED:
-            object.__setattr__(self, "memory_nonzero", self.memory)
+        for name, default in _DEFAULTS:
+            if getattr(self, name) is _AS_REQUESTED:
+                object.__setattr__(self, name, getattr(self, default))
         if (
             0.0 <= self.cpu < inf
             and 0.0 <= self.memory < inf
             and 0.0 <= self.urgency <= 1.0
             and 0.0 <= self.cpu_nonzero < inf
             and 0.0 <= self.memory_nonzero < inf
+            and 0.0 <= self.cpu_contained < inf
+            and 0.0 <= self.memory_contained < inf
         ):
             return
         for item in fields(self):
@@ -229,6 +244,16 @@ class DemandBatch:
             object.__setattr__(self, "cpu_nonzero", self.cpu)
         if self.memory_nonzero is _AS_REQUESTED:
             object.__setattr__(self, "memory_nonzero", self.memory)
+
+    @property
+    def cpu_contained(self) -> FloatArray:
+        """As in `PodDemand`: these pods request nothing as a whole."""
+        return self.cpu_nonzero
+
+    @property
+    def memory_contained(self) -> FloatArray:
+        """As in `PodDemand`: these pods request nothing as a whole."""
+        return self.memory_nonzero
 
     def take(self, rows: NDArray[np.intp]) -> Self:
         """The pods of the given clusters, rows of the first axis, in that order."""

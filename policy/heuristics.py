@@ -74,6 +74,9 @@ def kube_default(state: ClusterState, demand: Demand, version: str = NEWEST_KUBE
     All arithmetic is in whole millicores and bytes, so near ties are ties here as they are there. Floats do it without
     error up to 64 TiB per node.
 
+    For the pod that is scored LeastAllocated leaves out what it requests as a whole (`spec.resources`): fit.go makes
+    the scorer without that feature gate, up to 1.37. BalancedAllocation counts it, and so do both for pods on the node.
+
     Source: kubernetes pkg/scheduler/framework/plugins/noderesources: least_allocated.go, balanced_allocation.go and
     resource_allocation.go. tests/control_plane/test_kube_default.py compares it with the log of a real kube-scheduler.
 
@@ -87,8 +90,8 @@ def kube_default(state: ClusterState, demand: Demand, version: str = NEWEST_KUBE
     least = _least_allocated(
         cpu,
         memory,
-        np.rint((state.cpu_nonzero + demand.cpu_nonzero) * MILLI),
-        (state.memory_nonzero + demand.memory_nonzero) * GIB,
+        np.rint((state.cpu_nonzero + demand.cpu_contained) * MILLI),
+        (state.memory_nonzero + demand.memory_contained) * GIB,
     )
     asks = np.logical_or(demand.cpu, demand.memory)
     if not asks.any():
@@ -150,8 +153,8 @@ def most_allocated(state: ClusterState, demand: Demand) -> FloatArray:
     Source: kubernetes pkg/scheduler/framework/plugins/noderesources/most_allocated.go, the same from 1.34 to 1.37.
     """
     cpu, memory = np.rint(state.cpu_allocatable * MILLI), state.memory_allocatable * GIB
-    cpu_requested = np.minimum(np.rint((state.cpu_nonzero + demand.cpu_nonzero) * MILLI), cpu)
-    memory_requested = np.minimum((state.memory_nonzero + demand.memory_nonzero) * GIB, memory)
+    cpu_requested = np.minimum(np.rint((state.cpu_nonzero + demand.cpu_contained) * MILLI), cpu)
+    memory_requested = np.minimum((state.memory_nonzero + demand.memory_contained) * GIB, memory)
     percents = np.floor(cpu_requested * MAX_NODE_SCORE / cpu) + np.floor(memory_requested * MAX_NODE_SCORE / memory)
     score: FloatArray = np.floor(percents / 2.0) / MAX_NODE_SCORE
     return score

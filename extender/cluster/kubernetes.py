@@ -23,7 +23,7 @@ from extender.cluster.usage import UsagePoller, UsageReader
 from extender.cluster.writes import write_note
 from extender.demand import UrgencyRules
 from extender.errors import BindError, NoteError
-from extender.requests import NEWEST, RequestRules
+from extender.requests import NEWEST, RULES, RequestRules
 from extender.settings import Settings
 from extender.supervision import Supervisor
 
@@ -113,6 +113,7 @@ class KubernetesSource:
             timing=Timing(page=settings.list_page_size),
             speed=speed,
             usage_interval=settings.usage_interval_s,
+            requests=RULES[settings.kubernetes_version],
             waiting=WaitingRules(
                 settings.scheduler_name, UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos)
             ),

@@ -98,7 +98,7 @@ class Notes(PodListener):
             return None
         if not isinstance(source, NoteTaker):
             raise SettingsError(f"explain_on_pod is {settings.explain_on_pod}, and this cluster's pods take no notes")
-        rate, kubernetes = settings.explain_on_pod_rate, settings.kube_default_version
+        rate, kubernetes = settings.explain_on_pod_rate, settings.kubernetes_version
         return cls(source, settings.explain_on_pod, rate, decision_of, scorer_of, kubernetes)
 
     def pod_bound(self, uid: str, node: str, at: float) -> None:

@@ -54,7 +54,7 @@ def load_scorer(settings: Settings) -> LoadedScorer:
         BundleError: the policy bundle is refused; the message names the field.
     """
     if settings.scorer != "policy":
-        return load_heuristic(settings.scorer, settings.kube_default_version)
+        return load_heuristic(settings.scorer, settings.kubernetes_version)
     return load_policy(bundle_path(settings), settings.inference_threads)
 
 
@@ -129,7 +129,7 @@ def try_candidate(name: str | None, settings: Settings) -> tuple[LoadedScorer | 
     if name is None:
         return None, None
     try:
-        return load_candidate(name, settings.inference_threads, settings.kube_default_version), None
+        return load_candidate(name, settings.inference_threads, settings.kubernetes_version), None
     except SchedulerError as error:
         _log.error("candidate refused; serving goes on without it", candidate=name, error=str(error))
         return None, str(error)

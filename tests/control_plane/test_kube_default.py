@@ -22,7 +22,8 @@ from extender.cluster.decoding import WatchedPod, decode_node, decode_page, deco
 from extender.cluster.receivers import NodeChanges, PodChanges, SpeedRules
 from extender.cluster.status import is_unplaced
 from extender.cluster.table import ClusterTable
-from extender.pods import UrgencyRules, pod_demand
+from extender.demand import UrgencyRules, pod_demand
+from extender.requests import RULES
 from policy import heuristics
 from tests.control_plane.access import Manifest, apply, send
 from tests.control_plane.cluster import ControlPlane
@@ -70,11 +71,19 @@ class State:
 
     Attributes:
         nodes: names.
-        probe: the pod to be scored, for whatever version.
+        number: its own.
+        probe: specification of the pod that is scored.
     """
 
     nodes: tuple[str, ...]
-    probe: Manifest
+    number: int
+    probe: dict[str, Any]
+
+    def pod(self, version: str) -> Manifest:
+        """The probe for one version; no name is used twice, since KWOK may still be deleting the last one."""
+        made = _pod(f"probe-{version}-{self.number}", self.probe, affinity=_only_on(self.nodes))
+        made["metadata"]["labels"] = {PROBE: "true"}
+        return made
 
 
 def _requests(draw: random.Random) -> dict[str, str]:
@@ -142,9 +151,7 @@ def _states(seed: int) -> tuple[list[Manifest], list[Manifest], list[State]]:
             }
             nodes.append(made)
             pods += [_pod(f"on-{name}-{i}", _spec(draw), nodeName=name) for i in range(draw.choice((0, 1, 1, 2, 3, 5)))]
-        probe = _pod(f"probe-{number}", _spec(draw), affinity=_only_on(names))
-        probe["metadata"]["labels"] = {PROBE: "true"}
-        states.append(State(names, probe))
+        states.append(State(names, number, _spec(draw)))
     return nodes, pods, states
 
 
@@ -160,11 +167,11 @@ def states(control_plane: ControlPlane) -> Iterator[list[State]]:
     wipe(control_plane.api, timeout_s=300)
 
 
-def _table(cluster: ControlPlane) -> ClusterTable:
+def _table(cluster: ControlPlane, version: str) -> ClusterTable:
     """The cluster as the service knows it."""
     table = ClusterTable()
     node_changes = NodeChanges(table, lambda change: change(), SpeedRules())
-    pod_changes = PodChanges(table, lambda change: change())
+    pod_changes = PodChanges(table, lambda change: change(), requests=RULES[version])
     for raw in _items(cluster, "/api/v1/nodes"):
         node_changes.present(decode_node(raw))
     for raw in _items(cluster, "/api/v1/pods"):
@@ -207,16 +214,17 @@ def _logged(log: str) -> dict[tuple[str, str], dict[str, int]]:
 def test_kube_default_is_the_sum_that_a_real_kube_scheduler_logs(
     control_plane: ControlPlane, states: list[State], version: str
 ) -> None:
-    table = _table(control_plane)
+    minor = version.rpartition(".")[0]
+    table = _table(control_plane, minor)
     with kube_scheduler(control_plane, plain_configuration(), version, verbosity=10) as scheduler:
-        asked = _tried(control_plane, [state.probe for state in states])
+        asked = _tried(control_plane, [state.pod(version) for state in states])
         theirs = _logged(scheduler.process.log())
     wrong, scored = [], 0
     for state in states:
-        name = state.probe["metadata"]["name"]
+        name = state.pod(version)["metadata"]["name"]
         demand, _ = pod_demand(asked[name], UrgencyRules({}, {"Guaranteed": 1.0, "Burstable": 0.5, "BestEffort": 0.0}))
         rows = table.rows_of(state.nodes)
-        ours = heuristics.kube_default(table.state.take(rows), demand, version.rpartition(".")[0])
+        ours = heuristics.kube_default(table.state.take(rows), demand, minor)
         for where, score in zip(state.nodes, np.rint(ours * heuristics.MAX_NODE_SCORE).tolist(), strict=True):
             logged = theirs.get((name, where))
             if logged is None:
