@@ -310,10 +310,10 @@ def test_cluster_that_is_too_old_is_refused(home: Path) -> None:
 
 
 VERB_SETTINGS = [
-    ({"enable_filter": False}, {"prioritizeVerb", "preemptVerb"}),
-    ({"enable_preempt": False}, {"filterVerb", "prioritizeVerb"}),
-    ({"enable_prioritize": False}, {"filterVerb", "preemptVerb"}),
-    ({"enable_bind": True}, {"filterVerb", "prioritizeVerb", "preemptVerb", "bindVerb"}),
+    ({}, {"prioritizeVerb", "preemptVerb"}),
+    ({"enable_preempt": False}, {"prioritizeVerb"}),
+    ({"enable_prioritize": False}, {"preemptVerb"}),
+    ({"enable_bind": True}, {"prioritizeVerb", "preemptVerb", "bindVerb"}),
 ]
 
 

@@ -46,9 +46,6 @@
 {{- define "maddpg.extenderConfiguration" -}}
 {{- $settings := .Values.extender.settings -}}
 urlPrefix: {{ include "maddpg.extenderURL" . }}
-{{- if ne (toString (get $settings "enable_filter")) "false" }}
-filterVerb: filter
-{{- end }}
 {{- if ne (toString (get $settings "enable_prioritize")) "false" }}
 prioritizeVerb: prioritize
 {{- end }}
