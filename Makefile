@@ -10,7 +10,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 # Whoever runs one test: make test PYTEST_ARGS="tests/policy -k bundle"
 PYTEST_ARGS ?=
 
-.PHONY: help setup demo test lint audit bench bench-serving robustness fuzz faults control-plane test-chart \
+.PHONY: help setup demo debug check test lint audit bench bench-serving robustness fuzz faults control-plane test-chart \
   test-kind reference train evaluate evaluation-tables pins clean
 
 help: ## Show this list
@@ -46,8 +46,41 @@ setup: $(VENV)/.everything ## Make .venv with everything: serving, training, tes
 demo: $(VENV)/.serving ## Serve a simulated cluster with the shipped policy, live (DEMO_SECONDS=60 to stop by itself)
 	@$(BIN)/maddpg-extender demo
 
+KUBECONFIG ?= $(HOME)/.kube/config
+BREAK      ?=
+SERVE_ARGS ?=
+
+debug: $(VENV)/.serving ## Serve the cluster of KUBECONFIG under pdb; BREAK=extender/engine.py:166 SERVE_ARGS="--port 9999"
+	@$(BIN)/python -m pdb $(if $(BREAK),-c "break $(BREAK)") -c continue -m extender serve \
+	  --kubeconfig $(KUBECONFIG) --log-format console $(SERVE_ARGS)
+
+# Tests that start control planes, clusters or measurements, one at a time: they share servers, ports, caches and cores.
+APART := tests/control_plane tests/chart tests/kind tests/bench
+# One process per core for all others, file by file, so that what a file sets up is made once.
+PARALLEL := -n $(shell nproc) --dist loadfile
+PYTEST := $(BIN)/python -m pytest
+COVERAGE := --cov --cov-report=term --cov-report=xml:build/coverage.xml
+
 test: lint ## Everything that proves the project, the real control plane included
-	@$(BIN)/python -m pytest --cov --cov-report=term --cov-report=xml:build/coverage.xml $(PYTEST_ARGS)
+ifeq ($(PYTEST_ARGS),)
+	@failed=0; \
+	$(PYTEST) $(PARALLEL) $(APART:%=--ignore=%) --cov --cov-report= tests || failed=1; \
+	$(PYTEST) $(COVERAGE) --cov-append $(APART) || failed=1; \
+	exit $$failed
+else
+	@$(PYTEST) $(COVERAGE) $(PYTEST_ARGS)
+endif
+
+# The quick tests: whole rooms whose tests take tenths of a second. What they leave out, `make test` runs.
+QUICK := tests/policy tests/extender/protocol tests/extender/cluster tests/extender/scorer tests/training/simulator \
+  $(wildcard tests/test_*.py)
+
+check: $(VENV)/.everything ## Format, lint, types, import contracts and the quick tests: before each commit
+	@$(BIN)/ruff format --check --quiet
+	@$(BIN)/ruff check --quiet
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports
+	@$(PYTEST) --quiet $(PARALLEL) $(QUICK)
 
 lint: $(VENV)/.everything ## Format, lint, types, import contracts and what bandit finds insecure
 	@$(BIN)/ruff format --check

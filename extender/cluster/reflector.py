@@ -11,6 +11,8 @@ go to a `Receiver`, in order, each one as the API server last showed it.
   not decode, and an error inside a watch. A lost connection means nothing was missed: watch on from the last version.
 - Every failure waits, longer each time, with jitter; also a watch that the server ends at once.
 - A list every `Timing.resync` seconds repairs whatever a bug anywhere may have broken.
+
+The module is long because listing and watching share one state: the version, the age, and what went wrong last.
 """
 
 from __future__ import annotations

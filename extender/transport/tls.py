@@ -6,6 +6,8 @@ reading gives new TLS contexts instead of changing the old: an authority that wa
 them, and so is every session that a caller of its could resume without showing a certificate again.
 
 Only the standard library: it parses no certificate by itself, but one that was shown in a handshake.
+
+The module is long because an identity is read, proven, dated and exchanged by one set of rules.
 """
 
 from __future__ import annotations
