@@ -24,6 +24,8 @@ from policy.features import FEATURE_COUNT, HIGH, LOW
 
 PROBES: Final = 512
 """Observations that every model is asked about before it serves."""
+MANY_TIMES: Final = 40
+"""How often all of them are asked about at once, so that a model is tried with as many rows as a request may name."""
 LARGEST_PARITY_ROWS: Final = 10_000
 PARITY_TOLERANCE: Final = 1e-4
 """Largest absolute difference between a recorded bid and the same bid on this machine's ONNX Runtime."""
@@ -199,7 +201,7 @@ def check_answers(actors: Actors) -> None:
         raise BundleError("model.weights", "the actor answers NaN or infinity; its weights are broken, export it again")
     if np.abs(bids).max() > 1.0:
         raise BundleError("model.outputs", f"a bid is {np.abs(bids).max()}, outside [-1, 1]; end the actor with tanh")
-    for chosen in ([0], [PROBES - 1], [1, 0], [*range(0, PROBES, 3)]):
+    for chosen in ([0], [PROBES - 1], [1, 0], [*range(0, PROBES, 3)], [*range(PROBES)] * MANY_TIMES):
         difference = float(np.abs(_answer(actors, probes[chosen]) - bids[chosen]).max())
         if not difference <= PARITY_TOLERANCE:
             raise BundleError(

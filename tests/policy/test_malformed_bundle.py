@@ -224,6 +224,10 @@ MODELS: dict[str, tuple[str, Callable[[], bytes]]] = {
             node("Greater", "h", "h", to="g"), node("NonZero", "g", to="z"), node("GatherND", "h", "z"), TANH
         ),
     ),
+    "the first 600 rows": (
+        "model",
+        lambda: model(node("Slice", "h", "from", "to"), TANH, weights=(constant("from", 0), constant("to", 600))),
+    ),
     "the mean of all rows": (
         "model",
         lambda: model(node("ReduceMean", "h", axes=[0]), node("Add", "x", "h", to="y"), node("Tanh", "y", to="bids")),
