@@ -6,12 +6,11 @@ import hashlib
 import json
 import os
 import stat
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import MISSING, asdict, dataclass, field, fields
 from importlib import resources
 from math import inf
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_origin, get_type_hints
 
 import numpy as np
 from numpy.typing import NDArray
@@ -201,36 +200,19 @@ def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-_TYPES: Final[Mapping[str, type | tuple[type, ...]]] = {
-    "format_version": int,
-    "name": str,
-    "schema_version": int,
-    "schema_sha256": str,
-    "features": list,
-    "criteria": list,
-    "model_sha256": str,
-    "opset": int,
-    "parameters": int,
-    "temperature": (int, float),
-    "training": dict,
-    "parity": dict,
-    "feature_ranges": dict,
-}
-
-
-_OPTIONAL: Final = frozenset({"feature_ranges"})
-
-
 def _typed(document: dict[str, Any]) -> Manifest:
-    for name, kind in _TYPES.items():
+    """Refuse fields that are missing, unknown, out of range, or of another type than `Manifest` declares."""
+    types = get_type_hints(Manifest)
+    for item in fields(Manifest):
+        name, kind = item.name, get_origin(types[item.name]) or types[item.name]
         if name not in document:
-            if name in _OPTIONAL:
+            if item.default_factory is not MISSING:
                 continue
             raise BundleError(name, f"{MANIFEST_FILE} has no such field; export the bundle again")
-        if not isinstance(document[name], kind) or isinstance(document[name], bool):
+        if not isinstance(document[name], (int, float) if kind is float else kind) or isinstance(document[name], bool):
             raise BundleError(name, f"{short(document[name])} is of the wrong type; export the bundle again")
     for name in document:
-        if name not in _TYPES:
+        if name not in types:
             shown = name if name.isidentifier() and len(name) <= LONGEST_NAME else "manifest"
             raise BundleError(
                 shown, f"{MANIFEST_FILE} has a field {short(name)} that this version does not know; remove it"

@@ -122,20 +122,27 @@ SMOOTHING: Final = 0.05
 Trimaran's watcher keeps 15 minutes."""
 
 
+def _shares(state: ClusterState, cpu: FloatArray | float, memory: FloatArray | float) -> FloatArray:
+    """CPU and memory over allocatable, ``[2, ..., n]``."""
+    return np.stack([cpu / state.cpu_allocatable, memory / state.memory_allocatable])
+
+
 class _Watcher:
-    """Running mean and standard deviation of each node's use over allocatable, exponentially weighted."""
+    """A rule on the running mean and standard deviation of each node's use, exponentially weighted."""
+
+    local = False
 
     def __init__(self) -> None:
-        self._mean: FloatArray | None = None
-        self._variance: FloatArray | None = None
+        self.reset()
 
     def reset(self) -> None:
         """Forget every node."""
-        self._mean = self._variance = None
+        self._mean: FloatArray | None = None
+        self._variance: FloatArray | None = None
 
-    def look(self, state: ClusterState) -> tuple[FloatArray, FloatArray]:
-        """Take note of the state; mean and standard deviation, ``[2, ..., n]`` each, CPU and memory."""
-        use = np.stack([state.cpu_used / state.cpu_allocatable, state.memory_used / state.memory_allocatable])
+    def _look(self, state: ClusterState) -> tuple[FloatArray, FloatArray]:
+        """Take note of the state; mean and standard deviation over allocatable, ``[2, ..., n]``, CPU and memory."""
+        use = _shares(state, state.cpu_used, state.memory_used)
         if self._mean is None or self._variance is None or self._mean.shape != use.shape:
             self._mean, self._variance = use, np.zeros_like(use)
         step = use - self._mean
@@ -164,23 +171,15 @@ def variation_risk(
     return 100.0 * (1.0 - (mu + sigma) / 2.0)
 
 
-class LoadVariationRiskBalancing:
+class LoadVariationRiskBalancing(_Watcher):
     """The resource that scores worse decides; defaults margin 1, sensitivity 1; integers 0..100."""
 
     name = "load-variation-risk"
-    local = False
-
-    def __init__(self) -> None:
-        self._watcher = _Watcher()
-
-    def reset(self) -> None:
-        """Forget past use."""
-        self._watcher.reset()
 
     def preferences(self, state: ClusterState, demand: Demand) -> FloatArray:
         """Score of every node."""
-        mean, deviation = self._watcher.look(state)
-        pod = np.stack([demand.cpu_nonzero / state.cpu_allocatable, demand.memory_nonzero / state.memory_allocatable])
+        mean, deviation = self._look(state)
+        pod = _shares(state, demand.cpu_nonzero, demand.memory_nonzero)
         score = variation_risk(np.clip(mean, 0.0, 1.0) + pod, deviation)
         return _rounded(score.min(axis=0))
 
@@ -243,25 +242,16 @@ def _below(mu: FloatArray, sigma: FloatArray, threshold: FloatArray) -> FloatArr
     return np.where(certain, ((mu <= 0.0) | (mu <= threshold)).astype(np.float64), fitted)
 
 
-class LowRiskOverCommitment:
+class LowRiskOverCommitment(_Watcher):
     """1 - the greater of the CPU's and the memory's risk, as integers 0..100."""
 
     name = "low-risk-overcommitment"
-    local = False
-
-    def __init__(self) -> None:
-        self._watcher = _Watcher()
-
-    def reset(self) -> None:
-        """Forget past use."""
-        self._watcher.reset()
 
     def preferences(self, state: ClusterState, demand: Demand) -> FloatArray:
         """Score of every node."""
-        mean, deviation = self._watcher.look(state)
-        before = np.stack([state.cpu_nonzero / state.cpu_allocatable, state.memory_nonzero / state.memory_allocatable])
-        pod = np.stack([demand.cpu_nonzero / state.cpu_allocatable, demand.memory_nonzero / state.memory_allocatable])
-        after = before + pod
+        mean, deviation = self._look(state)
+        before = _shares(state, state.cpu_nonzero, state.memory_nonzero)
+        after = before + _shares(state, demand.cpu_nonzero, demand.memory_nonzero)
         risk = overcommitment_risk(mean, deviation, after, LIMIT_RATIO * after, before, LIMIT_RATIO * before)
         return _rounded(100.0 * (1.0 - risk.max(axis=0)))
 

@@ -15,9 +15,8 @@ from numpy.typing import NDArray
 
 from policy import heuristics
 from policy.scorers import Scorer
-from training.evaluation.protocol import choose, play_with
+from training.evaluation.protocol import choose
 from training.simulator.draws import FloatArray, Seeds
-from training.simulator.scenarios import Scenario
 from training.simulator.simulation import Simulator
 
 HORIZON: Final = 16
@@ -71,15 +70,3 @@ class Oracle:
             preferences = self._base.preferences(twin.state, twin.demand)
             placement = choose(preferences, twin.feasible, seeds, decision + ahead)
         return cost + twin.projected_violations()
-
-
-def play_oracle(
-    scenario: Scenario,
-    seeds: Seeds,
-    load: float | None,
-    base: Scorer | None = None,
-    horizon: int = HORIZON,
-    candidates: int = CANDIDATES,
-) -> dict[str, FloatArray]:
-    """The oracle's metrics on these episodes, as `training.evaluation.protocol.play` gives a scorer's."""
-    return play_with(Oracle(seeds, base, horizon, candidates), scenario, seeds, load)

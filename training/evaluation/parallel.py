@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 from policy.errors import InvalidInputError
 from policy.scorers import Scorer
-from training.evaluation.oracle import play_oracle
-from training.evaluation.protocol import play
+from training.evaluation.oracle import Oracle
+from training.evaluation.protocol import play, play_with
 from training.processes import Failure, TaskError, one_thread_each, run_in_processes
 from training.simulator.draws import FloatArray, episode_seeds
 from training.simulator.scenarios import Scenario
@@ -48,7 +48,7 @@ def run_task(task: Task) -> Metrics:
     """Play it with a scorer that has not played before, so that neither order nor company changes a number."""
     scorer, seeds = copy.deepcopy(task.scorer), episode_seeds(task.seeds)
     if task.oracle:
-        return play_oracle(task.scenario, seeds, task.load, scorer)
+        return play_with(Oracle(seeds, scorer), task.scenario, seeds, task.load)
     return play(scorer, task.scenario, seeds, task.load)
 
 

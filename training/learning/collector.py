@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from policy.scorers import combine
 from training.config import ArenaConfig, ObjectiveConfig, TrainingConfig
 from training.learning.maddpg import Maddpg
 from training.learning.networks import bid_mask
-from training.learning.noise import build_noise
+from training.learning.noise import Noise
 from training.learning.placement import sample_placement
 from training.learning.replay import Look, Replay
 from training.simulator.scenarios import Scenario, load_scenario
@@ -47,21 +47,6 @@ def arena_scenario(arena: ArenaConfig, objective: ObjectiveConfig) -> Scenario:
     return replace(scenario, reward=replace(scenario.reward, **overridden))
 
 
-@dataclass(frozen=True, slots=True)
-class EpisodeSummary:
-    """One episode of every cluster of an arena.
-
-    Attributes:
-        episodes: clusters that played it.
-        reward: team reward per decision, mean.
-        pending_share: decisions that left the pod pending because it fitted nowhere.
-    """
-
-    episodes: int
-    reward: float
-    pending_share: float
-
-
 class Arena:
     """Simulated clusters, exploration noise and replay, all drawn from streams of their own.
 
@@ -87,7 +72,7 @@ class Arena:
         self._placements = np.random.default_rng(placements)
         self._noises = np.random.default_rng(noises)
         shape = (self.clusters, self.nodes, criteria.CRITERIA_COUNT)
-        self._noise = build_noise(config.exploration.noise, shape, config.exploration.theta, self._noises)
+        self._noise = Noise(config.exploration.noise, shape, config.exploration.theta, self._noises)
         self._bid_mask = bid_mask(config.actor)
         generator = np.random.default_rng(draws)
         self.replay = Replay(self.settings.replay, self.clusters, self.nodes, generator, config.replay)
@@ -138,12 +123,17 @@ class Arena:
         """Team reward per decision over the first `steps` steps of the episode under way."""
         return self._reward / (steps * self.clusters)
 
-    def finish(self) -> EpisodeSummary:
-        """End the episode: keep the last look, from which its last transitions bootstrap."""
+    def finish(self) -> dict[str, float]:
+        """End the episode: keep the last look, from which its last transitions bootstrap.
+
+        Returns:
+            To record: ``reward``, the team's per decision, and ``pending_share``, of decisions where the pod fitted
+            nowhere.
+        """
         self.replay.append_last(look_at(self._simulator))
         self.episodes += self.clusters
-        decisions = self.clusters * self.steps
-        return EpisodeSummary(self.clusters, self.mean_reward(self.steps), self._pending / decisions)
+        pending_share = self._pending / (self.clusters * self.steps)
+        return {"reward": self.mean_reward(self.steps), "pending_share": pending_share}
 
     def state_dict(self) -> dict[str, Any]:
         """State between episodes; the simulator has none, since every episode starts from its seed."""

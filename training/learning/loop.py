@@ -225,20 +225,10 @@ class Trainer:
                     logs[name].append(value)
                 if watch is not None and logs:
                     watch(self._progress(arena.mean_reward(step + 1)))
-        summary = arena.finish()
-        means = {name: float(np.mean(values)) for name, values in logs.items()}
-        records.write(
-            "train",
-            self.algorithm.updates,
-            {
-                **means,
-                "episodes": self.episodes,
-                "nodes": arena.nodes,
-                "pending_share": summary.pending_share,
-                "reward": summary.reward,
-                "sigma": self._sigma(),
-            },
-        )
+        record = {name: float(np.mean(values)) for name, values in logs.items()}
+        record |= arena.finish()
+        record |= {"episodes": self.episodes, "nodes": arena.nodes, "sigma": self._sigma()}
+        records.write("train", self.algorithm.updates, record)
 
     def _update(self) -> dict[str, float]:
         """One update from an arena drawn by share among those warmed up; nothing before any is."""

@@ -25,7 +25,6 @@ class Accounts:
     Attributes:
         arrived, finished, failed, bound, retries: pods so far; bindings; attempts that found no node.
         measured: measured pods that arrived.
-        measured_finished: those that finished.
         measured_failed: those that were killed.
         resolved: those whose SLA is decided: violated, or done (a service: its first unit).
         violations: those whose SLA is violated.
@@ -42,7 +41,6 @@ class Accounts:
     bound: NDArray[np.int64]
     retries: NDArray[np.int64]
     measured: NDArray[np.int64]
-    measured_finished: NDArray[np.int64]
     measured_failed: NDArray[np.int64]
     resolved: NDArray[np.int64]
     violations: NDArray[np.int64]

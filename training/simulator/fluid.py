@@ -16,6 +16,8 @@ from training.simulator import contention
 from training.simulator.accounts import SLOWDOWN_BINS, SLOWDOWN_EDGES
 from training.simulator.draws import FloatArray
 from training.simulator.queue import release
+from training.simulator.reward import charge, node_reward
+from training.simulator.scenarios import Reward
 from training.simulator.world import World
 
 MAX_LATENESS: Final = 2.0
@@ -26,7 +28,7 @@ STANDSTILL: Final = 1e-12
 
 
 OUTLOOK_SPREAD: Final = 0.1
-"""Uncertainty of a pod's time left in `outlook`, relative to it. Assumption: as `workload_spread` of most scenarios."""
+"""Uncertainty of the time left in `potential`, relative to it. Assumption: as `workload_spread` of most scenarios."""
 
 
 @dataclass(slots=True)
@@ -34,16 +36,18 @@ class Passage:
     """What happened while time passed.
 
     Attributes:
-        elapsed: seconds, ``[clusters]``.
+        weights: of the node reward.
+        elapsed: seconds, ``[clusters]``; 0 where the next decision is a retry at the same moment.
         use: CPU use over capacity of each node at the start, ``[clusters, n]``.
         late_on: lateness accrued on each node, in allowances, ``[clusters, n]``; that of queued pods spread evenly.
         violated_on: pods that became violated on each node, ``[clusters, n]``; queued ones spread evenly.
         lateness: lateness accrued, ``[clusters]``.
         violations: pods that became violated, ``[clusters]``.
         finished: pods that finished, ``[clusters]``.
-        failed: pods that were killed, ``[clusters]``.
+        failed: pods that were killed for memory, ``[clusters]``.
     """
 
+    weights: Reward
     elapsed: FloatArray
     use: FloatArray
     late_on: FloatArray
@@ -52,6 +56,11 @@ class Passage:
     violations: NDArray[np.int64]
     finished: NDArray[np.int64]
     failed: NDArray[np.int64]
+
+    @property
+    def node_reward(self) -> NDArray[np.float32]:
+        """Reward of each node, float32 ``[clusters, n]``; the team's is its sum over nodes."""
+        return node_reward(self.weights, self.late_on, self.violated_on, self.use)
 
 
 def advance(world: World, until: FloatArray) -> Passage:
@@ -64,6 +73,7 @@ def advance(world: World, until: FloatArray) -> Passage:
     total = use.sum(axis=-1)
     _account_use(world, elapsed, total)
     passage = Passage(
+        weights=world.scenario.reward,
         elapsed=elapsed,
         use=total / nodes.cores,
         late_on=np.zeros((clusters, size)),
@@ -97,13 +107,11 @@ def projected_violations(world: World) -> NDArray[np.int64]:
     return count
 
 
-def outlook(world: World) -> tuple[FloatArray, FloatArray]:
-    """What each node's running pods will still be charged if their present rate lasts.
+def potential(world: World) -> FloatArray:
+    """Return what each node's running pods will still be charged if their present rate lasts, ``[clusters, n]``.
 
-    Returns:
-        Lateness to come, in allowances, and violations to come, each ``[clusters, n]``. A violation counts as its
-        probability, a logistic function of how late the pod would be, on a scale of `OUTLOOK_SPREAD` of its time left:
-        the further away the end, the less is decided.
+    A violation counts as its probability, a logistic function of how late the pod would be, on a scale of
+    `OUTLOOK_SPREAD` of its time left: the further away the end, the less is decided.
     """
     pods = world.pods
     running = np.flatnonzero(pods.occupied & (pods.node >= 0) & np.isfinite(pods.deadline))
@@ -118,7 +126,8 @@ def outlook(world: World) -> tuple[FloatArray, FloatArray]:
     probability = 0.5 + 0.5 * np.tanh(0.5 * late_by / spread)  # the logistic function, without its overflow
     violation = probability * ~pods.violated.reshape(-1)[running]
     node = pods.node.reshape(-1)[running]
-    return _on_nodes(world, row, node, lateness), _on_nodes(world, row, node, violation)
+    late, violated = _on_nodes(world, row, node, lateness), _on_nodes(world, row, node, violation)
+    return charge(world.scenario.reward, late, violated)
 
 
 def _on_nodes(
@@ -249,8 +258,7 @@ def _finish(
     again = units[done] > 0
     if again.any():
         _renew(world, done[again], end[again])
-        done, row, measured = done[~again], row[~again], measured[~again]
-    accounts.measured_finished += np.bincount(row[measured], minlength=clusters)
+        done, row = done[~again], row[~again]
     passage.finished += np.bincount(row, minlength=clusters)
     release(world, done)
     pods.free(done)

@@ -8,22 +8,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from training.simulator.draws import FloatArray
-from training.simulator.fluid import Passage
 from training.simulator.scenarios import Reward
 
 LATE_PRICE: Final = 2.0
 """What a pod in time earns (1), plus as much again lost where its SLA is violated. Frozen; part of every report."""
 
 
-def node_reward(weights: Reward, passage: Passage) -> NDArray[np.float32]:
+def node_reward(weights: Reward, late: FloatArray, violated: FloatArray, use: FloatArray) -> NDArray[np.float32]:
     """What training maximises, float32 ``[clusters, n]``; the team's reward is its sum over nodes.
 
     -(lateness accrued on the node) - (violations on the node) - (use of the node)^2 - (use of the node less the
     cluster's mean)^2, each weighted. The third term is convex, so it prices use at all and rewards what spares it; the
-    last prices load variance alone. Use counts at most 1. Lateness and violations of queued pods are spread evenly.
+    last prices load variance alone. Use counts at most 1. All ``[clusters, n]``.
     """
-    reward = charge(weights, passage.late_on, passage.violated_on)
-    use = np.minimum(passage.use, 1.0)
+    reward = charge(weights, late, violated)
+    use = np.minimum(use, 1.0)
     reward -= weights.balance_weight * use**2
     if weights.spread_weight > 0.0:
         reward -= weights.spread_weight * (use - use.mean(axis=1, keepdims=True)) ** 2

@@ -7,7 +7,6 @@ stands in
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Final, Self
 
 import numpy as np
@@ -21,7 +20,6 @@ from training.simulator.draws import FloatArray, Seeds, Stream, cluster_seeds
 from training.simulator.measurement import draw_measurements, seen_state
 from training.simulator.nodes import draw_nodes
 from training.simulator.pods import NOWHERE, Pods
-from training.simulator.reward import charge, node_reward
 from training.simulator.scenarios import Scenario
 from training.simulator.scrape import scrape, strike
 from training.simulator.snapshot import Snapshot
@@ -33,27 +31,6 @@ SLOTS_A_NODE: Final = 12
 
 ARRIVALS_AHEAD: Final = 256
 """Pods drawn beyond the episode, and again whenever a cluster has used them up."""
-
-
-@dataclass(frozen=True, slots=True)
-class StepResult:
-    """What a step did.
-
-    Attributes:
-        node_reward: float32 ``[clusters, n]``; see `training.simulator.reward`. The team's is its sum over nodes.
-        violations: pods whose SLA became violated, ``[clusters]``.
-        lateness: lateness accrued, in allowances, ``[clusters]``.
-        finished: pods that finished, ``[clusters]``.
-        failed: pods that failed (out of memory), ``[clusters]``.
-        elapsed: seconds that passed, ``[clusters]``; 0 where the next decision is a retry at the same moment.
-    """
-
-    node_reward: NDArray[np.float32]
-    violations: NDArray[np.int64]
-    lateness: FloatArray
-    finished: NDArray[np.int64]
-    failed: NDArray[np.int64]
-    elapsed: FloatArray
 
 
 class Simulator:
@@ -201,7 +178,7 @@ class Simulator:
 
     # ---- decisions
 
-    def step(self, placement: NDArray[np.int64]) -> StepResult:
+    def step(self, placement: NDArray[np.int64]) -> fluid.Passage:
         """Place each cluster's pod, then let time pass until each cluster's next decision.
 
         Args:
@@ -225,15 +202,7 @@ class Simulator:
         else:
             queue.bind(world, self._rows[placed], chosen[placed])
             queue.wait(world, self._rows[~placed])
-        passage = self._proceed(queue.retry(world, np.flatnonzero(world.queued)))
-        return StepResult(
-            node_reward=node_reward(self.scenario.reward, passage),
-            violations=passage.violations,
-            lateness=passage.lateness,
-            finished=passage.finished,
-            failed=passage.failed,
-            elapsed=passage.elapsed,
-        )
+        return self._proceed(queue.retry(world, np.flatnonzero(world.queued)))
 
     def _proceed(self, retried: NDArray[np.intp]) -> fluid.Passage:
         """Let time pass until the next pod arrives, but not where a queued pod is tried again at this very moment."""
@@ -306,7 +275,7 @@ class Simulator:
 
     def potential(self) -> FloatArray:
         """The node reward still to come for pods that run, if their present rate lasts, ``[clusters, n]``. Hidden."""
-        return charge(self.scenario.reward, *fluid.outlook(self._world))
+        return fluid.potential(self._world)
 
     def undecided(self) -> NDArray[np.int64]:
         """Pods that count in metrics and whose SLA is not decided yet, ``[clusters]``, future arrivals included."""

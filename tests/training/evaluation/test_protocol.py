@@ -12,7 +12,7 @@ from policy.errors import InvalidInputError, NonFinitePreferenceError
 from tests.training.command_line import invoke
 from tests.training.plain_scenarios import first_fit, plain
 from training.evaluation import baselines
-from training.evaluation.oracle import Oracle, play_oracle
+from training.evaluation.oracle import Oracle
 from training.evaluation.protocol import choose, evaluate, play, play_with
 from training.evaluation.statistics import (
     estimate,
@@ -197,7 +197,7 @@ def test_a_senseless_comparison_is_refused(scorers: list[object], episodes: int,
 def test_the_oracle_beats_the_policy_it_rolls_forward() -> None:
     seeds = episode_seeds(TEST_SEEDS[:6])
     base = play(KUBE, SMALL, seeds, 0.5)["sla_violation_rate"]
-    best = play_oracle(SMALL, seeds, 0.5, KUBE, horizon=6)["sla_violation_rate"]
+    best = play_with(Oracle(seeds, KUBE, horizon=6), SMALL, seeds, 0.5)["sla_violation_rate"]
     assert best.mean() < 0.85 * base.mean()
     assert (best <= base).all()
 

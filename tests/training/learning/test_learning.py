@@ -16,7 +16,7 @@ from training.config import parse_config
 from training.learning.algorithms import build_algorithm
 from training.learning.critics import Critics, JointCritic, SetCritic
 from training.learning.networks import Actor, parameter_count, soft_update
-from training.learning.noise import Gaussian, NoNoise, OrnsteinUhlenbeck
+from training.learning.noise import Noise
 from training.learning.placement import (
     entropy,
     one_hot,
@@ -162,7 +162,7 @@ def test_a_pod_that_fits_nowhere_stays_pending() -> None:
 
 
 def test_ou_noise_reverts_reaches_its_stationary_spread_and_resets() -> None:
-    noise = OrnsteinUhlenbeck((5000,), 0.15, np.random.default_rng(1))
+    noise = Noise("ou", (5000,), 0.15, np.random.default_rng(1))
     for _ in range(60):
         last = noise.draw(0.3)
     assert last.std() == pytest.approx(0.3 / np.sqrt(0.15 * 1.85), rel=0.05)
@@ -173,11 +173,11 @@ def test_ou_noise_reverts_reaches_its_stationary_spread_and_resets() -> None:
 
 
 def test_gaussian_noise_is_independent_with_the_given_sigma() -> None:
-    noise = Gaussian((20_000,), np.random.default_rng(1))
+    noise = Noise("gaussian", (20_000,), 0.15, np.random.default_rng(1))
     first, second = noise.draw(0.2), noise.draw(0.2)
     assert first.std() == pytest.approx(0.2, rel=0.03)
     assert abs(np.corrcoef(first, second)[0, 1]) < 0.03
-    assert not NoNoise((3,)).draw(0.2).any()
+    assert not Noise("none", (3,), 0.15, np.random.default_rng(1)).draw(0.2).any()
 
 
 def filled_replay(rows: int, episodes: list[int], clusters: int = 2) -> Replay:
