@@ -19,49 +19,29 @@ from training.learning.prioritisation import Priorities
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """What every agent saw before a decision, in every cluster.
+    """What every agent saw before a decision, in every cluster."""
 
-    Attributes:
-        observation: float32 ``[clusters, n, 8]``.
-        measures: the four criteria, float32 ``[clusters, n, 4]``.
-        feasible: bool ``[clusters, n]``.
-    """
-
-    observation: NDArray[np.float32]
-    measures: NDArray[np.float32]
-    feasible: NDArray[np.bool_]
+    observation: NDArray[np.float32]  # ``[clusters, n, 8]``
+    measures: NDArray[np.float32]  # the four criteria, ``[clusters, n, 4]``
+    feasible: NDArray[np.bool_]  # ``[clusters, n]``
 
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Transitions drawn from the replay; the first axis of every tensor is the batch.
+    """Transitions drawn from the replay; the first axis of every tensor is the batch."""
 
-    Attributes:
-        observation: ``[b, n, 8]``.
-        measures: ``[b, n, 4]``.
-        feasible: ``[b, n]`` bool.
-        bids: as executed, noise included, ``[b, n, 4]``.
-        placement: chosen node, int64 ``[b]``; -1 where the pod was left pending.
-        reward: discounted n-step reward per node, ``[b, n]``.
-        discount: of the bootstrap, ``[b, 1]``; gamma^n, with n smaller where the episode was cut.
-        next_observation: ``[b, n, 8]``.
-        next_measures: ``[b, n, 4]``.
-        next_feasible: ``[b, n]`` bool.
-        weight: importance weight of a prioritised draw, ``[b, 1]``; None for a uniform one.
-        drawn: rows and clusters of the replay it came from, each ``[b]``; None for a batch from elsewhere.
-    """
-
-    observation: Tensor
-    measures: Tensor
-    feasible: Tensor
-    bids: Tensor
-    placement: Tensor
-    reward: Tensor
-    discount: Tensor
-    next_observation: Tensor
-    next_measures: Tensor
-    next_feasible: Tensor
-    weight: Tensor | None = None
+    observation: Tensor  # ``[b, n, 8]``
+    measures: Tensor  # ``[b, n, 4]``
+    feasible: Tensor  # ``[b, n]`` bool
+    bids: Tensor  # as executed, noise included, ``[b, n, 4]``
+    placement: Tensor  # chosen node, int64 ``[b]``; -1 where the pod was left pending
+    reward: Tensor  # discounted n-step reward per node, ``[b, n]``
+    discount: Tensor  # of the bootstrap, ``[b, 1]``; gamma^n, with n smaller where the episode was cut
+    next_observation: Tensor  # ``[b, n, 8]``
+    next_measures: Tensor  # ``[b, n, 4]``
+    next_feasible: Tensor  # ``[b, n]`` bool
+    weight: Tensor | None = None  # importance weight of a prioritised draw, ``[b, 1]``; None for a uniform one
+    # rows and clusters of the replay it came from, each ``[b]``; None for a batch from elsewhere
     drawn: tuple[NDArray[np.intp], NDArray[np.intp]] | None = None
 
 

@@ -17,41 +17,28 @@ SLOWDOWN_EDGES: Final = np.geomspace(0.5, 32.0, SLOWDOWN_BINS + 1)
 
 @dataclass(slots=True)
 class Accounts:
-    """Struct of arrays with a leading axis ``[clusters]``.
+    """Struct of arrays with a leading axis ``[clusters]``."""
 
-    The first five count every pod; the others only *measured* ones, which arrive after the warm-up and before the
-    episode's last arrival, and the time between those two.
-
-    Attributes:
-        arrived, finished, failed, bound, retries: pods so far; bindings; attempts that found no node.
-        measured: measured pods that arrived.
-        measured_failed: those that were killed.
-        resolved: those whose SLA is decided: violated, or done (a service: its first unit).
-        violations: those whose SLA is violated.
-        lateness: their lateness, in allowances.
-        slowdowns: units of work done, by class and bin of slowdown, ``[clusters, w, SLOWDOWN_BINS]``.
-        time: seconds measured.
-        used, allocated, memory_used, memory_allocated: integral over time of the shares of the cluster's capacity.
-        imbalance: integral over time of the variance across nodes of use over capacity.
-    """
-
+    # Of every pod.
     arrived: NDArray[np.int64]
     finished: NDArray[np.int64]
     failed: NDArray[np.int64]
-    bound: NDArray[np.int64]
-    retries: NDArray[np.int64]
-    measured: NDArray[np.int64]
-    measured_failed: NDArray[np.int64]
-    resolved: NDArray[np.int64]
-    violations: NDArray[np.int64]
-    lateness: FloatArray
-    slowdowns: NDArray[np.int64]
+    bound: NDArray[np.int64]  # bindings
+    retries: NDArray[np.int64]  # attempts that found no node
+    # Of *measured* pods, which arrive after the warm-up and before the episode's last arrival.
+    measured: NDArray[np.int64]  # those that arrived
+    measured_failed: NDArray[np.int64]  # those that were killed
+    resolved: NDArray[np.int64]  # those whose SLA is decided: violated, or done (a service: its first unit)
+    violations: NDArray[np.int64]  # those whose SLA is violated
+    lateness: FloatArray  # their lateness, in allowances
+    slowdowns: NDArray[np.int64]  # units of work done, by class and bin of slowdown, ``[clusters, w, SLOWDOWN_BINS]``
+    # Of the time between the two, seconds, and integrals over it of shares of the cluster's capacity.
     time: FloatArray
     used: FloatArray
     allocated: FloatArray
     memory_used: FloatArray
     memory_allocated: FloatArray
-    imbalance: FloatArray
+    imbalance: FloatArray  # of the variance across nodes of use over capacity
 
     @classmethod
     def empty(cls, clusters: int, classes: int) -> Self:

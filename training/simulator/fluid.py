@@ -33,29 +33,18 @@ OUTLOOK_SPREAD: Final = 0.1
 
 @dataclass(slots=True)
 class Passage:
-    """What happened while time passed.
+    """What happened while time passed."""
 
-    Attributes:
-        weights: of the node reward.
-        elapsed: seconds, ``[clusters]``; 0 where the next decision is a retry at the same moment.
-        use: CPU use over capacity of each node at the start, ``[clusters, n]``.
-        late_on: lateness accrued on each node, in allowances, ``[clusters, n]``; that of queued pods spread evenly.
-        violated_on: pods that became violated on each node, ``[clusters, n]``; queued ones spread evenly.
-        lateness: lateness accrued, ``[clusters]``.
-        violations: pods that became violated, ``[clusters]``.
-        finished: pods that finished, ``[clusters]``.
-        failed: pods that were killed for memory, ``[clusters]``.
-    """
-
-    weights: Reward
-    elapsed: FloatArray
-    use: FloatArray
+    weights: Reward  # of the node reward
+    elapsed: FloatArray  # seconds, ``[clusters]``; 0 where the next decision is a retry at the same moment
+    use: FloatArray  # CPU use over capacity of each node at the start, ``[clusters, n]``
+    # lateness accrued on each node, in allowances, ``[clusters, n]``; that of queued pods spread evenly
     late_on: FloatArray
-    violated_on: FloatArray
-    lateness: FloatArray
-    violations: NDArray[np.int64]
-    finished: NDArray[np.int64]
-    failed: NDArray[np.int64]
+    violated_on: FloatArray  # pods that became violated on each node, ``[clusters, n]``; queued ones spread evenly
+    lateness: FloatArray  # lateness accrued, ``[clusters]``
+    violations: NDArray[np.int64]  # pods that became violated, ``[clusters]``
+    finished: NDArray[np.int64]  # pods that finished, ``[clusters]``
+    failed: NDArray[np.int64]  # pods that were killed for memory, ``[clusters]``
 
     @property
     def node_reward(self) -> NDArray[np.float32]:

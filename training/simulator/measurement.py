@@ -17,31 +17,18 @@ from training.simulator.scenarios import Measurement
 
 @dataclass(slots=True)
 class Measurements:
-    """What the last scrape said; ``[clusters, n]`` but for the first four, ``[clusters]``.
+    """What the last scrape said; ``[clusters, n]`` but for the first four, ``[clusters]``."""
 
-    Attributes:
-        interval: seconds between scrapes.
-        estimated: whether the cluster has no PSI, so that pressure is estimated from use.
-        taken_at: time of the last scrape, seconds.
-        scrapes: number of scrapes so far.
-        cpu_used: measured CPU use, cores.
-        memory_used: measured memory use, GiB.
-        pressure: measured CPU pressure, 0..1.
-        cpu_expected: expected CPU use of pods bound since the scrape, cores.
-        memory_expected: expected memory use of pods bound since the scrape, GiB.
-        version: grows with every change of a node's row.
-    """
-
-    interval: FloatArray
-    estimated: NDArray[np.bool_]
-    taken_at: FloatArray
-    scrapes: NDArray[np.int64]
-    cpu_used: FloatArray
-    memory_used: FloatArray
-    pressure: FloatArray
-    cpu_expected: FloatArray
-    memory_expected: FloatArray
-    version: NDArray[np.int64]
+    interval: FloatArray  # seconds between scrapes
+    estimated: NDArray[np.bool_]  # whether the cluster has no PSI, so that pressure is estimated from use
+    taken_at: FloatArray  # time of the last scrape, seconds
+    scrapes: NDArray[np.int64]  # number of scrapes so far
+    cpu_used: FloatArray  # measured CPU use, cores
+    memory_used: FloatArray  # measured memory use, GiB
+    pressure: FloatArray  # measured CPU pressure, 0..1
+    cpu_expected: FloatArray  # expected CPU use of pods bound since the scrape, cores
+    memory_expected: FloatArray  # expected memory use of pods bound since the scrape, GiB
+    version: NDArray[np.int64]  # grows with every change of a node's row
 
 
 def draw_measurements(settings: Measurement, seeds: Seeds, nodes: Nodes) -> Measurements:

@@ -18,38 +18,23 @@ MAX_DECAY: Final = 0.9
 
 @dataclass(slots=True)
 class Nodes:
-    """Struct of arrays over ``[clusters, n]``, one row per node; w is the number of pod classes.
+    """Struct of arrays over ``[clusters, n]``, one row per node; w is the number of pod classes."""
 
-    Attributes:
-        cores: allocatable CPU.
-        memory: allocatable memory, GiB.
-        speed: relative to the reference core.
-        interference: sensitivity to interference, relative to 1 (hidden).
-        decay_state: Ornstein-Uhlenbeck state behind the lost share of capacity (hidden).
-        up: whether the node is there.
-        cpu_requested: sum of its pods' CPU requests, cores.
-        memory_requested: sum of its pods' memory requests, GiB.
-        cpu_silent: number of its pods that do not request CPU.
-        memory_silent: number of its pods that do not request memory.
-        pods: number of its pods.
-        base_use: its pods' CPU use by class, before the workload's drift, cores, ``[clusters, n, w]`` (hidden).
-        memory_use: its pods' memory use, GiB (hidden).
-        progress: time that a pod of each class would have run since the start, reference seconds, ``[clusters, n, w]``.
-    """
-
-    cores: FloatArray
-    memory: FloatArray
-    speed: FloatArray
-    interference: FloatArray
-    decay_state: FloatArray
-    up: NDArray[np.bool_]
-    cpu_requested: FloatArray
-    memory_requested: FloatArray
-    cpu_silent: NDArray[np.int64]
-    memory_silent: NDArray[np.int64]
-    pods: NDArray[np.int64]
+    cores: FloatArray  # allocatable CPU
+    memory: FloatArray  # allocatable memory, GiB
+    speed: FloatArray  # relative to the reference core
+    interference: FloatArray  # sensitivity to interference, relative to 1 (hidden)
+    decay_state: FloatArray  # Ornstein-Uhlenbeck state behind the lost share of capacity (hidden)
+    up: NDArray[np.bool_]  # whether the node is there
+    cpu_requested: FloatArray  # sum of its pods' CPU requests, cores
+    memory_requested: FloatArray  # sum of its pods' memory requests, GiB
+    cpu_silent: NDArray[np.int64]  # number of its pods that do not request CPU
+    memory_silent: NDArray[np.int64]  # number of its pods that do not request memory
+    pods: NDArray[np.int64]  # number of its pods
+    # its pods' CPU use by class, before the workload's drift, cores, ``[clusters, n, w]`` (hidden)
     base_use: FloatArray
-    memory_use: FloatArray
+    memory_use: FloatArray  # its pods' memory use, GiB (hidden)
+    # time that a pod of each class would have run since the start, reference seconds, ``[clusters, n, w]``
     progress: FloatArray
 
     @property

@@ -17,57 +17,31 @@ NOWHERE: Final = -1
 
 @dataclass(slots=True)
 class Pods:
-    """Struct of arrays over ``[clusters, slots]``. A free slot has `occupied` False and infinite times.
+    """Struct of arrays over ``[clusters, slots]``. A free slot has `occupied` False and infinite times."""
 
-    Attributes:
-        occupied: whether the slot holds a pod.
-        number: which pod of its cluster it is, in order of arrival.
-        node: row of its node, or `NOWHERE`.
-        lane: flat position of its node and class in ``[clusters, n, w]``; 0 if pending.
-        kind: row of its class.
-        cpu: CPU request, cores.
-        memory: memory request, GiB.
-        cpu_use: CPU use while it runs, before the workload's drift, cores.
-        memory_use: memory use while it runs, GiB.
-        work: reference seconds of one unit.
-        units: units of work left, the current one included.
-        slack: allowed slowdown; 0 is best effort.
-        arrived: time it arrived, seconds.
-        deadline: time the current unit has to be done; infinite for best effort.
-        per_budget: 1 / (slack x work): turns seconds of lateness into allowances; 0 for best effort.
-        finish_at: progress of its lane at which the unit is done; infinite while pending.
-        bound_at: time it was bound, seconds.
-        retry_at: earliest time of its next scheduling attempt; infinite unless it waits in the queue.
-        backoff: seconds it waits after its next failed attempt.
-        lateness: lateness so far, in allowances.
-        violated: whether its SLA is violated.
-        decided: whether its SLA is decided: violated, or a first unit done.
-        unit_began: time the current unit began: arrival, or for a service the end of the unit before, seconds.
-    """
-
-    occupied: NDArray[np.bool_]
-    number: NDArray[np.int64]
-    node: NDArray[np.int64]
-    lane: NDArray[np.int64]
-    kind: NDArray[np.int64]
-    cpu: FloatArray
-    memory: FloatArray
-    cpu_use: FloatArray
-    memory_use: FloatArray
-    work: FloatArray
-    units: NDArray[np.int64]
-    slack: FloatArray
-    arrived: FloatArray
-    deadline: FloatArray
-    per_budget: FloatArray
-    finish_at: FloatArray
-    bound_at: FloatArray
-    retry_at: FloatArray
-    backoff: FloatArray
-    lateness: FloatArray
-    violated: NDArray[np.bool_]
-    decided: NDArray[np.bool_]
-    unit_began: FloatArray
+    occupied: NDArray[np.bool_]  # whether the slot holds a pod
+    number: NDArray[np.int64]  # which pod of its cluster it is, in order of arrival
+    node: NDArray[np.int64]  # row of its node, or `NOWHERE`
+    lane: NDArray[np.int64]  # flat position of its node and class in ``[clusters, n, w]``; 0 if pending
+    kind: NDArray[np.int64]  # row of its class
+    cpu: FloatArray  # CPU request, cores
+    memory: FloatArray  # memory request, GiB
+    cpu_use: FloatArray  # CPU use while it runs, before the workload's drift, cores
+    memory_use: FloatArray  # memory use while it runs, GiB
+    work: FloatArray  # reference seconds of one unit
+    units: NDArray[np.int64]  # units of work left, the current one included
+    slack: FloatArray  # allowed slowdown; 0 is best effort
+    arrived: FloatArray  # time it arrived, seconds
+    deadline: FloatArray  # time the current unit has to be done; infinite for best effort
+    per_budget: FloatArray  # 1 / (slack x work): turns seconds of lateness into allowances; 0 for best effort
+    finish_at: FloatArray  # progress of its lane at which the unit is done; infinite while pending
+    bound_at: FloatArray  # time it was bound, seconds
+    retry_at: FloatArray  # earliest time of its next scheduling attempt; infinite unless it waits in the queue
+    backoff: FloatArray  # seconds it waits after its next failed attempt
+    lateness: FloatArray  # lateness so far, in allowances
+    violated: NDArray[np.bool_]  # whether its SLA is violated
+    decided: NDArray[np.bool_]  # whether its SLA is decided: violated, or a first unit done
+    unit_began: FloatArray  # time the current unit began: arrival, or for a service the end of the unit before, seconds
 
     @classmethod
     def empty(cls, clusters: int, slots: int) -> Self:

@@ -12,26 +12,14 @@ from training.simulator.draws import FloatArray
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """What a list of nodes and pods and the metrics API would show, for one cluster of n nodes and m running pods.
+    """What a list of nodes and pods and the metrics API would show, for one cluster of n nodes and m running pods."""
 
-    Attributes:
-        pod: arrival number of each running pod, ``[m]``.
-        node: row of its node, ``[m]``.
-        cpu: its CPU request, cores, ``[m]``.
-        memory: its memory request, GiB, ``[m]``.
-        bound_at: when it was bound, seconds, ``[m]``.
-        measured_at: time of the last scrape, seconds.
-        cpu_used: CPU use measured then, cores, ``[n]``.
-        memory_used: memory use measured then, GiB, ``[n]``.
-        pressure: CPU pressure measured then, 0..1, ``[n]``; None in a cluster without PSI.
-    """
-
-    pod: NDArray[np.int64]
-    node: NDArray[np.int64]
-    cpu: FloatArray
-    memory: FloatArray
-    bound_at: FloatArray
-    measured_at: float
-    cpu_used: FloatArray
-    memory_used: FloatArray
-    pressure: FloatArray | None
+    pod: NDArray[np.int64]  # arrival number of each running pod, ``[m]``
+    node: NDArray[np.int64]  # row of its node, ``[m]``
+    cpu: FloatArray  # its CPU request, cores, ``[m]``
+    memory: FloatArray  # its memory request, GiB, ``[m]``
+    bound_at: FloatArray  # when it was bound, seconds, ``[m]``
+    measured_at: float  # time of the last scrape, seconds
+    cpu_used: FloatArray  # CPU use measured then, cores, ``[n]``
+    memory_used: FloatArray  # memory use measured then, GiB, ``[n]``
+    pressure: FloatArray | None  # CPU pressure measured then, 0..1, ``[n]``; None in a cluster without PSI

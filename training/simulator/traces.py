@@ -69,23 +69,14 @@ OPENB_COLUMNS: Final = ("qos", "cpu_milli", "memory_mib", "creation_time", "sche
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """The pods of a trace, ``[pods]`` each, in order of arrival.
+    """The pods of a trace, ``[pods]`` each, in order of arrival."""
 
-    Attributes:
-        gap: time since the pod before, over the mean gap: the rhythm of the trace without its pace.
-        kind: row of the scenario's pod class.
-        cpu: CPU request, cores; 0 where the pod requests none.
-        memory: memory request, GiB; 0 where the pod requests none.
-        duration: seconds on an idle reference core.
-        skipped: rows of the file that are not here: no duration, no class, or too large for every node class.
-    """
-
-    gap: FloatArray
-    kind: NDArray[np.int64]
-    cpu: FloatArray
-    memory: FloatArray
-    duration: FloatArray
-    skipped: int
+    gap: FloatArray  # time since the pod before, over the mean gap: the rhythm of the trace without its pace
+    kind: NDArray[np.int64]  # row of the scenario's pod class
+    cpu: FloatArray  # CPU request, cores; 0 where the pod requests none
+    memory: FloatArray  # memory request, GiB; 0 where the pod requests none
+    duration: FloatArray  # seconds on an idle reference core
+    skipped: int  # rows of the file that are not here: no duration, no class, or too large for every node class
 
     def __len__(self) -> int:
         """Number of pods."""

@@ -20,29 +20,17 @@ MAX_USE_RATIO: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class ArrivalTable:
-    """Pods in order of arrival; every column is ``[clusters, pods]``.
+    """Pods in order of arrival; every column is ``[clusters, pods]``."""
 
-    Attributes:
-        time: seconds from the start of the episode, rising.
-        kind: row of the scenario's pod class.
-        cpu: CPU request, cores; 0 where the pod requests none.
-        memory: memory request, GiB; 0 where the pod requests none.
-        work: time to completion on an idle reference core, seconds; of one unit for a service.
-        slack: allowed slowdown; 0 is best effort.
-        cpu_use: CPU it uses, cores, before the workload's own drift.
-        memory_use: memory it uses, GiB.
-        units: units of work until it ends; 1 for a batch pod.
-    """
-
-    time: FloatArray
-    kind: NDArray[np.int64]
-    cpu: FloatArray
-    memory: FloatArray
-    work: FloatArray
-    slack: FloatArray
-    cpu_use: FloatArray
-    memory_use: FloatArray
-    units: NDArray[np.int64]
+    time: FloatArray  # seconds from the start of the episode, rising
+    kind: NDArray[np.int64]  # row of the scenario's pod class
+    cpu: FloatArray  # CPU request, cores; 0 where the pod requests none
+    memory: FloatArray  # memory request, GiB; 0 where the pod requests none
+    work: FloatArray  # time to completion on an idle reference core, seconds; of one unit for a service
+    slack: FloatArray  # allowed slowdown; 0 is best effort
+    cpu_use: FloatArray  # CPU it uses, cores, before the workload's own drift
+    memory_use: FloatArray  # memory it uses, GiB
+    units: NDArray[np.int64]  # units of work until it ends; 1 for a batch pod
 
 
 @dataclass(frozen=True, slots=True)

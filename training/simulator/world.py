@@ -19,41 +19,23 @@ from training.simulator.workload import ArrivalTable
 
 @dataclass(slots=True)
 class World:
-    """The moment a simulator is at. Every array in it, nested ones too, has the leading axis ``[clusters]``.
+    """The moment a simulator is at. Every array in it, nested ones too, has the leading axis ``[clusters]``."""
 
-    Attributes:
-        scenario: what is simulated.
-        sensitivities: loss to interference by victim and neighbour class, ``[w, w]``; belongs to the scenario.
-        seeds: the seed of each cluster's episode.
-        load: offered work over speed-weighted capacity.
-        rate: mean arrivals a second.
-        now: seconds since the start.
-        upcoming: number of the next pod to arrive.
-        current: slot of the pod to be decided on.
-        queued: pods pending, the current one included.
-        workload_state: logarithm of each class's use over its mean, ``[clusters, w]``.
-        table: the pods of the episode.
-        nodes: the machines.
-        pods: the pods that are there.
-        seen: the last measurements.
-        accounts: what happened so far.
-    """
-
-    scenario: Scenario
-    sensitivities: FloatArray
-    seeds: Seeds
-    load: FloatArray
-    rate: FloatArray
-    now: FloatArray
-    upcoming: NDArray[np.int64]
-    current: NDArray[np.int64]
-    queued: NDArray[np.int64]
-    workload_state: FloatArray
-    table: ArrivalTable
-    nodes: Nodes
-    pods: Pods
-    seen: Measurements
-    accounts: Accounts
+    scenario: Scenario  # what is simulated
+    sensitivities: FloatArray  # loss to interference by victim and neighbour class, ``[w, w]``; belongs to the scenario
+    seeds: Seeds  # the seed of each cluster's episode
+    load: FloatArray  # offered work over speed-weighted capacity
+    rate: FloatArray  # mean arrivals a second
+    now: FloatArray  # seconds since the start
+    upcoming: NDArray[np.int64]  # number of the next pod to arrive
+    current: NDArray[np.int64]  # slot of the pod to be decided on
+    queued: NDArray[np.int64]  # pods pending, the current one included
+    workload_state: FloatArray  # logarithm of each class's use over its mean, ``[clusters, w]``
+    table: ArrivalTable  # the pods of the episode
+    nodes: Nodes  # the machines
+    pods: Pods  # the pods that are there
+    seen: Measurements  # the last measurements
+    accounts: Accounts  # what happened so far
 
     @property
     def clusters(self) -> int:
