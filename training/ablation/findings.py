@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,9 +15,11 @@ from numpy.typing import NDArray
 from policy.errors import InvalidInputError
 from training.ablation.runner import Results
 from training.ablation.variants import BASE, Variants
+from training.evaluation import tables
 from training.evaluation.baselines import baselines
 from training.evaluation.protocol import SLA, evaluate
-from training.evaluation.statistics import Estimate, crossed_estimate, crossed_improvement, interquartile_mean
+from training.evaluation.statistics import crossed_estimate, crossed_improvement, interquartile_mean
+from training.evaluation.tables import percent
 from training.files import write_json, write_text
 
 RULES: Final = ("sufficient-speed", "expected-speed", "kube-default", "random")
@@ -39,11 +42,11 @@ def summarise(plan: Variants, results: Results, rules: Mapping[str, Rates]) -> d
     Raises:
         InvalidInputError: no episode decided a pod's SLA with every policy.
     """
-    tables = {
+    played = {
         name: {which: np.array([runs[seed][which] for seed in sorted(runs)], dtype=np.float64) for which in CHECKPOINTS}
         for name, runs in results.items()
     }
-    stacked = [table for pair in tables.values() for table in pair.values()] + [rates[None] for rates in rules.values()]
+    stacked = [table for pair in played.values() for table in pair.values()] + [rates[None] for rates in rules.values()]
     known = np.isfinite(np.concatenate(stacked)).all(axis=0)
     if not known.any():
         raise InvalidInputError("no episode decides a pod's SLA; give play.scenario more episode_arrivals")
@@ -51,15 +54,15 @@ def summarise(plan: Variants, results: Results, rules: Mapping[str, Rates]) -> d
     variants: dict[str, Any] = {}
     for variant in plan.variants:
         runs, seeds = results[variant.name], sorted(results[variant.name])
-        rates = {which: tables[variant.name][which][:, known] for which in CHECKPOINTS}
+        rates = {which: played[variant.name][which][:, known] for which in CHECKPOINTS}
         variants[variant.name] = {
             "about": variant.about,
             "settings": dict(variant.settings),
             "seeds": seeds,
-            SLA: {which: _fields(crossed_estimate(rates[which], interquartile_mean)) for which in CHECKPOINTS},
+            SLA: {which: asdict(crossed_estimate(rates[which], interquartile_mean)) for which in CHECKPOINTS},
             "by_seed": {which: [round(float(mean), 6) for mean in rates[which].mean(axis=1)] for which in CHECKPOINTS},
             "improvement_on_base": {
-                which: _fields(crossed_improvement(rates[which], tables[BASE][which][:, known]))
+                which: asdict(crossed_improvement(rates[which], played[BASE][which][:, known]))
                 for which in CHECKPOINTS
                 if variant.name != BASE
             },
@@ -80,7 +83,7 @@ def summarise(plan: Variants, results: Results, rules: Mapping[str, Rates]) -> d
         },
         "variants": variants,
         "rules": {
-            name: {SLA: _fields(crossed_estimate(rates[known], interquartile_mean))} for name, rates in rules.items()
+            name: {SLA: asdict(crossed_estimate(rates[known], interquartile_mean))} for name, rates in rules.items()
         },
     }
 
@@ -104,15 +107,15 @@ def markdown(document: Mapping[str, Any]) -> str:
     rows = []
     for name, each in variants.items():
         improvement = each["improvement_on_base"]
-        chances = [_share(improvement[which]) if improvement else "" for which in CHECKPOINTS]
-        cells = [
-            f"**{name}**: {each['about']}" if name != BASE else f"**{name}**",
-            *(f"{_percent(each[SLA][which])} | {chance}" for which, chance in zip(CHECKPOINTS, chances, strict=True)),
-            f"{len(each['diverged'])} of {len(each['seeds'])}",
-            f"{each['actor_parameters']:,}",
-        ]
-        rows.append("| " + " | ".join(cells) + " |")
-    rules = "\n".join(f"| {name} | {_percent(each[SLA])} |" for name, each in document["rules"].items())
+        cells = [f"**{name}**: {each['about']}" if name != BASE else f"**{name}**"]
+        for which in CHECKPOINTS:
+            chance = "{value:.2f} ({low:.2f}-{high:.2f})".format(**improvement[which]) if improvement else ""
+            cells += [percent(**each[SLA][which]), chance]
+        diverged = f"{len(each['diverged'])} of {len(each['seeds'])}"
+        rows.append([*cells, diverged, f"{each['actor_parameters']:,}"])
+    header = ["variant", "selected %", "P", "last %", "P", "diverged", "actor parameters"]
+    rules = [[name, percent(**each[SLA])] for name, each in document["rules"].items()]
+    line = "\n"
     return f"""# Ablations
 
 {len(variants)} variants, training seeds {", ".join(map(str, base["seeds"]))}, {base["updates"]} updates each. Every
@@ -124,30 +127,14 @@ met; one half is no difference. *Selected* is the checkpoint that did best on se
 ended with. A run has diverged if a loss stopped being finite or its last checkpoint misses more SLAs than random
 placement.
 
-| variant | selected % | P | last % | P | diverged | actor parameters |
-|---|---|---|---|---|---|---|
-{chr(10).join(rows)}
+{line.join(tables.markdown(header, rows))}
 
 On the same episodes:
 
-| rule | SLA violations % |
-|---|---|
-{rules}
+{line.join(tables.markdown(["rule", "SLA violations %"], rules))}
 
 ![SLA violations by variant](ablations.png)
 """
-
-
-def _fields(estimate: Estimate) -> dict[str, float]:
-    return {"value": estimate.value, "low": estimate.low, "high": estimate.high}
-
-
-def _percent(fields: Mapping[str, float]) -> str:
-    return f"{100 * fields['value']:.2f} ({100 * fields['low']:.2f}-{100 * fields['high']:.2f})"
-
-
-def _share(fields: Mapping[str, float]) -> str:
-    return f"{fields['value']:.2f} ({fields['low']:.2f}-{fields['high']:.2f})"
 
 
 def _draw(document: Mapping[str, Any], path: Path) -> None:

@@ -17,6 +17,7 @@ from rich.table import Table
 from policy.bundle import load_bundle
 from policy.errors import InvalidInputError
 from policy.scorers import ActorScorer, Scorer
+from training.evaluation import tables
 from training.evaluation.baselines import baselines
 from training.evaluation.protocol import SLA, Evaluation, evaluate
 from training.evaluation.statistics import Estimate, improvement_probability, paired_difference
@@ -165,22 +166,16 @@ def as_document(differences: Sequence[Difference]) -> list[dict[str, Any]]:
 def rich_table(differences: Sequence[Difference]) -> Table:
     """One row a condition."""
     first, second = differences[0].first_name, differences[0].second_name
-    table = Table(title=f"A: {first}, B: {second}; {differences[0].metric}, 95 % intervals")
-    for column in ("condition", "episodes", "A", "B", "A - B, paired", "P(A better)", "verdict"):
-        table.add_column(column, no_wrap=column != "condition", overflow="fold")
+    title = f"A: {first}, B: {second}; {differences[0].metric}, 95 % intervals"
+    header = ["condition", "episodes", "A", "B", "A - B, paired", "P(A better)", "verdict"]
+    rows = []
     for each in differences:
-        table.add_row(
-            each.condition,
-            str(each.episodes),
-            f"{each.first:.4f}",
-            f"{each.second:.4f}",
-            interval(each.difference),
-            f"{each.improvement.value:.2f} ({each.improvement.low:.2f} to {each.improvement.high:.2f})",
-            each.verdict,
-        )
-    return table
+        means = [f"{each.first:.4f}", f"{each.second:.4f}"]
+        found = [interval(each.difference), interval(each.improvement, ".2f")]
+        rows.append([each.condition, str(each.episodes), *means, *found, each.verdict])
+    return tables.rich(title, header, rows, folded=["condition"])
 
 
-def interval(estimate: Estimate) -> str:
-    """A difference with its interval, signs shown."""
-    return f"{estimate.value:+.4f} ({estimate.low:+.4f} to {estimate.high:+.4f})"
+def interval(estimate: Estimate, form: str = "+.4f") -> str:
+    """Return a number with its interval; by default a difference, with signs."""
+    return f"{estimate.value:{form}} ({estimate.low:{form}} to {estimate.high:{form}})"

@@ -14,6 +14,7 @@ from rich.table import Table
 
 from policy.actors import Actors
 from policy.scorers import ActorScorer, Scorer
+from training.evaluation import tables
 from training.evaluation.baselines import baselines
 from training.evaluation.compare import Difference, difference, interval
 from training.evaluation.protocol import SLA, evaluate
@@ -136,18 +137,13 @@ def as_document(results: Sequence[ConditionResult]) -> dict[str, Any]:
 
 def rich_table(name: str, results: Sequence[ConditionResult]) -> Table:
     """One row a condition: the candidate beside the incumbent and the best rule, with the paired differences."""
-    table = Table(title=f"SLA violation rate of {name}; differences paired, 95 % intervals")
-    for column in ("condition", "candidate", "incumbent", "difference", "best rule", "difference", ""):
-        table.add_column(column, no_wrap=column not in ("condition", ""), overflow="fold")
+    title = f"SLA violation rate of {name}; differences paired, 95 % intervals"
+    header = ["condition", "candidate", "incumbent", "difference", "best rule", "difference", ""]
+    rows = []
     for result in results:
         incumbent, best = result.against[INCUMBENT], result.best_rule
-        table.add_row(
-            result.condition,
-            f"{incumbent.first:.4f}",
-            f"{incumbent.second:.4f}",
-            interval(incumbent.difference),
-            f"{best.second_name} {best.second:.4f}",
-            interval(best.difference),
-            f"[red]worse than {', '.join(result.worse_than)}" if result.worse_than else "[green]holds",
-        )
-    return table
+        means = [f"{incumbent.first:.4f}", f"{incumbent.second:.4f}"]
+        against = [interval(incumbent.difference), f"{best.second_name} {best.second:.4f}", interval(best.difference)]
+        verdict = f"[red]worse than {', '.join(result.worse_than)}" if result.worse_than else "[green]holds"
+        rows.append([result.condition, *means, *against, verdict])
+    return tables.rich(title, header, rows, folded=["condition", ""])

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import astuple
 from typing import Any, Final
 
 import numpy as np
 from rich.table import Table
 
 from policy.scorers import Scorer
+from training.evaluation import tables
 from training.evaluation.protocol import SLA, Evaluation, evaluate
 from training.evaluation.statistics import Estimate, paired_difference
 from training.simulator.conditions import Condition
@@ -44,17 +46,15 @@ def measure(scorers: Sequence[Scorer], conditions: Sequence[Condition]) -> Resul
     results: Results = {}
     for condition in conditions:
         played = evaluate(scorers, condition, TEST_SEEDS)
-        results[condition.label] = {scorer.name: _metrics(played, scorer.name) for scorer in scorers}
+        results[condition.label] = {
+            scorer.name: {metric: played.mean(scorer.name, metric) for metric in METRICS} for scorer in scorers
+        }
         first = played.values[scorers[0].name][SLA]
         for scorer in scorers[1:]:
             rate = played.values[scorer.name][SLA]
             known = np.isfinite(first) & np.isfinite(rate)
             results[condition.label][scorer.name][VERSUS_FIRST] = paired_difference(rate[known], first[known])
     return results
-
-
-def _metrics(played: Evaluation, scorer: str) -> dict[str, Estimate]:
-    return {metric: played.mean(scorer, metric) for metric in METRICS}
 
 
 def to_document(results: Results, conditions: Sequence[Condition]) -> dict[str, Any]:
@@ -74,35 +74,30 @@ def to_document(results: Results, conditions: Sequence[Condition]) -> dict[str, 
 
 def markdown_table(results: Results) -> str:
     """SLA violations in percent with intervals, one row per scorer and one column per condition."""
-    scorers = list(next(iter(results.values())))
-    lines = ["| policy | " + " | ".join(results) + " |", "|---|" + "---|" * len(results)]
-    lines += [
-        f"| {scorer} | " + " | ".join(percent(suite[scorer][SLA]) for suite in results.values()) + " |"
-        for scorer in scorers
-    ]
-    return "\n".join(lines)
+    scorers = next(iter(results.values()))
+    rows = [[scorer, *(percent(suite[scorer][SLA]) for suite in results.values())] for scorer in scorers]
+    return "\n".join(tables.markdown(["policy", *results], rows))
 
 
 def rich_table(name: str, scorers: Mapping[str, Mapping[str, Estimate]]) -> Table:
     """One condition on a terminal: a row per scorer, fewest SLA violations first."""
-    table = Table(title=name)
-    for column in ("policy", "SLA violations %", *METRICS[1:]):
-        table.add_column(column, no_wrap=column not in METRICS)
-    for scorer, metrics in sorted(scorers.items(), key=lambda item: item[1][SLA].value):
-        table.add_row(scorer, percent(metrics[SLA]), *(f"{metrics[metric].value:.3f}" for metric in METRICS[1:]))
-    return table
+    rows = [
+        [scorer, percent(metrics[SLA]), *(f"{metrics[metric].value:.3f}" for metric in METRICS[1:])]
+        for scorer, metrics in sorted(scorers.items(), key=lambda item: item[1][SLA].value)
+    ]
+    return tables.rich(name, ["policy", "SLA violations %", *METRICS[1:]], rows, folded=METRICS)
 
 
 def rules_table(evaluation: Evaluation) -> str:
     """As Markdown: one row per scorer, fewest SLA violations first, with the interval of those."""
-    lines = ["| scorer | SLA violations [95 %] | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for name in sorted(evaluation.values, key=lambda scorer: evaluation.mean(scorer, SLA).value):
-        rate = evaluation.mean(name, SLA)
-        cells = [f"{evaluation.mean(name, column).value:.4f}" for column in COLUMNS]
-        lines.append(f"| {name} | {rate.value:.4f} [{rate.low:.4f}, {rate.high:.4f}] | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    rates = {name: evaluation.mean(name, SLA) for name in evaluation.values}
+    rows = [
+        [name, tables.bracketed(*astuple(rate)), *(f"{evaluation.mean(name, each).value:.4f}" for each in COLUMNS)]
+        for name, rate in sorted(rates.items(), key=lambda item: item[1].value)
+    ]
+    return "\n".join(tables.markdown(["scorer", "SLA violations [95 %]", *COLUMNS], rows))
 
 
 def percent(estimate: Estimate) -> str:
-    """``1.23 (1.01-1.45)`` for 0.0123 with its interval."""
-    return f"{100 * estimate.value:.2f} ({100 * estimate.low:.2f}-{100 * estimate.high:.2f})"
+    """Return ``1.23 (1.01-1.45)`` for 0.0123 with its interval."""
+    return tables.percent(*astuple(estimate))

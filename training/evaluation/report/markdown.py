@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Final
 
+from training.evaluation import tables
 from training.evaluation.plan import GREEDY, LARGE
 from training.evaluation.protocol import SLA
 from training.evaluation.report.document import (
@@ -102,68 +103,62 @@ def to_markdown(document: dict[str, Any], figures: Iterable[str]) -> str:
     elif "trace" in document["scenario_versions"]:
         lines.append("- `trace` plays a sample of our own making in the shape of openb, not the data of any cluster.")
     for label, scorers in document["scenarios"].items():
-        lines += ["", f"### {label}", "", "| scorer | " + " | ".join(METRICS) + " |", "|---" * (len(METRICS) + 1) + "|"]
-        for scorer, metrics in sorted(scorers.items(), key=lambda item: item[1][SLA]["mean"]):
-            cells = " | ".join(_cell(metrics[name]) if name in metrics else "-" for name in METRICS)
-            lines.append(f"| {scorer} | {cells} |")
-        lines += ["", f"{next(iter(scorers.values()))[SLA]['seeds']} episodes."]
+        rows = [
+            [scorer, *(_cell(metrics[name]) if name in metrics else "-" for name in METRICS)]
+            for scorer, metrics in sorted(scorers.items(), key=lambda item: item[1][SLA]["mean"])
+        ]
+        episodes = f"{next(iter(scorers.values()))[SLA]['seeds']} episodes."
+        lines += ["", f"### {label}", "", *tables.markdown(["scorer", *METRICS], rows), "", episodes]
     return "\n".join(lines) + "\n"
 
 
 def _goals(document: dict[str, Any]) -> list[str]:
-    lines = ["| measure | value | goal | reached |", "|---|---|---|---|"]
-    for goal in document["goals"]:
-        value = "-" if goal["value"] is None else f"{goal['value']:.4g}"
-        lines.append(f"| {goal['name']} | {value} | {goal['goal']} | {'yes' if goal['pass'] else '**no**'} |")
-    return lines
+    rows = [
+        [goal["name"], "-" if goal["value"] is None else f"{goal['value']:.4g}", goal["goal"], _yes(goal["pass"])]
+        for goal in document["goals"]
+    ]
+    return tables.markdown(["measure", "value", "goal", "reached"], rows)
 
 
 def _by_load(document: dict[str, Any]) -> list[str]:
     lines_of = document["by_load"]
     labels = list(next(iter(lines_of.values())))
-    lines = ["| measure | " + " | ".join(labels) + " |", "|---" * (len(labels) + 1) + "|"]
-    for name, goals in lines_of.items():
-        cells = [f"{_number(goal['value'])} {'yes' if goal['pass'] else '**no**'}" for goal in goals.values()]
-        lines.append(f"| {name} | {' | '.join(cells)} |")
+    rows = [
+        [name, *(f"{_number(goal['value'])} {_yes(goal['pass'])}" for goal in goals.values())]
+        for name, goals in lines_of.items()
+    ]
     used = [document["scenarios"][label][document["policy"]].get("cpu_used") for label in labels]
-    cells = [_number(entry["mean"]) if entry else "-" for entry in used]
-    return [*lines, f"| CPU used | {' | '.join(cells)} |"]
+    rows.append(["CPU used", *(_number(entry["mean"]) if entry else "-" for entry in used)])
+    return tables.markdown(["measure", *labels], rows)
 
 
 def _verdicts(document: dict[str, Any]) -> list[str]:
     """One line for each condition: the policy against the best rule there, episode by episode."""
-    lines = [
-        "| condition | best rule | difference in SLA violations | probability of improvement | episodes | verdict |",
-        "|---|---|---|---|---|---|",
-    ]
+    chance = "probability of improvement"
+    header = ["condition", "best rule", "difference in SLA violations", chance, "episodes", "verdict"]
+    rows = []
     for label, found in document["verdicts"].items():
         difference, better = found["difference"], found["probability_of_improvement"]
-        lines.append(
-            f"| {label} | {found['best_rule']} "
-            f"| {difference['mean']:+.4f} [{difference['low']:+.4f}, {difference['high']:+.4f}] "
-            f"| {better['mean']:.2f} [{better['low']:.2f}, {better['high']:.2f}] | {difference['seeds']} "
-            f"| {found['verdict']} |"
-        )
-    return lines
+        cells = [found["best_rule"], _cell(difference, "+.4f"), _cell(better, ".2f"), str(difference["seeds"])]
+        rows.append([label, *cells, found["verdict"]])
+    return tables.markdown(header, rows)
 
 
 def _seeds(document: dict[str, Any]) -> list[str]:
     conditions = document["seeds"]
     names = list(next(iter(conditions.values()))["sla_violation_rate"])
+    rows = []
+    for label, found in conditions.items():
+        rates = [f"{100 * found['sla_violation_rate'][name]:.2f}" for name in names]
+        middle = [_percent(found["interquartile_mean"]), f"{100 * found['spread']:.2f}"]
+        best = f"{100 * found['best_rule_rate']:.2f} ({found['best_rule']})"
+        rows.append([label, *rates, *middle, best, _yes(found["all_below_best_rule"])])
     lines = [
         "SLA violation rates in percent. The interquartile mean is over seeds and episodes, with a bootstrap within "
         "each seed.",
         "",
-        f"| condition | {' | '.join(names)} | interquartile mean | spread | best rule | all below it |",
-        "|---" * (len(names) + 5) + "|",
+        *tables.markdown(["condition", *names, "interquartile mean", "spread", "best rule", "all below it"], rows),
     ]
-    for label, found in conditions.items():
-        rates = " | ".join(f"{100 * found['sla_violation_rate'][name]:.2f}" for name in names)
-        lines.append(
-            f"| {label} | {rates} | {_percent(found['interquartile_mean'])} | {100 * found['spread']:.2f} "
-            f"| {100 * found['best_rule_rate']:.2f} ({found['best_rule']}) "
-            f"| {'yes' if found['all_below_best_rule'] else '**no**'} |"
-        )
     for name, bundle in document["bundles"].items():
         if bundle["role"] == "training seed":
             known = {None: "its curve is not known", True: "**diverged**", False: "did not diverge"}[bundle["diverged"]]
@@ -175,25 +170,28 @@ def _trade_off(document: dict[str, Any]) -> list[str]:
     found = document["trade_off"]
     winners = found["better_than_kube_default_on_both"]
     said = f"Better than {GREEDY} on both, by intervals: {', '.join(winners)}." if winners else "No policy is better."
-    lines = [f"On {found['condition']}. {said}", "", "| scorer | load variance | SLA violations |", "|---|---|---|"]
-    for name, point in sorted(found["points"].items(), key=lambda item: float(item[1]["load_variance"])):
-        lines.append(f"| {name} | {point['load_variance']:.4f} | {point[SLA]:.4f} |")
-    return lines
+    rows = [
+        [name, f"{point['load_variance']:.4f}", f"{point[SLA]:.4f}"]
+        for name, point in sorted(found["points"].items(), key=lambda item: float(item[1]["load_variance"]))
+    ]
+    return [
+        f"On {found['condition']}. {said}",
+        "",
+        *tables.markdown(["scorer", "load variance", "SLA violations"], rows),
+    ]
 
 
 def _highest_loads(document: dict[str, Any]) -> list[str]:
     found = document["highest_load"]
     loads = found["loads"]
     ratio = found["policy_over_best_rule"]
+    ranked = sorted(found["scorers"].items(), key=lambda item: -(item[1]["mean"] or 0.0))
     lines = [
         f"Where SLA violations reach 5 %, linear between loads of {loads[0]:g} to {loads[-1]:g}; {ratio['seeds']} "
         "episodes a load.",
         "",
-        "| scorer | highest load |",
-        "|---|---|",
+        *tables.markdown(["scorer", "highest load"], [[name, _load(entry, loads)] for name, entry in ranked]),
     ]
-    for name, entry in sorted(found["scorers"].items(), key=lambda item: -(item[1]["mean"] or 0.0)):
-        lines.append(f"| {name} | {_load(entry, loads)} |")
     if ratio["mean"] is not None:
         interval = f"[{ratio['low']:.2f}, {ratio['high']:.2f}]"
         lines += ["", f"The policy's over the best rule's ({found['best_rule']}): {ratio['mean']:.3f} {interval}."]
@@ -204,7 +202,7 @@ def _evidence(found: dict[str, Any]) -> list[str]:
     speeds, scale, ablations = found["decisions_per_second"], found["scale"], found["ablations"]
     bound = found["sustainable_load"]
     lines = [
-        f"- No scheduler sustains a load above {bound['mean']:.3f} [{bound['low']:.3f}, {bound['high']:.3f}] on the "
+        f"- No scheduler sustains a load above {_cell(bound, '.3f')} on the "
         f"clusters of {bound['nodes']} nodes: an upper bound, with every node at its best use, the least disturbance "
         "between pods and the mean of its decay. A higher load holds only as long as an episode is short.",
     ]
@@ -242,5 +240,9 @@ def _percent(entry: dict[str, Any]) -> str:
     return f"{100 * entry['mean']:.2f} % [{100 * entry['low']:.2f}, {100 * entry['high']:.2f}]"
 
 
-def _cell(entry: dict[str, float]) -> str:
-    return f"{entry['mean']:.4f} [{entry['low']:.4f}, {entry['high']:.4f}]"
+def _cell(entry: dict[str, float], form: str = ".4f") -> str:
+    return tables.bracketed(entry["mean"], entry["low"], entry["high"], form)
+
+
+def _yes(reached: bool) -> str:
+    return "yes" if reached else "**no**"

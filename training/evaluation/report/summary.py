@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from policy.errors import InvalidInputError
+from training.evaluation import tables
 from training.evaluation.plan import GREEDY, RANDOM, REFERENCE
 from training.evaluation.protocol import SLA
 from training.evaluation.report.document import read_document
@@ -32,17 +33,16 @@ def render(document: dict[str, Any]) -> str:
     rules = sorted(set(scenarios[usual]) - others, key=lambda name: float(scenarios[usual][name][SLA]["mean"]))
     shown = list(dict.fromkeys([*rules[:RULES], GREEDY, RANDOM]))
     seeds = scenarios[usual][document["policy"]][SLA]["seeds"]
-    lines = [
-        f"| SLA violations, % (95 % interval) | {' | '.join(f'load {_load(label):g}' for label in sweep)} |",
-        "|---" * (len(sweep) + 1) + "|",
-    ]
+    rows = []
     for name in [document["policy"], *shown]:
-        cells = [_percent(scenarios[label][name][SLA]) for label in sweep]
-        title = f"**{name}**" if name == document["policy"] else name
-        lines.append(f"| {title} | {' | '.join(cells)} |")
+        entries = [scenarios[label][name][SLA] for label in sweep]
+        cells = [tables.percent(entry["mean"], entry["low"], entry["high"]) for entry in entries]
+        rows.append([f"**{name}**" if name == document["policy"] else name, *cells])
+    header = ["SLA violations, % (95 % interval)", *(f"load {_load(label):g}" for label in sweep)]
     verdicts = [found["verdict"] for found in document["verdicts"].values()]
     reached = sum(goal["pass"] for goal in document["goals"])
-    lines += [
+    lines = [
+        *tables.markdown(header, rows),
         "",
         f"{seeds} episodes a load, seeds from {document['about']['first_seed']}; against the best rule of each of "
         f"{len(verdicts)} conditions it wins {verdicts.count('wins')}, ties {verdicts.count('ties')} and loses "
@@ -65,10 +65,6 @@ def insert(text: str, block: str, name: str) -> str:
 
 def _load(label: str) -> float:
     return float(label.split("@")[1])
-
-
-def _percent(entry: dict[str, Any]) -> str:
-    return f"{100 * entry['mean']:.2f} ({100 * entry['low']:.2f}-{100 * entry['high']:.2f})"
 
 
 def insert_into(paths: Iterable[Path], bundle: Path) -> None:
