@@ -20,16 +20,11 @@ Number = TypeVar("Number", float, FloatArray)
 
 @dataclass(frozen=True, slots=True)
 class Arithmetic(Generic[Number]):
-    """What a formula needs beside the operators; a NaN given first stays one in both arithmetics.
+    """What a formula needs beside the operators; a NaN given first stays one in both arithmetics."""
 
-    Attributes:
-        maximum, minimum: of a number and a bound, the bound second.
-        absolute: without the sign.
-    """
-
-    maximum: Callable[[Number, float], Number]
+    maximum: Callable[[Number, float], Number]  # as `minimum`, of a number and a bound, the bound second
     minimum: Callable[[Number, float], Number]
-    absolute: Callable[[Number], Number]
+    absolute: Callable[[Number], Number]  # without the sign
 
 
 ARRAYS: Final[Arithmetic[FloatArray]] = Arithmetic(np.maximum, np.minimum, np.abs)

@@ -39,37 +39,23 @@ LARGEST_TEMPERATURE: Final = 1e6
 
 @dataclass(frozen=True, slots=True)
 class Manifest:
-    """What a bundle says of itself.
+    """What a bundle says of itself."""
 
-    Attributes:
-        format_version: version of this file's layout.
-        name: identifier of the policy, shown on metrics and decisions.
-        schema_version: `policy.features.SCHEMA_VERSION` at training.
-        schema_sha256: `policy.features.schema_fingerprint` at training.
-        features: feature names, in order.
-        criteria: criteria names, in order.
-        model_sha256: sha256 (hex) of actor.onnx.
-        opset: ONNX opset of the model.
-        parameters: number of trained parameters of the actor.
-        temperature: temperature of the placement softmax in training; priorities are made with it.
-        training: provenance: command, configuration, seeds, scenario, versions.
-        parity: recorded vectors: ``observations`` [m, 8] and the ``bids`` [m, 4] torch gave for them.
-        feature_ranges: smallest and largest value of each feature that training covers, by name; a feature that is
-            left out, as in bundles made before this field was, has the bounds of `policy.features.FEATURES`.
-    """
-
-    format_version: int
-    name: str
-    schema_version: int
-    schema_sha256: str
-    features: list[str]
-    criteria: list[str]
-    model_sha256: str
+    format_version: int  # version of this file's layout
+    name: str  # identifier of the policy, shown on metrics and decisions
+    schema_version: int  # `policy.features.SCHEMA_VERSION` at training
+    schema_sha256: str  # `policy.features.schema_fingerprint` at training
+    features: list[str]  # feature names, in order
+    criteria: list[str]  # criteria names, in order
+    model_sha256: str  # sha256 (hex) of actor.onnx
     opset: int
-    parameters: int
-    temperature: float
-    training: dict[str, Any]
+    parameters: int  # number of trained parameters of the actor
+    temperature: float  # temperature of the placement softmax in training; priorities are made with it
+    training: dict[str, Any]  # provenance: command, configuration, seeds, scenario, versions
+    # recorded vectors: ``observations`` [m, 8] and the ``bids`` [m, 4] torch gave for them
     parity: dict[str, list[list[float]]]
+    # smallest and largest value of each feature that training covers, by name; a feature that is left out, as in
+    # bundles made before this field was, has the bounds of `policy.features.FEATURES`
     feature_ranges: dict[str, list[float]] = field(default_factory=dict)
 
     def training_range(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
@@ -87,19 +73,12 @@ class Manifest:
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A validated policy.
+    """A validated policy."""
 
-    Attributes:
-        path: folder it came from.
-        manifest: what it says of itself.
-        actors: its model, loaded and proven equal to its recorded vectors.
-        manifest_sha256: sha256 (hex) of manifest.json, which names the model by its own: together, this very bundle.
-    """
-
-    path: Path
-    manifest: Manifest
-    actors: Actors
-    manifest_sha256: str
+    path: Path  # folder it came from
+    manifest: Manifest  # what it says of itself
+    actors: Actors  # its model, loaded and proven equal to its recorded vectors
+    manifest_sha256: str  # sha256 (hex) of manifest.json, which names the model by its own: together, this very bundle
 
 
 def shipped_bundle_path() -> Path:

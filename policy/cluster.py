@@ -53,34 +53,22 @@ class ClusterState:
     Every array has the same shape ``[..., n]``: serving uses ``[n]``, the simulator ``[clusters, n]``. The arrays are
     float64 so that adding and removing the same pod many times does not drift. Which row is which node is the owner's
     knowledge, not ours.
-
-    Attributes:
-        cpu_allocatable: allocatable CPU, cores, > 0.
-        memory_allocatable: allocatable memory, GiB, > 0.
-        cpu_requested: sum of the CPU requests of the node's pods, cores: what kube-scheduler filters by, and what is
-            left for more pods.
-        memory_requested: sum of the memory requests of the node's pods, GiB.
-        cpu_used: measured CPU use plus the expected use of pods bound since that measurement, cores.
-        memory_used: the same for memory, GiB.
-        cpu_pressure: share of time that tasks waited for a CPU, 0..1 (PSI "some"), measured or estimated.
-        node_speed: speed per core relative to the reference core (1.0), > 0.
-        version: grows whenever anything in the row changes.
-        cpu_nonzero: sum of the non-zero CPU requests of the node's pods, cores: what scores count, as kube-scheduler's
-            `NodeInfo.NonZeroRequested`. A container that does not say counts as `NONZERO_CPU`. Default: the requests.
-        memory_nonzero: the same for memory, GiB, with `NONZERO_MEMORY`.
     """
 
-    cpu_allocatable: FloatArray
-    memory_allocatable: FloatArray
+    cpu_allocatable: FloatArray  # allocatable CPU, cores, > 0
+    memory_allocatable: FloatArray  # allocatable memory, GiB, > 0
+    # sum of the CPU requests of the node's pods, cores: what kube-scheduler filters by, and leaves for more pods
     cpu_requested: FloatArray
-    memory_requested: FloatArray
-    cpu_used: FloatArray
-    memory_used: FloatArray
-    cpu_pressure: FloatArray
-    node_speed: FloatArray
-    version: IntArray
+    memory_requested: FloatArray  # sum of the memory requests of the node's pods, GiB
+    cpu_used: FloatArray  # measured CPU use plus the expected use of pods bound since that measurement, cores
+    memory_used: FloatArray  # the same for memory, GiB
+    cpu_pressure: FloatArray  # share of time that tasks waited for a CPU, 0..1 (PSI "some"), measured or estimated
+    node_speed: FloatArray  # speed per core relative to the reference core (1.0), > 0
+    version: IntArray  # grows whenever anything in the row changes
+    # sum of the non-zero CPU requests of the node's pods, cores: what scores count, as kube-scheduler's
+    # `NodeInfo.NonZeroRequested`. A container that does not say counts as `NONZERO_CPU`. Default: the requests.
     cpu_nonzero: FloatArray = _AS_REQUESTED
-    memory_nonzero: FloatArray = _AS_REQUESTED
+    memory_nonzero: FloatArray = _AS_REQUESTED  # the same for memory, GiB, with `NONZERO_MEMORY`
 
     def __post_init__(self) -> None:
         if self.cpu_nonzero is _AS_REQUESTED:
@@ -178,28 +166,22 @@ _DEFAULTS: Final = (
 class PodDemand:
     """What a pod asks for. Equal demands form one class of pods: every node answers them alike.
 
-    Attributes:
-        cpu: CPU request, cores, >= 0.
-        memory: memory request, GiB, >= 0.
-        urgency: how little slowdown the pod's SLA allows, 0..1: one over the allowed slowdown, so 1 allows none,
-            0.5 allows twice the ideal time and 0 (best effort) allows any.
-        cpu_nonzero: non-zero CPU request, cores, >= 0: what scores count; see `ClusterState`. Default: `cpu`.
-        memory_nonzero: the same for memory, GiB. Default: `memory`.
-        cpu_contained: non-zero CPU request of the containers and the overhead, cores, >= 0, without what the pod
-            requests as a whole: what kube-scheduler's LeastAllocated adds for this pod. Default: `cpu_nonzero`.
-        memory_contained: the same for memory, GiB. Default: `memory_nonzero`.
-
     Raises:
         InvalidInputError: a value is out of range or not finite.
     """
 
-    cpu: float
-    memory: float
+    cpu: float  # CPU request, cores, >= 0
+    memory: float  # memory request, GiB, >= 0
+    # how little slowdown the pod's SLA allows, 0..1: one over the allowed slowdown, so 1 allows none, 0.5 allows
+    # twice the ideal time and 0 (best effort) allows any
     urgency: float
+    # non-zero CPU request, cores, >= 0: what scores count; see `ClusterState`. Default: `cpu`.
     cpu_nonzero: float = _AS_REQUESTED
-    memory_nonzero: float = _AS_REQUESTED
+    memory_nonzero: float = _AS_REQUESTED  # the same for memory, GiB. Default: `memory`.
+    # non-zero CPU request of the containers and the overhead, cores, >= 0, without what the pod requests as a
+    # whole: what kube-scheduler's LeastAllocated adds for this pod. Default: `cpu_nonzero`.
     cpu_contained: float = _AS_REQUESTED
-    memory_contained: float = _AS_REQUESTED
+    memory_contained: float = _AS_REQUESTED  # the same for memory, GiB. Default: `memory_nonzero`.
 
     def __post_init__(self) -> None:
         for name, default in _DEFAULTS:
@@ -223,21 +205,13 @@ class PodDemand:
 
 @dataclass(frozen=True, slots=True)
 class DemandBatch:
-    """One pod for each of many clusters: what the simulator asks about at once.
+    """One pod for each of many clusters: what the simulator asks about at once."""
 
-    Attributes:
-        cpu: CPU requests, cores, shape ``[..., 1]`` so that it broadcasts against ``[..., n]``.
-        memory: memory requests, GiB, same shape.
-        urgency: urgencies, 0..1, same shape.
-        cpu_nonzero: non-zero CPU requests, cores, same shape. Default: `cpu`.
-        memory_nonzero: non-zero memory requests, GiB, same shape. Default: `memory`.
-    """
-
-    cpu: FloatArray
-    memory: FloatArray
-    urgency: FloatArray
-    cpu_nonzero: FloatArray = _AS_REQUESTED
-    memory_nonzero: FloatArray = _AS_REQUESTED
+    cpu: FloatArray  # CPU requests, cores, shape ``[..., 1]`` so that it broadcasts against ``[..., n]``
+    memory: FloatArray  # memory requests, GiB, same shape
+    urgency: FloatArray  # urgencies, 0..1, same shape
+    cpu_nonzero: FloatArray = _AS_REQUESTED  # non-zero CPU requests, cores, same shape. Default: `cpu`.
+    memory_nonzero: FloatArray = _AS_REQUESTED  # non-zero memory requests, GiB, same shape. Default: `memory`.
 
     def __post_init__(self) -> None:
         if self.cpu_nonzero is _AS_REQUESTED:

@@ -17,19 +17,12 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, slots=True)
 class Feature:
-    """One column of an observation.
+    """One column of an observation."""
 
-    Attributes:
-        name: identifier, as in metrics and explanations.
-        meaning: one sentence, with the unit.
-        low: smallest value; smaller ones are clipped to it.
-        high: largest value; larger ones are clipped to it.
-    """
-
-    name: str
-    meaning: str
-    low: float
-    high: float
+    name: str  # identifier, as in metrics and explanations
+    meaning: str  # one sentence, with the unit
+    low: float  # smallest value; smaller ones are clipped to it
+    high: float  # largest value; larger ones are clipped to it
 
 
 SCHEMA_VERSION: Final = 1

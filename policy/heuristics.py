@@ -33,15 +33,10 @@ GIB: Final = 1 << 30
 
 @dataclass(frozen=True, slots=True)
 class Heuristic:
-    """A named rule that looks at each node's row and the demand alone.
+    """A named rule that looks at each node's row and the demand alone."""
 
-    Attributes:
-        name: identifier in settings, metrics and reports.
-        rule: columns ``[..., n]`` and a demand to preferences ``[..., n]``.
-    """
-
-    name: str
-    rule: Callable[[ClusterState, Demand], FloatArray]
+    name: str  # identifier in settings, metrics and reports
+    rule: Callable[[ClusterState, Demand], FloatArray]  # columns ``[..., n]`` and a demand to preferences ``[..., n]``
     local: bool = True
 
     def preferences(self, state: ClusterState, demand: Demand) -> FloatArray:

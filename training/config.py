@@ -22,34 +22,25 @@ _SPEED: Final = FEATURE_NAMES.index("node_speed")
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
 Positive = Annotated[float, Field(gt=0.0)]
+NotNegative = Annotated[float, Field(ge=0.0)]
+Step = Annotated[float, Field(gt=0.0, le=1.0)]
 Bid = Annotated[float, Field(gt=-1.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 
 
 class ArenaConfig(Section):
-    """Clusters of one size that are trained on together.
+    """Clusters of one size that are trained on together."""
 
-    Attributes:
-        scenario: name of a versioned scenario of `training.simulator`.
-        nodes: nodes per cluster; None keeps the scenario's.
-        node_classes: machines that the clusters' nodes are drawn from; none keeps the scenario's.
-        clusters: how many are simulated at once.
-        share: how often its transitions are drawn, relative to the other arenas.
-        replay: transitions kept.
-        batch: transitions per update.
-        warmup: transitions collected before its first update.
-        steps_per_update: steps of all its clusters from one update to the next.
-    """
-
-    scenario: str
-    nodes: Count | None = None
+    scenario: str  # name of a versioned scenario of `training.simulator`
+    nodes: Count | None = None  # nodes per cluster; None keeps the scenario's
+    # machines that the clusters' nodes are drawn from; none keeps the scenario's
     node_classes: tuple[NodeClass, ...] = ()
-    clusters: Count = 32
-    share: Positive = 1.0
-    replay: Annotated[int, Field(ge=64)] = 200_000
-    batch: Count = 384
-    warmup: Count = 4000
-    steps_per_update: Count = 1
+    clusters: Count = 32  # how many are simulated at once
+    share: Positive = 1.0  # how often its transitions are drawn, relative to the other arenas
+    replay: Annotated[int, Field(ge=64)] = 200_000  # transitions kept
+    batch: Count = 384  # transitions per update
+    warmup: Count = 4000  # transitions collected before its first update
+    steps_per_update: Count = 1  # steps of all its clusters from one update to the next
 
 
 class LoadConfig(Section):
@@ -66,24 +57,21 @@ class LoadConfig(Section):
 
 
 class ActorConfig(Section):
-    """The actors: what bids for the nodes.
+    """The actors: what bids for the nodes."""
 
-    Attributes:
-        kind: ``shared`` (one network for every node) or ``per_class`` (one for each class of node speed). A node's
-            class follows from its own observation, so either serves any number of nodes from one ONNX graph.
-        speed_classes: boundaries between the classes of ``per_class``, ascending values of the feature `node_speed`
-            (speed per core relative to the reference core, minus 1); a node at a boundary belongs to the faster class.
-        criteria: ``all``, or ``constant``: the bid on the constant criterion alone, which then is the preference, all
-            others being zero in training and serving. A plain bid, with no known rule to lean on.
-        hidden: widths of the hidden layers of each network.
-        initial_bids: bids on headroom, balance, expected_speed and constant before training; the rule it starts from.
-            ``criteria: constant`` reads the last alone.
-    """
-
+    # ``shared`` (one network for every node) or ``per_class`` (one for each class of node speed). A node's class
+    # follows from its own observation, so either serves any number of nodes from one ONNX graph.
     kind: Literal["shared", "per_class"] = "shared"
+    # boundaries between the classes of ``per_class``, ascending values of the feature `node_speed` (speed per core
+    # relative to the reference core, minus 1); a node at a boundary belongs to the faster class
     speed_classes: tuple[float, ...] = ()
+    # ``all``, or ``constant``: the bid on the constant criterion alone, which then is the preference, all others
+    # being zero in training and serving. A plain bid, with no known rule to lean on.
     criteria: Literal["all", "constant"] = "all"
+    # widths of the hidden layers of each network
     hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (256, 256)
+    # bids on headroom, balance, expected_speed and constant before training; the rule it starts from. ``criteria:
+    # constant`` reads the last alone.
     initial_bids: tuple[Bid, Bid, Bid, Bid] = (0.0, 0.0, 0.8, 0.0)
 
     @model_validator(mode="after")
@@ -101,143 +89,95 @@ class ActorConfig(Section):
 
 
 class CriticConfig(Section):
-    """The centralised critic.
+    """The centralised critic."""
 
-    Attributes:
-        kind: ``set`` (placement-aware, any number of nodes) or ``joint`` (all observations and bids, fixed number).
-        hidden: widths of its hidden layers.
-        twin: two of them, the smaller team value in the target.
-    """
-
+    # ``set`` (placement-aware, any number of nodes) or ``joint`` (all observations and bids, fixed number)
     kind: Literal["set", "joint"] = "set"
-    hidden: Annotated[tuple[Count, ...], Field(min_length=2)] = (256, 256)
-    twin: bool = True
+    hidden: Annotated[tuple[Count, ...], Field(min_length=2)] = (256, 256)  # widths of its hidden layers
+    twin: bool = True  # two of them, the smaller team value in the target
 
 
 class OptimiserConfig(Section):
-    """Adam's learning rates, how they end, and the arithmetic of an update.
+    """Adam's learning rates, how they end, and the arithmetic of an update."""
 
-    Attributes:
-        matmul: precision in which the hidden layers multiply during updates; ``bfloat16`` takes about half the time on
-            a CPU with AMX or AVX512-BF16 and longer on others. Placement, selection and export are always float32.
-        actor_rate: at the start.
-        critic_rate: at the start.
-        final_share: of either rate left at the last update; the decay is linear in updates.
-        actor_clip: largest gradient norm of the actor.
-        critic_clip: largest gradient norm of the critics.
-    """
-
+    # precision in which the hidden layers multiply during updates; ``bfloat16`` takes about half the time on a CPU
+    # with AMX or AVX512-BF16 and longer on others. Placement, selection and export are always float32.
     matmul: Literal["float32", "bfloat16"] = "float32"
-    actor_rate: Positive = 3e-4
-    critic_rate: Positive = 1e-3
-    final_share: Share = 0.05
-    actor_clip: Positive = 0.5
-    critic_clip: Positive = 1.0
+    actor_rate: Positive = 3e-4  # at the start
+    critic_rate: Positive = 1e-3  # at the start
+    final_share: Share = 0.05  # of either rate left at the last update; the decay is linear in updates
+    actor_clip: Positive = 0.5  # largest gradient norm of the actor
+    critic_clip: Positive = 1.0  # largest gradient norm of the critics
 
 
 class ObjectiveConfig(Section):
-    """What is maximised.
+    """What is maximised."""
 
-    Attributes:
-        discount: gamma per arrival in a cluster of `reference_nodes`. Arrivals are N / reference_nodes times as
-            frequent in a cluster of N nodes at equal load, so gamma ** (reference_nodes / N) discounts time alike in
-            every size.
-        reference_nodes: see `discount`; the size at which `discount`, `n_step` and the two weights below are quoted.
-        n_step: steps of reward summed before the critic bootstraps, in a cluster of `reference_nodes`; N /
-            reference_nodes times as many in a cluster of N nodes. Without `shaping` few steps teach the critic little:
-            a pod's lateness comes as long after its placement as the pod runs, and nothing observed in between tells
-            whose it is.
-        soft_update: share of the way targets move to the trained networks at each update.
-        average_update: the same for the averaged actor, which is what is selected and exported; 1 keeps no average.
-        per_node: each node's Q follows its own reward (set critic); otherwise their sum follows the team's.
-        shaping: adds gamma x potential after - potential before to each node's reward, the potential being what its
-            running pods will still be charged if their present rate lasts (Ng, Harada and Russell, ICML 1999). What is
-            best stays best; what a placement costs is seen at once rather than when the pod is late.
-        balance_weight: overrides the scenarios' price of squared CPU use, a convex shaper; None keeps theirs.
-        spread_weight: the same for the price of load variance; moves a policy along the trade-off between SLA
-            violations and equal use.
-        entropy_bonus: on the entropy (nats) of the placement softmax; keeps the policy from growing sure of itself.
-        squash_penalty: on the mean squared actor output before tanh; keeps tanh out of saturation.
-    """
-
+    # gamma per arrival in a cluster of `reference_nodes`. Arrivals are N / reference_nodes times as frequent in a
+    # cluster of N nodes at equal load, so gamma ** (reference_nodes / N) discounts time alike in every size.
     discount: Annotated[float, Field(gt=0.0, lt=1.0)] = 0.99
+    # see `discount`; the size at which `discount`, `n_step` and the two weights below are quoted
     reference_nodes: Count = 10
+    # steps of reward summed before the critic bootstraps, in a cluster of `reference_nodes`; N / reference_nodes
+    # times as many in a cluster of N nodes. Without `shaping` few steps teach the critic little: a pod's lateness
+    # comes as long after its placement as the pod runs, and nothing observed in between tells whose it is.
     n_step: Count = 1
-    soft_update: Annotated[float, Field(gt=0.0, le=1.0)] = 0.01
-    average_update: Annotated[float, Field(gt=0.0, le=1.0)] = 0.005
-    per_node: bool = True
+    soft_update: Step = 0.01  # share of the way targets move to the trained networks at each update
+    # the same for the averaged actor, which is what is selected and exported; 1 keeps no average
+    average_update: Step = 0.005
+    per_node: bool = True  # each node's Q follows its own reward (set critic); otherwise their sum follows the team's
+    # adds gamma x potential after - potential before to each node's reward, the potential being what its running
+    # pods will still be charged if their present rate lasts (Ng, Harada and Russell, ICML 1999). What is best stays
+    # best; what a placement costs is seen at once rather than when the pod is late.
     shaping: bool = True
-    balance_weight: Annotated[float, Field(ge=0.0)] | None = None
-    spread_weight: Annotated[float, Field(ge=0.0)] | None = None
-    entropy_bonus: Annotated[float, Field(ge=0.0)] = 0.01
-    squash_penalty: Annotated[float, Field(ge=0.0)] = 1e-3
+    # overrides the scenarios' price of squared CPU use, a convex shaper; None keeps theirs
+    balance_weight: NotNegative | None = None
+    # the same for the price of load variance; moves a policy along the trade-off of SLA violations and equal use
+    spread_weight: NotNegative | None = None
+    # on the entropy (nats) of the placement softmax; keeps the policy from growing sure of itself
+    entropy_bonus: NotNegative = 0.01
+    squash_penalty: NotNegative = 1e-3  # on the mean squared actor output before tanh; keeps tanh out of saturation
 
 
 class ExplorationConfig(Section):
-    """How training strays from its policy.
+    """How training strays from its policy."""
 
-    Attributes:
-        temperature: of the placement softmax; served priorities use the same.
-        uniform_share: share of placements drawn uniformly over feasible nodes.
-        noise: on the bids: ``ou`` (Ornstein-Uhlenbeck), ``gaussian`` or ``none``.
-        theta: pull of the OU process to zero, per step.
-        sigma_start: noise scale at the first update.
-        sigma_end: noise scale at the last update; linear in between.
-    """
-
-    temperature: Positive = TEMPERATURE
-    uniform_share: Share = 0.1
+    temperature: Positive = TEMPERATURE  # of the placement softmax; served priorities use the same
+    uniform_share: Share = 0.1  # share of placements drawn uniformly over feasible nodes
+    # on the bids: ``ou`` (Ornstein-Uhlenbeck), ``gaussian`` or ``none``
     noise: Literal["ou", "gaussian", "none"] = "ou"
-    theta: Share = 0.15
-    sigma_start: Annotated[float, Field(ge=0.0)] = 0.3
-    sigma_end: Annotated[float, Field(ge=0.0)] = 0.05
+    theta: Share = 0.15  # pull of the OU process to zero, per step
+    sigma_start: NotNegative = 0.3  # noise scale at the first update
+    sigma_end: NotNegative = 0.05  # noise scale at the last update; linear in between
 
 
 class ReplayConfig(Section):
-    """How transitions are drawn from the replays of all arenas.
+    """How transitions are drawn from the replays of all arenas."""
 
-    Attributes:
-        kind: ``uniform``, or ``prioritised`` by temporal-difference error (Schaul et al., arXiv:1511.05952).
-        alpha: how much the error counts: a transition is drawn in proportion to priority ** alpha; 0 is uniform.
-        beta_start: share of the bias that importance weights correct at the first update; rises linearly to all of it
-            at the last.
-        smallest: added to every error, so that nothing is never drawn again; in units of the reward.
-    """
-
+    # ``uniform``, or ``prioritised`` by temporal-difference error (Schaul et al., arXiv:1511.05952)
     kind: Literal["uniform", "prioritised"] = "uniform"
+    # how much the error counts: a transition is drawn in proportion to priority ** alpha; 0 is uniform
     alpha: Share = 0.6
+    # share of the bias that importance weights correct at the first update; rises linearly to all of it at the last
     beta_start: Share = 0.4
-    smallest: Positive = 1e-3
+    smallest: Positive = 1e-3  # added to every error, so that nothing is never drawn again; in units of the reward
 
 
 class Matd3Config(Section):
-    """What MATD3 adds; read by ``algorithm: matd3`` alone.
+    """What MATD3 adds; read by ``algorithm: matd3`` alone."""
 
-    Attributes:
-        actor_every: critic updates per actor and target update.
-        smoothing_sigma: noise on the target actor's bids.
-        smoothing_clip: largest absolute value of that noise.
-    """
-
-    actor_every: Count = 2
-    smoothing_sigma: Annotated[float, Field(ge=0.0)] = 0.1
-    smoothing_clip: Annotated[float, Field(ge=0.0)] = 0.2
+    actor_every: Count = 2  # critic updates per actor and target update
+    smoothing_sigma: NotNegative = 0.1  # noise on the target actor's bids
+    smoothing_clip: NotNegative = 0.2  # largest absolute value of that noise
 
 
 class SuiteConfig(Section):
-    """One set of selection episodes: one per seed.
+    """One set of selection episodes: one per seed."""
 
-    Attributes:
-        scenario: name of a versioned scenario.
-        nodes: nodes per cluster; None keeps the scenario's.
-        load: offered load.
-        clusters: episodes.
-    """
-
-    scenario: str
-    nodes: Count | None = None
-    load: Positive = 0.4
-    clusters: Annotated[int, Field(ge=1, le=MOST_EPISODES)] = 32
+    scenario: str  # name of a versioned scenario
+    nodes: Count | None = None  # nodes per cluster; None keeps the scenario's
+    load: Positive = 0.4  # offered load
+    clusters: Annotated[int, Field(ge=1, le=MOST_EPISODES)] = 32  # episodes
 
     @property
     def condition(self) -> Condition:
@@ -246,35 +186,24 @@ class SuiteConfig(Section):
 
 
 class SelectionConfig(Section):
-    """How the best checkpoint is chosen: argmax placement on episodes that neither training nor the tests meet.
-
-    Attributes:
-        every_updates: how often.
-        seed: of the first selection episode; in `training.simulator.draws.SELECTION_SEEDS`, apart from the test seeds.
-        suites: the score is the mean over them of SLA violations over those of the untrained rule (`expected-speed`).
-    """
+    """How the best checkpoint is chosen: argmax placement on episodes that neither training nor the tests meet."""
 
     every_updates: Count = 250
+    # of the first selection episode; in `training.simulator.draws.SELECTION_SEEDS`, apart from the test seeds
     seed: Annotated[int, Field(ge=SELECTION_SEEDS.start, lt=SELECTION_SEEDS.stop - MOST_EPISODES)] = 900_000
+    # the score is the mean over them of SLA violations over those of the untrained rule (`expected-speed`)
     suites: tuple[SuiteConfig, ...] = ()
 
 
 class TrainingConfig(Section):
-    """One training run.
+    """One training run."""
 
-    Attributes:
-        name: of the policy, as bundles, metrics and decisions show it.
-        algorithm: ``maddpg`` or ``matd3``.
-        seed: every random stream of the run derives from it.
-        updates: gradient updates of a whole run; rates and noise are scheduled over it.
-        checkpoint_episodes: episodes between checkpoints.
-    """
-
+    # of the policy, as bundles, metrics and decisions show it
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")] = "maddpg"
     algorithm: Literal["maddpg", "matd3"] = "maddpg"
-    seed: Annotated[int, Field(ge=0)] = 1
-    updates: Count = 5000
-    checkpoint_episodes: Count = 100
+    seed: Annotated[int, Field(ge=0)] = 1  # every random stream of the run derives from it
+    updates: Count = 5000  # gradient updates of a whole run; rates and noise are scheduled over it
+    checkpoint_episodes: Count = 100  # episodes between checkpoints
     arenas: Annotated[tuple[ArenaConfig, ...], Field(min_length=1)]
     load: LoadConfig = LoadConfig()
     actor: ActorConfig = ActorConfig()

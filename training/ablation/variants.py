@@ -26,19 +26,12 @@ MOST_EPISODES: Final = 10_000
 
 
 class PlaySettings(Section):
-    """The test episodes that every trained policy plays.
+    """The test episodes that every trained policy plays."""
 
-    Attributes:
-        scenario: name of a versioned scenario, or a .yaml file.
-        nodes: nodes per cluster; None keeps the scenario's.
-        load: offered load.
-        episodes: how many.
-    """
-
-    scenario: str = "reference"
-    nodes: Annotated[int, Field(ge=1)] | None = None
-    load: Annotated[float, Field(gt=0.0)] = 0.4
-    episodes: Annotated[int, Field(ge=2, le=MOST_EPISODES)] = 64
+    scenario: str = "reference"  # name of a versioned scenario, or a .yaml file
+    nodes: Annotated[int, Field(ge=1)] | None = None  # nodes per cluster; None keeps the scenario's
+    load: Annotated[float, Field(gt=0.0)] = 0.4  # offered load
+    episodes: Annotated[int, Field(ge=2, le=MOST_EPISODES)] = 64  # how many
 
     @property
     def seeds(self) -> range:
@@ -64,32 +57,20 @@ class _Document(Section):
 
 @dataclass(frozen=True, slots=True)
 class Variant:
-    """One way to train.
+    """One way to train."""
 
-    Attributes:
-        name: as in reports and folders.
-        about: what differs from the base, one line.
-        settings: what is overridden, as in the file.
-        config: the whole configuration; its seed is each run's to set.
-    """
-
-    name: str
-    about: str
-    settings: Mapping[str, Any]
-    config: TrainingConfig
+    name: str  # as in reports and folders
+    about: str  # what differs from the base, one line
+    settings: Mapping[str, Any]  # what is overridden, as in the file
+    config: TrainingConfig  # the whole configuration; its seed is each run's to set
 
 
 @dataclass(frozen=True, slots=True)
 class Variants:
-    """What is trained and played.
+    """What is trained and played."""
 
-    Attributes:
-        variants: the base first.
-        play: the episodes that judge them.
-    """
-
-    variants: tuple[Variant, ...]
-    play: PlaySettings
+    variants: tuple[Variant, ...]  # the base first
+    play: PlaySettings  # the episodes that judge them
 
 
 def load_plan(path: Path) -> Variants:

@@ -284,15 +284,10 @@ def koordinator_load_aware(state: ClusterState, demand: Demand) -> FloatArray:
 
 @dataclass(frozen=True, slots=True)
 class StaticWeights:
-    """Constant bids on headroom, balance and expected speed: what an actor could do without looking.
+    """Constant bids on headroom, balance and expected speed: what an actor could do without looking."""
 
-    Attributes:
-        weights: the bids.
-        name: identifier in reports.
-    """
-
-    weights: tuple[float, float, float]
-    name: str = "static-weights"
+    weights: tuple[float, float, float]  # the bids
+    name: str = "static-weights"  # identifier in reports
     local: bool = True
 
     def preferences(self, state: ClusterState, demand: Demand) -> FloatArray:

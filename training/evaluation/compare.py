@@ -36,29 +36,16 @@ LOWER_IS_BETTER: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Two scorers in one condition.
+    """Two scorers in one condition."""
 
-    Attributes:
-        condition: name of the suite, for example ``reference-50@0.4``.
-        metric: what was compared.
-        first: mean over episodes.
-        second: mean over the same episodes.
-        difference: mean of first - second, paired by episode, with its 95 % interval.
-        improvement: probability that the first is better in an episode, a tie counting half, with its interval.
-        episodes: how many both have a value in.
-        better: ``first``, ``second``, or None where the interval holds 0.
-        first_name: of the first scorer.
-        second_name: of the second.
-    """
-
-    condition: str
-    metric: str
-    first: float
-    second: float
-    difference: Estimate
-    improvement: Estimate
-    episodes: int
-    better: str | None
+    condition: str  # name of the suite, for example ``reference-50@0.4``
+    metric: str  # what was compared
+    first: float  # mean over episodes
+    second: float  # mean over the same episodes
+    difference: Estimate  # mean of first - second, paired by episode, with its 95 % interval
+    improvement: Estimate  # probability that the first is better in an episode, a tie counting half, with its interval
+    episodes: int  # how many both have a value in
+    better: str | None  # ``first``, ``second``, or None where the interval holds 0
     first_name: str
     second_name: str
 

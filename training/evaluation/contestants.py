@@ -20,17 +20,11 @@ SEED_PREFIX: Final = "seed-"
 
 @dataclass(frozen=True, slots=True)
 class BundleScorer:
-    """A policy bundle as a scorer that pickles: its folder travels, the model is loaded where it plays.
+    """A policy bundle as a scorer that pickles: its folder travels, the model is loaded where it plays."""
 
-    Attributes:
-        path: the bundle.
-        name: identifier in reports.
-        sha256: of its model.
-    """
-
-    path: Path
-    name: str
-    sha256: str
+    path: Path  # the bundle
+    name: str  # identifier in reports
+    sha256: str  # of its model
     local: bool = True
 
     def preferences(self, state: ClusterState, demand: Demand) -> Preferences:

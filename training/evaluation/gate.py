@@ -57,15 +57,10 @@ QUICK: Final = (
 
 @dataclass(frozen=True, slots=True)
 class ConditionResult:
-    """One condition of the gate.
+    """One condition of the gate."""
 
-    Attributes:
-        condition: name of the suite.
-        against: the incumbent, then every rule; the candidate is each difference's first.
-    """
-
-    condition: str
-    against: dict[str, Difference]
+    condition: str  # name of the suite
+    against: dict[str, Difference]  # the incumbent, then every rule; the candidate is each difference's first
 
     @property
     def worse_than(self) -> list[str]:

@@ -19,22 +19,13 @@ Metrics = dict[str, FloatArray]
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Some episodes of one condition for one scorer: what a process plays at a time.
+    """Some episodes of one condition for one scorer: what a process plays at a time."""
 
-    Attributes:
-        label: of the condition.
-        scorer: who plays; where `oracle` is set, the policy that the oracle rolls forward.
-        scenario: with its number of nodes.
-        load: offered load.
-        seeds: the episodes, side by side.
-        oracle: whether the oracle plays.
-    """
-
-    label: str
-    scorer: Scorer
-    scenario: Scenario
+    label: str  # of the condition
+    scorer: Scorer  # who plays; where `oracle` is set, the policy that the oracle rolls forward
+    scenario: Scenario  # with its number of nodes
     load: float | None
-    seeds: range
+    seeds: range  # the episodes, side by side
     oracle: bool = False
 
     @property

@@ -27,32 +27,24 @@ REFERENCE: Final = "reference"
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What a study plays; the defaults are the frozen suite.
+    """What a study plays; the defaults are the frozen suite."""
 
-    Attributes:
-        episodes: episodes of each scenario and of each load of the sweep.
-        scenarios: names, each at its own load.
-        loads: offered loads of the sweep over the reference scenario, 10 nodes.
-        sizes: other numbers of nodes of the reference scenario -> episodes.
-        large_loads: offered loads of the sweep on `LARGE` nodes.
-        large_episodes: episodes of each of those.
-        best_rivals: how many of the best rules on ten nodes meet the policy on other sizes, besides `rivals`.
-        rivals: rules that meet the policy on every size.
-        arrivals_a_node: on more than 200 nodes, arrivals that count and warm up, for each node; less than the
-            scenario's, for time.
-        oracle_episodes: episodes the oracle plays; 0 leaves it out.
-    """
-
-    episodes: int = 128
+    episodes: int = 128  # episodes of each scenario and of each load of the sweep
+    # names, each at its own load
     scenarios: tuple[str, ...] = (REFERENCE, "steady", "peak", "burst", "services", "trace", "alike", "unseen")
+    # offered loads of the sweep over the reference scenario, 10 nodes
     loads: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+    # other numbers of nodes of the reference scenario -> episodes
     sizes: dict[int, int] = field(default_factory=lambda: {50: 12, 200: 4, 1000: 2})
+    # offered loads of the sweep on `LARGE` nodes
     large_loads: tuple[float, ...] = (0.4, 0.45, 0.5, 0.55, 0.6, 0.65, 0.7)
-    large_episodes: int = 12
-    best_rivals: int = 3
+    large_episodes: int = 12  # episodes of each of those
+    best_rivals: int = 3  # how many of the best rules on ten nodes meet the policy on other sizes, besides `rivals`
+    # rules that meet the policy on every size
     rivals: tuple[str, ...] = (GREEDY, RANDOM, "expected-speed", "sufficient-speed", "static-weights")
+    # on more than 200 nodes, arrivals that count and warm up, for each node; less than the scenario's, for time
     arrivals_a_node: tuple[int, int] = (20, 8)
-    oracle_episodes: int = 32
+    oracle_episodes: int = 32  # episodes the oracle plays; 0 leaves it out
 
 
 QUICK: Final = Plan(

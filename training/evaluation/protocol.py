@@ -47,19 +47,12 @@ class Stateful(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:
-    """What scorers did on the same episodes.
+    """What scorers did on the same episodes."""
 
-    Attributes:
-        scenario: what was simulated, with its number of nodes.
-        load: offered load, or None where each episode drew its own.
-        seeds: the episodes.
-        values: scorer -> metric -> one value for each episode, float64 ``[seeds]``.
-    """
-
-    scenario: Scenario
-    load: float | None
-    seeds: range
-    values: dict[str, dict[str, FloatArray]]
+    scenario: Scenario  # what was simulated, with its number of nodes
+    load: float | None  # offered load, or None where each episode drew its own
+    seeds: range  # the episodes
+    values: dict[str, dict[str, FloatArray]]  # scorer -> metric -> one value for each episode, float64 ``[seeds]``
 
     def mean(self, scorer: str, metric: str) -> Estimate:
         """Mean over episodes with its interval; episodes without a value (no such pod finished) are left out."""

@@ -26,16 +26,10 @@ BOOTSTRAP_SEED: Final = 20210830
 
 @dataclass(frozen=True, slots=True)
 class Estimate:
-    """A statistic with its bootstrap interval.
+    """A statistic with its bootstrap interval."""
 
-    Attributes:
-        value: the statistic of the values themselves.
-        low: lower end of the 95 % percentile interval.
-        high: upper end.
-    """
-
-    value: float
-    low: float
+    value: float  # the statistic of the values themselves
+    low: float  # lower end of the 95 % percentile interval
     high: float
 
 

@@ -39,22 +39,15 @@ ORACLE_BATCH: Final = 8
 
 @dataclass(slots=True)
 class Study:
-    """What was played.
+    """What was played."""
 
-    Attributes:
-        policy: name of the policy that the goals are about.
-        rules: names of the baselines.
-        evaluations: label, as ``reference@0.4`` or ``reference-50@0.4`` -> what happened.
-        seeds: names of policies trained alike but for their seed.
-        others: names of further policies, points of the trade-off.
-        oracle: metric -> value of each episode of the oracle on the first reference episodes; empty without one.
-    """
-
-    policy: str
-    rules: list[str]
+    policy: str  # name of the policy that the goals are about
+    rules: list[str]  # names of the baselines
+    # label, as ``reference@0.4`` or ``reference-50@0.4`` -> what happened
     evaluations: dict[str, Evaluation] = field(default_factory=dict)
-    seeds: list[str] = field(default_factory=list)
-    others: list[str] = field(default_factory=list)
+    seeds: list[str] = field(default_factory=list)  # names of policies trained alike but for their seed
+    others: list[str] = field(default_factory=list)  # names of further policies, points of the trade-off
+    # metric -> value of each episode of the oracle on the first reference episodes; empty without one
     oracle: dict[str, FloatArray] = field(default_factory=dict)
 
     @property

@@ -34,42 +34,25 @@ Clock = Callable[[], float]
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """Where a run stands, told to whoever watches it.
+    """Where a run stands, told to whoever watches it."""
 
-    Attributes:
-        updates: gradient updates done.
-        total: updates of the whole run.
-        episodes: episodes played.
-        reward: team reward per decision in the last round.
-        score: last selection score, None before the first; lower is better.
-        best: best selection score so far.
-    """
-
-    updates: int
-    total: int
+    updates: int  # gradient updates done
+    total: int  # updates of the whole run
     episodes: int
-    reward: float
-    score: float | None
-    best: float | None
+    reward: float  # team reward per decision in the last round
+    score: float | None  # last selection score, None before the first; lower is better
+    best: float | None  # best selection score so far
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """How a call of `Trainer.run` ended.
+    """How a call of `Trainer.run` ended."""
 
-    Attributes:
-        updates: gradient updates of the run so far.
-        episodes: episodes of the run so far.
-        seconds: time spent training, this call and those before it.
-        finished: whether all configured updates are done.
-        best: ``{"updates", "score", rates...}`` of the best checkpoint; empty without selection suites.
-    """
-
-    updates: int
-    episodes: int
-    seconds: float
-    finished: bool
-    best: dict[str, float]
+    updates: int  # gradient updates of the run so far
+    episodes: int  # episodes of the run so far
+    seconds: float  # time spent training, this call and those before it
+    finished: bool  # whether all configured updates are done
+    best: dict[str, float]  # ``{"updates", "score", rates...}`` of the best checkpoint; empty without selection suites
 
 
 class Trainer:

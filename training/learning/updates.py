@@ -19,14 +19,10 @@ class DivergedError(SchedulerError):
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """One gradient step.
+    """One gradient step."""
 
-    Attributes:
-        logs: what to record, by name.
-        errors: absolute temporal-difference error of each transition of the batch, float64 ``[b]``, before the step.
-    """
-
-    logs: dict[str, float]
+    logs: dict[str, float]  # what to record, by name
+    # absolute temporal-difference error of each transition of the batch, float64 ``[b]``, before the step
     errors: NDArray[np.float64]
 
 

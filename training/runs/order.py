@@ -28,23 +28,15 @@ DEFAULT_THREADS: Final = 2
 
 @dataclass(frozen=True, slots=True)
 class Order:
-    """What to train, where.
+    """What to train, where."""
 
-    Attributes:
-        folder: of the run.
-        config: of a run that begins; None asks for a checkpoint to go on from.
-        command: what repeats the run, for the model card.
-        threads: Torch threads; None takes as many as wrote the checkpoint, since results depend on them.
-        max_seconds: stop after so long, between rounds; None goes on to the end.
-        patience: seconds to wait for another process to leave the folder.
-    """
-
-    folder: Path
-    config: TrainingConfig | None
-    command: str
+    folder: Path  # of the run
+    config: TrainingConfig | None  # of a run that begins; None asks for a checkpoint to go on from
+    command: str  # what repeats the run, for the model card
+    # Torch threads; None takes as many as wrote the checkpoint, since results depend on them
     threads: int | None = None
-    max_seconds: float | None = None
-    patience: float = PATIENCE_S
+    max_seconds: float | None = None  # stop after so long, between rounds; None goes on to the end
+    patience: float = PATIENCE_S  # seconds to wait for another process to leave the folder
 
 
 def train_seed(order: Order, watch: Callable[[Progress], None] | None = None) -> Outcome:

@@ -53,19 +53,12 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """What the runs under one folder have in common; kept there, so that every seed can begin or go on later.
+    """What the runs under one folder have in common; kept there, so that every seed can begin or go on later."""
 
-    Attributes:
-        config: of every run but for its seed.
-        seeds: one run each.
-        threads: Torch threads of each run.
-        command: of one run, without its seed.
-    """
-
-    config: TrainingConfig
-    seeds: tuple[int, ...]
-    threads: int
-    command: str
+    config: TrainingConfig  # of every run but for its seed
+    seeds: tuple[int, ...]  # one run each
+    threads: int  # Torch threads of each run
+    command: str  # of one run, without its seed
 
     def order(self, out: Path, seed: int, max_seconds: float | None) -> Order:
         """The run of one seed, in ``OUT/seed-N``."""

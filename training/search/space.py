@@ -28,20 +28,13 @@ Number = int | Annotated[float, Field(allow_inf_nan=False)]
 
 
 class Draw(Section):
-    """How one setting is drawn: between bounds, or from choices.
+    """How one setting is drawn: between bounds, or from choices."""
 
-    Attributes:
-        low: smallest value.
-        high: largest value. A setting that is a whole number is drawn as one.
-        log: uniform in the logarithm, for what spans orders of magnitude.
-        step: only values a whole number of steps above `low`.
-        choices: the values themselves; lists and mappings too, such as ``[[128, 128], [256, 256]]``.
-    """
-
-    low: Number | None = None
-    high: Number | None = None
-    log: bool = False
-    step: Number | None = None
+    low: Number | None = None  # smallest value
+    high: Number | None = None  # largest value. A setting that is a whole number is drawn as one.
+    log: bool = False  # uniform in the logarithm, for what spans orders of magnitude
+    step: Number | None = None  # only values a whole number of steps above `low`
+    # the values themselves; lists and mappings too, such as ``[[128, 128], [256, 256]]``
     choices: Annotated[tuple[Any, ...], Field(min_length=1)] | None = None
 
     @model_validator(mode="after")
@@ -97,28 +90,18 @@ class Draw(Section):
 
 
 class PrunerConfig(Section):
-    """When a trial is stopped: its best score so far is worse than the median of the others' at the same selection.
+    """When a trial is stopped: its best score so far is worse than the median of the others' at the same selection."""
 
-    Attributes:
-        startup_trials: completed trials before any is stopped.
-        warmup_selections: selections that every trial may make before it is stopped.
-    """
-
-    startup_trials: Count = 4
-    warmup_selections: Annotated[int, Field(ge=0)] = 1
+    startup_trials: Count = 4  # completed trials before any is stopped
+    warmup_selections: Annotated[int, Field(ge=0)] = 1  # selections that every trial may make before it is stopped
 
 
 class SearchSpace(Section):
-    """A search: what is drawn, and how.
+    """A search: what is drawn, and how."""
 
-    Attributes:
-        random_trials: trials drawn at random before the sampler (TPE) learns from them.
-        pruner: when a trial is stopped.
-        fields: dotted names of settings of `training.config`, such as ``optimiser.actor_rate`` or ``arenas.0.batch``.
-    """
-
-    random_trials: Count = 8
+    random_trials: Count = 8  # trials drawn at random before the sampler (TPE) learns from them
     pruner: PrunerConfig = PrunerConfig()
+    # dotted names of settings of `training.config`, such as ``optimiser.actor_rate`` or ``arenas.0.batch``
     fields: Annotated[dict[str, Draw], Field(min_length=1)]
 
     def distributions(self, base: TrainingConfig) -> dict[str, BaseDistribution]:

@@ -46,19 +46,12 @@ class SearchError(SchedulerError):
 
 @dataclass(frozen=True, slots=True)
 class SearchSettings:
-    """What a search is begun with, and can only go on with.
+    """What a search is begun with, and can only go on with."""
 
-    Attributes:
-        base: configuration of every trial but for what is drawn; its seed is every trial's.
-        space: what is drawn.
-        seed: of the draws.
-        threads: of torch, which the caller sets; part of what makes training repeat exactly.
-    """
-
-    base: TrainingConfig
+    base: TrainingConfig  # configuration of every trial but for what is drawn; its seed is every trial's
     space: SearchSpace
-    seed: int
-    threads: int
+    seed: int  # of the draws
+    threads: int  # of torch, which the caller sets; part of what makes training repeat exactly
 
     def document(self) -> dict[str, Any]:
         """As JSON."""
@@ -72,42 +65,26 @@ class SearchSettings:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """Where a search stands, told at every step of training that updated.
+    """Where a search stands, told at every step of training that updated."""
 
-    Attributes:
-        trial: number of the trial in training, as its folder has it.
-        begun: trials begun, this one included.
-        best: lowest score of the completed trials; None before the first.
-        progress: of the training.
-    """
-
-    trial: int
-    begun: int
-    best: float | None
+    trial: int  # number of the trial in training, as its folder has it
+    begun: int  # trials begun, this one included
+    best: float | None  # lowest score of the completed trials; None before the first
     progress: Progress
 
 
 @dataclass(frozen=True, slots=True)
 class Found:
-    """How a call of `Search.run` ended.
+    """How a call of `Search.run` ended."""
 
-    Attributes:
-        completed: trials that trained to the end.
-        pruned: trials that were stopped early.
-        failed: trials whose values do not go together, or whose training diverged.
-        unfinished: trials that are queued to go on, or in training by another process.
-        best: lowest score, the selection score of `training.learning.selection`; None while none is completed.
-        best_trial: number of its folder.
-        values: what was drawn for it.
-    """
-
-    completed: int
-    pruned: int
-    failed: int
-    unfinished: int
+    completed: int  # trials that trained to the end
+    pruned: int  # trials that were stopped early
+    failed: int  # trials whose values do not go together, or whose training diverged
+    unfinished: int  # trials that are queued to go on, or in training by another process
+    # lowest score, the selection score of `training.learning.selection`; None while none is completed
     best: float | None
-    best_trial: int | None
-    values: dict[str, Any]
+    best_trial: int | None  # number of its folder
+    values: dict[str, Any]  # what was drawn for it
 
 
 class Search:

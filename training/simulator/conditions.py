@@ -9,19 +9,12 @@ from training.simulator.scenarios import Scenario, load_scenario
 
 @dataclass(frozen=True, slots=True)
 class Condition:
-    """Episodes of one kind.
+    """Episodes of one kind."""
 
-    Attributes:
-        scenario: name of a versioned scenario, path of a .yaml file, or the scenario itself.
-        load: offered load; None lets each episode draw its own from the scenario.
-        nodes: nodes per cluster; None keeps the scenario's.
-        episodes: how many; from which seed on is up to whoever plays them.
-    """
-
-    scenario: str | Scenario
-    load: float | None = None
-    nodes: int | None = None
-    episodes: int = 64
+    scenario: str | Scenario  # name of a versioned scenario, path of a .yaml file, or the scenario itself
+    load: float | None = None  # offered load; None lets each episode draw its own from the scenario
+    nodes: int | None = None  # nodes per cluster; None keeps the scenario's
+    episodes: int = 64  # how many; from which seed on is up to whoever plays them
 
     @property
     def label(self) -> str:

@@ -40,132 +40,83 @@ Slack = Annotated[tuple[NotNegative, NotNegative], AfterValidator(_allowance)]
 
 @dataclass(frozen=True, config=CLOSED)
 class NodeClass:
-    """One kind of machine.
-
-    Attributes:
-        name: identifier.
-        cores: allocatable CPU, cores.
-        memory: allocatable memory, GiB.
-        speed: speed per core relative to the reference core.
-        weight: how often the class is drawn, relative to the others.
-    """
+    """One kind of machine."""
 
     name: str
-    cores: Positive
-    memory: Positive
-    speed: Positive
-    weight: NotNegative = 1.0
+    cores: Positive  # allocatable CPU, cores
+    memory: Positive  # allocatable memory, GiB
+    speed: Positive  # speed per core relative to the reference core
+    weight: NotNegative = 1.0  # how often the class is drawn, relative to the others
 
 
 @dataclass(frozen=True, config=CLOSED)
 class PodClass:
-    """One kind of workload.
-
-    Attributes:
-        name: identifier.
-        kind: which shared resource it leans on, and so whom it disturbs.
-        weight: how often the class is drawn, relative to the others.
-        cpu: CPU request, cores, log-uniform between the two, in steps of 1/8.
-        memory: memory request, GiB, log-uniform between the two, in steps of 1/8.
-        duration: median time to completion on an idle reference core, seconds. For a service: of one unit of work.
-        duration_sigma: sigma of the log-normal duration.
-        slack: allowed slowdown against the duration, uniform between the two, >= 1; [0, 0] is best effort (no SLA).
-        cpu_use: median use over request, CPU.
-        memory_use: median use over request, memory.
-        lifetime: mean number of units of work before the pod ends: 1 is a batch pod, more is a service, which has a
-            deadline for each unit and starts the next at once.
-    """
+    """One kind of workload."""
 
     name: str
-    kind: Literal["cpu", "cache", "bandwidth"]
-    weight: Number
-    cpu: Range
-    memory: Range
+    kind: Literal["cpu", "cache", "bandwidth"]  # which shared resource it leans on, and so whom it disturbs
+    weight: Number  # how often the class is drawn, relative to the others
+    cpu: Range  # CPU request, cores, log-uniform between the two, in steps of 1/8
+    memory: Range  # memory request, GiB, log-uniform between the two, in steps of 1/8
+    # median time to completion on an idle reference core, seconds. For a service: of one unit of work.
     duration: Positive
-    duration_sigma: Number
-    slack: Slack
-    cpu_use: Number
-    memory_use: Number
+    duration_sigma: Number  # sigma of the log-normal duration
+    slack: Slack  # allowed slowdown against the duration, uniform between the two, >= 1; [0, 0] is best effort (no SLA)
+    cpu_use: Number  # median use over request, CPU
+    memory_use: Number  # median use over request, memory
+    # mean number of units of work before the pod ends: 1 is a batch pod, more is a service, which has a deadline
+    # for each unit and starts the next at once
     lifetime: Annotated[float, Field(strict=True, ge=1.0)] = 1.0
 
 
 @dataclass(frozen=True, config=CLOSED)
 class Arrivals:
-    """When pods arrive.
+    """When pods arrive."""
 
-    Attributes:
-        process: `poisson`, `bursty` (Markov-modulated Poisson, two states), or `trace`.
-        day: length of the daily wave, seconds: a day is compressed so that an episode sees it.
-        wave: amplitude of the daily wave, 0..1 of the mean rate.
-        burst_rate: bursty only: rate during a burst, relative to the rate outside of one.
-        burst_time: bursty only: mean length of a burst, seconds.
-        calm_time: bursty only: mean time between bursts, seconds.
-        trace: trace only: file name beside the scenarios, or a path; see `training.simulator.traces`.
-        longest_gap: trace only: gaps are cut at this many mean gaps.
-        duration_scale: trace only: durations are multiplied by this, to compress time.
-        duration_range: trace only: durations are cut to this range, seconds, after scaling.
-    """
-
+    # `poisson`, `bursty` (Markov-modulated Poisson, two states), or `trace`
     process: Literal["poisson", "bursty", "trace"] = "poisson"
-    day: Positive = 1800.0
+    day: Positive = 1800.0  # length of the daily wave, seconds: a day is compressed so that an episode sees it
+    # amplitude of the daily wave, 0..1 of the mean rate
     wave: Annotated[float, Field(strict=True, ge=0.0, lt=1.0)] = 0.0
-    burst_rate: Positive = 1.0
-    burst_time: Positive = 60.0
-    calm_time: Positive = 300.0
-    trace: str = ""
-    longest_gap: Positive = 10.0
-    duration_scale: Positive = 1.0
-    duration_range: Range = (10.0, 600.0)
+    burst_rate: Positive = 1.0  # bursty only: rate during a burst, relative to the rate outside of one
+    burst_time: Positive = 60.0  # bursty only: mean length of a burst, seconds
+    calm_time: Positive = 300.0  # bursty only: mean time between bursts, seconds
+    trace: str = ""  # trace only: file name beside the scenarios, or a path; see `training.simulator.traces`
+    longest_gap: Positive = 10.0  # trace only: gaps are cut at this many mean gaps
+    duration_scale: Positive = 1.0  # trace only: durations are multiplied by this, to compress time
+    duration_range: Range = (10.0, 600.0)  # trace only: durations are cut to this range, seconds, after scaling
 
 
 @dataclass(frozen=True, config=CLOSED)
 class Hidden:
-    """What no scheduler sees directly.
+    """What no scheduler sees directly."""
 
-    Attributes:
-        decay_mean: mean of the Ornstein-Uhlenbeck process behind a node's lost share of capacity; negative values of
-            the process count as none lost.
-        decay_spread: its stationary standard deviation.
-        decay_time: its correlation time, seconds.
-        workload_spread: stationary standard deviation of the logarithm of a workload's use over its mean, shared by all
-            pods of the class in a cluster.
-        workload_time: its correlation time, seconds.
-        cpu_use_sigma: sigma of the log-normal CPU use over request, one draw for each pod.
-        memory_use_sigma: the same for memory.
-        interference_sigma: standard deviation of a node's sensitivity to interference, relative to 1.
-        node_loss_time: mean time until a node is lost, seconds; 0: never.
-        node_return_time: mean time until a lost node returns, seconds.
-        eviction_delay: seconds until the pods of a lost node are queued again.
-    """
-
+    # mean of the Ornstein-Uhlenbeck process behind a node's lost share of capacity; negative values of the process
+    # count as none lost
     decay_mean: Number = 0.0
-    decay_spread: NotNegative = 0.0
-    decay_time: Positive = 600.0
+    decay_spread: NotNegative = 0.0  # its stationary standard deviation
+    decay_time: Positive = 600.0  # its correlation time, seconds
+    # stationary standard deviation of the logarithm of a workload's use over its mean, shared by all pods of the
+    # class in a cluster
     workload_spread: NotNegative = 0.0
-    workload_time: Positive = 300.0
-    cpu_use_sigma: NotNegative = 0.0
-    memory_use_sigma: NotNegative = 0.0
-    interference_sigma: NotNegative = 0.0
-    node_loss_time: NotNegative = 0.0
-    node_return_time: Positive = 300.0
-    eviction_delay: NotNegative = 40.0
+    workload_time: Positive = 300.0  # its correlation time, seconds
+    cpu_use_sigma: NotNegative = 0.0  # sigma of the log-normal CPU use over request, one draw for each pod
+    memory_use_sigma: NotNegative = 0.0  # the same for memory
+    interference_sigma: NotNegative = 0.0  # standard deviation of a node's sensitivity to interference, relative to 1
+    node_loss_time: NotNegative = 0.0  # mean time until a node is lost, seconds; 0: never
+    node_return_time: Positive = 300.0  # mean time until a lost node returns, seconds
+    eviction_delay: NotNegative = 40.0  # seconds until the pods of a lost node are queued again
 
 
 @dataclass(frozen=True, config=CLOSED)
 class Measurement:
-    """How late and how well a scheduler sees.
+    """How late and how well a scheduler sees."""
 
-    Attributes:
-        scrape_interval: seconds between measurements, uniform between the two, one draw for each cluster.
-        use_noise: relative standard deviation of measured use.
-        pressure_noise: standard deviation of measured CPU pressure.
-        estimated_pressure_share: share of clusters without PSI, where pressure is estimated from use.
-    """
-
+    # seconds between measurements, uniform between the two, one draw for each cluster
     scrape_interval: Range = (15.0, 60.0)
-    use_noise: NotNegative = 0.0
-    pressure_noise: NotNegative = 0.0
-    estimated_pressure_share: Share = 0.0
+    use_noise: NotNegative = 0.0  # relative standard deviation of measured use
+    pressure_noise: NotNegative = 0.0  # standard deviation of measured CPU pressure
+    estimated_pressure_share: Share = 0.0  # share of clusters without PSI, where pressure is estimated from use
 
 
 @dataclass(frozen=True, config=CLOSED)
@@ -180,29 +131,19 @@ class Reward:
 
 @dataclass(frozen=True, config=CLOSED)
 class Scenario:
-    """Everything that defines an episode but its seed.
-
-    Attributes:
-        name: identifier.
-        version: grows with every change of the file; reports name it.
-        description: one sentence.
-        nodes: nodes of each cluster.
-        load: offered work over speed-weighted capacity, uniform between the two, one draw for each episode.
-        episode_arrivals: steps of an episode in training, and arrivals that an evaluation counts.
-        warmup_arrivals: first arrivals, on a cluster that is still filling, which metrics leave out.
-        node_classes: machines that a cluster's nodes are drawn from.
-        pod_classes: workloads; a trace names them.
-    """
+    """Everything that defines an episode but its seed."""
 
     name: str
-    version: Annotated[int, Field(strict=True)]
-    description: str
-    nodes: Count
-    load: Range
-    episode_arrivals: Count
+    version: Annotated[int, Field(strict=True)]  # grows with every change of the file; reports name it
+    description: str  # one sentence
+    nodes: Count  # nodes of each cluster
+    load: Range  # offered work over speed-weighted capacity, uniform between the two, one draw for each episode
+    episode_arrivals: Count  # steps of an episode in training, and arrivals that an evaluation counts
+    # first arrivals, on a cluster that is still filling, which metrics leave out
     warmup_arrivals: Annotated[int, Field(strict=True, ge=0)]
+    # machines that a cluster's nodes are drawn from
     node_classes: Annotated[tuple[NodeClass, ...], Field(min_length=1)]
-    pod_classes: Annotated[tuple[PodClass, ...], Field(min_length=1)]
+    pod_classes: Annotated[tuple[PodClass, ...], Field(min_length=1)]  # workloads; a trace names them
     arrivals: Arrivals = Arrivals()
     hidden: Hidden = Hidden()
     measurement: Measurement = Measurement()

@@ -35,17 +35,11 @@ class ArrivalTable:
 
 @dataclass(frozen=True, slots=True)
 class Workload:
-    """What a scenario's arrivals are drawn from.
+    """What a scenario's arrivals are drawn from."""
 
-    Attributes:
-        scenario: pod classes and arrival process.
-        trace: the pods of a trace, or None where the scenario draws its own.
-        mean_work: mean CPU work of a pod, core-seconds on the reference core; load is rate x this over capacity.
-    """
-
-    scenario: Scenario
-    trace: Trace | None
-    mean_work: float
+    scenario: Scenario  # pod classes and arrival process
+    trace: Trace | None  # the pods of a trace, or None where the scenario draws its own
+    mean_work: float  # mean CPU work of a pod, core-seconds on the reference core; load is rate x this over capacity
 
 
 def load_workload(scenario: Scenario) -> Workload:

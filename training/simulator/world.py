@@ -21,7 +21,7 @@ from training.simulator.workload import ArrivalTable
 class World:
     """The moment a simulator is at. Every array in it, nested ones too, has the leading axis ``[clusters]``."""
 
-    scenario: Scenario  # what is simulated
+    scenario: Scenario
     sensitivities: FloatArray  # loss to interference by victim and neighbour class, ``[w, w]``; belongs to the scenario
     seeds: Seeds  # the seed of each cluster's episode
     load: FloatArray  # offered work over speed-weighted capacity
@@ -32,8 +32,8 @@ class World:
     queued: NDArray[np.int64]  # pods pending, the current one included
     workload_state: FloatArray  # logarithm of each class's use over its mean, ``[clusters, w]``
     table: ArrivalTable  # the pods of the episode
-    nodes: Nodes  # the machines
-    pods: Pods  # the pods that are there
+    nodes: Nodes
+    pods: Pods
     seen: Measurements  # the last measurements
     accounts: Accounts  # what happened so far
 

@@ -30,17 +30,12 @@ DRIFT: Final = 1.25
 
 @dataclass(frozen=True, slots=True)
 class Curve:
-    """One training run.
+    """One training run."""
 
-    Attributes:
-        scores: (updates, mean SLA violation rate over that of the best hand-written rule of the selection suites).
-        rates: selection suite -> (updates, SLA violation rate).
-        finite: whether every number that training recorded is finite.
-    """
-
+    # (updates, mean SLA violation rate over that of the best hand-written rule of the selection suites)
     scores: list[tuple[int, float]]
-    rates: dict[str, list[tuple[int, float]]]
-    finite: bool
+    rates: dict[str, list[tuple[int, float]]]  # selection suite -> (updates, SLA violation rate)
+    finite: bool  # whether every number that training recorded is finite
 
     @property
     def diverged(self) -> bool:

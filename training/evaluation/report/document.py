@@ -56,19 +56,12 @@ slowdowns by class of pods besides."""
 
 @dataclass(frozen=True, slots=True)
 class Provenance:
-    """Where a study's policies came from.
+    """Where a study's policies came from."""
 
-    Attributes:
-        command: that repeats the report; paths as file names only.
-        bundles: every trained policy by its name.
-        trace: the file behind the `openb` condition.
-        evidence: what was measured apart from the study.
-    """
-
-    command: str = ""
-    bundles: Mapping[str, BundleScorer] = field(default_factory=dict)
-    trace: Path | None = None
-    evidence: Evidence = field(default_factory=Evidence)
+    command: str = ""  # that repeats the report; paths as file names only
+    bundles: Mapping[str, BundleScorer] = field(default_factory=dict)  # every trained policy by its name
+    trace: Path | None = None  # the file behind the `openb` condition
+    evidence: Evidence = field(default_factory=Evidence)  # what was measured apart from the study
 
     def curves(self) -> dict[str, Curve | None]:
         """How the training of each bundle went, where that lies beside it."""

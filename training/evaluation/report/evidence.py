@@ -30,16 +30,12 @@ PARTS: Final[Mapping[str, str]] = {
 
 @dataclass(frozen=True, slots=True)
 class Evidence:
-    """Measured apart from the study.
+    """Measured apart from the study."""
 
-    Attributes:
-        speeds: number of nodes -> decisions a second of the simulator on one core of the reporting machine.
-        scale: the ``outcome.json`` of a run of many episodes; None where none is given.
-        ablations: the ``ablations.json`` of `maddpg-train ablate`; None where none is given.
-    """
-
+    # number of nodes -> decisions a second of the simulator on one core of the reporting machine
     speeds: Mapping[int, float] = field(default_factory=dict)
-    scale: Mapping[str, Any] | None = None
+    scale: Mapping[str, Any] | None = None  # the ``outcome.json`` of a run of many episodes; None where none is given
+    # the ``ablations.json`` of `maddpg-train ablate`; None where none is given
     ablations: Mapping[str, Any] | None = None
 
 

@@ -21,36 +21,22 @@ LOAD_VARIANCE: Final = "load_variance"
 
 @dataclass(frozen=True, slots=True)
 class Goal:
-    """One line of what is to be reached.
+    """One line of what is to be reached."""
 
-    Attributes:
-        name: what is measured, with scenario and load.
-        value: what was measured; None where nothing could be.
-        goal: the condition, in words.
-        reached: whether it holds.
-    """
-
-    name: str
-    value: float | None
-    goal: str
-    reached: bool
+    name: str  # what is measured, with scenario and load
+    value: float | None  # what was measured; None where nothing could be
+    goal: str  # the condition, in words
+    reached: bool  # whether it holds
 
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """A goal that is asked at the usual load and looked up at every other.
+    """A goal that is asked at the usual load and looked up at every other."""
 
-    Attributes:
-        name: what is measured.
-        goal: the condition, in words.
-        measure: the value, of a study and a condition.
-        holds: whether a value will do.
-    """
-
-    name: str
-    goal: str
-    measure: Callable[[Study, str], float]
-    holds: Callable[[float], bool]
+    name: str  # what is measured
+    goal: str  # the condition, in words
+    measure: Callable[[Study, str], float]  # the value, of a study and a condition
+    holds: Callable[[float], bool]  # whether a value will do
 
 
 def _change(metric: str, rival: str) -> Callable[[Study, str], float]:

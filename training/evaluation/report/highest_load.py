@@ -17,16 +17,10 @@ LIMIT: Final = 0.05
 
 @dataclass(frozen=True, slots=True)
 class Highest:
-    """A load with its interval; None where even the lowest load played is above the limit.
-
-    Attributes:
-        value: the load.
-        low: lower end of the 95 % interval.
-        high: upper end.
-    """
+    """A load with its interval; None where even the lowest load played is above the limit."""
 
     value: float | None
-    low: float | None
+    low: float | None  # lower end of the 95 % interval
     high: float | None
 
 
