@@ -18,22 +18,16 @@ Preferences = NDArray[np.floating[Any]]
 
 @runtime_checkable
 class Scorer(Protocol):
-    """Anything that says how much each node wants this pod.
-
-    Attributes:
-        name: identifier on metrics, decisions and reports.
-        local: True if a node's preference depends on its own row and the demand alone, so that scores can be kept
-            until the row changes.
-    """
+    """Anything that says how much each node wants this pod."""
 
     @property
     def name(self) -> str:
-        """Identifier of the scorer."""
+        """Identifier on metrics, decisions and reports."""
         ...
 
     @property
     def local(self) -> bool:
-        """Whether each node's answer depends on its own row alone."""
+        """Whether a node's preference follows from its row and the demand alone, and can be kept until they change."""
         ...
 
     def preferences(self, state: ClusterState, demand: Demand) -> Preferences:

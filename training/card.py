@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Final
 
-from policy.scorers import Scorer
 from training.config import ActorConfig, TrainingConfig
-from training.evaluation.baselines import baselines
 from training.evaluation.protocol import SLA
-from training.evaluation.suites import VERSUS_FIRST, Results, markdown_table, measure, percent
+from training.evaluation.suites import VERSUS_FIRST, Results, markdown_table, percent
 from training.simulator.conditions import Condition
 
 CARD_SUITES: Final = (
@@ -22,18 +19,13 @@ CARD_SUITES: Final = (
 """What the card reports on: the reference scenario at three loads, and five times its size at two."""
 
 
-def held_out(scorer: Scorer, conditions: Sequence[Condition]) -> Results:
-    """`scorer` and every rule on the same test episodes."""
-    return measure([scorer, *baselines()], conditions)
-
-
 def render_card(config: TrainingConfig, training: dict[str, Any], results: Results) -> str:
     """The card's text; ``{parameters}``, ``{parity}``, ``{bytes}`` and ``{sha256}`` are left for the export to fill in.
 
     Args:
         config: of the run.
         training: provenance: ``command``, ``updates``, ``seconds``, ``best``.
-        results: as `held_out` gives them; empty where nothing was played, and the card says so.
+        results: of the policy, which comes first, and every rule; empty where nothing was played, and the card says so.
     """
     arenas = "\n".join(
         f"- {arena.scenario}, {arena.nodes or 'its own number of'} nodes, {arena.clusters} clusters at once, "

@@ -147,8 +147,9 @@ def export(
     import torch
 
     from training import card
+    from training.evaluation.baselines import baselines
     from training.evaluation.report.curves import write_curve
-    from training.evaluation.suites import to_document
+    from training.evaluation.suites import measure, to_document
     from training.export import export_bundle
     from training.learning.loop import load_actor
     from training.learning.records import METRICS_FILE
@@ -158,7 +159,8 @@ def export(
     actor, config, known = load_actor(checkpoint)
     if name is not None:
         config = config.model_copy(update={"name": name})
-    results = card.held_out(ActorModuleScorer(actor, config.name), card.CARD_SUITES) if played else {}
+    scorers = [ActorModuleScorer(actor, config.name), *baselines()]
+    results = measure(scorers, card.CARD_SUITES) if played else {}
     training = {**known, "held_out": to_document(results, card.CARD_SUITES)}
     manifest = export_bundle(actor, config, out, training=training, card=card.render_card(config, training, results))
     recorded = checkpoint.parent / METRICS_FILE

@@ -1,9 +1,9 @@
 """The simulator as Gymnasium and PettingZoo know environments: one cluster, one decision a step. Trains nothing.
 
 Gymnasium's single agent answers with one bid per node and criterion, a flat Box of n x 4, because that is what the
-service
-puts to use: the same criteria and the same argmax follow, so the agent learns what serving needs, for any number of
-nodes. A node's index would instead tie the policy to one cluster size, and offer actions that are not feasible.
+service puts to use: the same criteria and the same argmax follow, so the agent learns what serving needs, for any
+number of nodes. A node's index would instead tie the policy to one cluster size, and offer actions that are not
+feasible.
 
 In PettingZoo every node is an agent. Each sees its own row alone, all act at once, and all end together.
 """
@@ -31,13 +31,7 @@ SEED_LIMIT: Final = 2**62
 
 
 class _Cluster:
-    """One simulated cluster as both faces drive it.
-
-    Args:
-        scenario: what is simulated, or its name.
-        nodes: number of nodes instead of the scenario's.
-        load: offered load of every episode; by default the scenario's.
-    """
+    """One simulated cluster as both faces drive it; arguments as theirs."""
 
     def __init__(self, scenario: Scenario | str, nodes: int | None, load: float | None) -> None:
         named = load_scenario(scenario) if isinstance(scenario, str) else scenario
@@ -219,9 +213,6 @@ class NodesEnv(ParallelEnv[str, NDArray[np.float32], NDArray[np.float32]]):  # t
 
     def render(self) -> None:
         """Nothing is drawn."""
-
-    def close(self) -> None:
-        """Nothing is held open."""
 
     def _by_agent(self, rows: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
         return dict(zip(self.agents, rows, strict=True))

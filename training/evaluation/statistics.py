@@ -19,7 +19,9 @@ from policy.errors import InvalidInputError
 FloatArray = NDArray[np.float64]
 
 RESAMPLES: Final = 2000
-CONFIDENCE: Final = 0.95
+TAILS: Final = ((1.0 - 0.95) / 2.0, 1.0 - (1.0 - 0.95) / 2.0)
+"""Quantiles at the ends of a 95 % interval."""
+
 BOOTSTRAP_SEED: Final = 20210830
 """Intervals of the same numbers are the same numbers."""
 
@@ -144,8 +146,7 @@ def crossed_improvement(ours: ArrayLike, theirs: ArrayLike) -> Estimate:
 
 
 def _interval(value: float, samples: FloatArray) -> Estimate:
-    tail = (1.0 - CONFIDENCE) / 2.0
-    low, high = np.quantile(samples, [tail, 1.0 - tail])
+    low, high = np.quantile(samples, TAILS)
     return Estimate(value, float(low), float(high))
 
 

@@ -123,7 +123,8 @@ def run_study(
     everybody, swept = [policy, *rules], [*seeds, *others]
     small = small_conditions(plan, trace)
     players = [(item, [*everybody, *(swept if item.label.startswith(f"{REFERENCE}@") else ())]) for item in small]
-    oracle = _oracle_tasks(small[0], policy, plan.oracle_episodes)
+    usual, episodes = small[0], min(plan.oracle_episodes, small[0].episodes)
+    oracle = _batches(usual, policy, episodes, ORACLE_BATCH, oracle=True)
     _play(study, players, oracle, jobs, watch)
     best = study.rules_at(study.usual)[: plan.best_rivals]
     few = [policy, *(rule for rule in rules if rule.name in {*plan.rivals, *best, GREEDY})]
@@ -163,10 +164,6 @@ def _tasks(condition: Condition, scorer: Scorer) -> list[Task]:
     nodes = condition.sized().nodes
     batch = max(1, min(BATCH, TASK_NODES // nodes)) if nodes > 30 else BATCH
     return _batches(condition, scorer, condition.episodes, batch)
-
-
-def _oracle_tasks(usual: Condition, base: Scorer, episodes: int) -> list[Task]:
-    return _batches(usual, base, min(episodes, usual.episodes), ORACLE_BATCH, oracle=True)
 
 
 def _batches(condition: Condition, scorer: Scorer, episodes: int, batch: int, *, oracle: bool = False) -> list[Task]:

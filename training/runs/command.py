@@ -167,7 +167,7 @@ def _plan(request: Request) -> Plan:
     """What the options ask for; where they name no seeds, what ``--out`` holds."""
     if request.seeds is not None:
         seeds, threads = parse_seeds(request.seeds), request.threads or DEFAULT_THREADS
-        return Plan(request.settings(), seeds, threads, request.command())
+        return Plan(config=request.settings(), seeds=seeds, threads=threads, command=request.command())
     if request.config is not None or request.updates is not None:
         raise InvalidInputError("--resume takes its settings from --out; drop --config and --updates, or give --seeds")
     return load_plan(request.out)

@@ -6,13 +6,12 @@ import json
 import os
 import re
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
 from policy.errors import InvalidInputError
-from training.config import TrainingConfig, parse_config
-from training.files import write_json
+from training.config import TrainingConfig
+from training.files import Section, read_json, validated, write_json
 from training.learning.loop import LATEST_FILE, Outcome
 from training.learning.records import METRICS_FILE
 from training.processes import Failure, run_in_processes
@@ -51,8 +50,7 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return tuple(sorted(found))
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(Section):
     """What the runs under one folder have in common; kept there, so that every seed can begin or go on later."""
 
     config: TrainingConfig  # of every run but for its seed
@@ -65,11 +63,6 @@ class Plan:
         config = self.config.model_copy(update={"seed": seed})
         command = f"{self.command} --seed {seed} --out OUT"
         return Order(seed_folder(out, seed), config, command, self.threads, max_seconds)
-
-    def document(self) -> dict[str, Any]:
-        """As it is kept."""
-        config = self.config.model_dump(mode="json")
-        return {"config": config, "seeds": list(self.seeds), "threads": self.threads, "command": self.command}
 
 
 def seed_folder(out: Path, seed: int) -> Path:
@@ -86,12 +79,12 @@ def begin(out: Path, plan: Plan, *, resume: bool) -> None:
     if (out / LATEST_FILE).exists():
         raise InvalidInputError(f"--out {out} holds a single run; give another folder for --seeds")
     if not (out / PLAN_FILE).exists():
-        write_json(out / PLAN_FILE, plan.document())
+        write_json(out / PLAN_FILE, plan.model_dump(mode="json"))
         return
     if not resume:
         raise InvalidInputError(f"--out {out} already holds runs; give --resume or another folder")
-    ours, kept = plan.document(), load_plan(out).document()
-    differing = [name for name in ours if ours[name] != kept[name]]
+    kept = load_plan(out)
+    differing = [name for name in Plan.model_fields if getattr(plan, name) != getattr(kept, name)]
     if differing:
         raise InvalidInputError(
             f"--out {out} holds runs that began with other settings ({', '.join(differing)}); "
@@ -106,14 +99,8 @@ def load_plan(out: Path) -> Plan:
         InvalidInputError: there is none, or it does not read.
     """
     path = out / PLAN_FILE
-    try:
-        kept = json.loads(path.read_text(encoding="utf-8"))
-        config = parse_config(kept["config"], f"config of {path}")
-        return Plan(config, tuple(int(seed) for seed in kept["seeds"]), int(kept["threads"]), str(kept["command"]))
-    except OSError as error:
-        raise InvalidInputError(f"cannot read {path} ({error.strerror}); begin with --seeds") from error
-    except (ValueError, TypeError, KeyError) as error:
-        raise InvalidInputError(f"{path} is damaged ({error}); give another folder") from error
+    hint = "begin with --seeds in another folder"
+    return validated(Plan, read_json(path, hint), str(path), hint)
 
 
 def unfinished(out: Path, plan: Plan, max_seconds: float | None = None) -> dict[int, Order]:

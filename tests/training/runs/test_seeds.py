@@ -168,7 +168,7 @@ def test_a_folder_of_other_runs_is_refused(settings: Path, tmp_path: Path, here:
     with pytest.raises(InvalidInputError, match="arenas"):
         invoke("run", "--out", out, "--resume")
     (out / PLAN_FILE).write_text("{")
-    with pytest.raises(InvalidInputError, match="damaged"):
+    with pytest.raises(InvalidInputError, match=r"seeds\.json does not read .*begin with --seeds in another folder"):
         invoke("run", "--out", out, "--resume")
     assert here == [1]
 
@@ -176,7 +176,7 @@ def test_a_folder_of_other_runs_is_refused(settings: Path, tmp_path: Path, here:
 def test_a_seed_that_fails_does_not_stop_the_others(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    plan = Plan(tiny_config(tmp_path, updates=20), (1, 2, 3), 1, "maddpg-train run")
+    plan = Plan(config=tiny_config(tmp_path, updates=20), seeds=(1, 2, 3), threads=1, command="maddpg-train run")
     orders = {seed: plan.order(tmp_path / "out", seed, None) for seed in plan.seeds}
     orders[1].folder.mkdir(parents=True)
     (orders[1].folder / LATEST_FILE).write_bytes(b"no checkpoint")

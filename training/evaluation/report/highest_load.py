@@ -8,7 +8,7 @@ from typing import Final
 import numpy as np
 
 from training.evaluation.protocol import SLA
-from training.evaluation.statistics import BOOTSTRAP_SEED, CONFIDENCE, RESAMPLES, FloatArray
+from training.evaluation.statistics import BOOTSTRAP_SEED, RESAMPLES, TAILS, FloatArray
 from training.evaluation.study import Study
 
 LIMIT: Final = 0.05
@@ -50,9 +50,8 @@ def highest_load(study: Study, scorer: str) -> Highest:
     table = _table(study, scorer)
     loads = np.array(list(sweep))
     value = float(crossing(loads, table.mean(axis=0)))
-    tail = (1.0 - CONFIDENCE) / 2.0
     samples = np.sort(np.nan_to_num(crossing(loads, _means(table)), nan=-1.0))
-    low, high = np.quantile(samples, [tail, 1.0 - tail], method="nearest")
+    low, high = np.quantile(samples, TAILS, method="nearest")
     return Highest(_known(value), _known(low), _known(high))
 
 
@@ -65,8 +64,7 @@ def load_ratio(study: Study, ours: str, theirs: str) -> Highest:
     samples = samples[np.isfinite(samples)]
     if not len(samples) or not np.isfinite(value):
         return Highest(None, None, None)
-    tail = (1.0 - CONFIDENCE) / 2.0
-    low, high = np.quantile(samples, [tail, 1.0 - tail])
+    low, high = np.quantile(samples, TAILS)
     return Highest(value, float(low), float(high))
 
 

@@ -49,20 +49,20 @@ def draw_all(study: Study, curves: Mapping[str, Curve | None], folder: Path) -> 
         paths.append(_save(_highest(study), folder / "highest-load.png"))
     known = {name: curve.scores for name, curve in curves.items() if curve is not None and curve.scores}
     if known:
-        label = "SLA violations over expected-speed's"
-        paths.append(draw_learning_curves(known, folder / "learning-curves.png", label))
+        paths.append(_save(_learning_curves(known), folder / "learning-curves.png"))
     return paths
 
 
-def draw_learning_curves(runs: Mapping[str, Sequence[tuple[float, float]]], path: Path, ylabel: str) -> Path:
-    """Write one line for each training run, of (updates, value) points."""
-    figure, axes = _axes("Learning: measured on selection episodes", "updates", ylabel)
+def _learning_curves(runs: Mapping[str, Sequence[tuple[float, float]]]) -> Figure:
+    """One line for each training run, of (updates, score) points."""
+    title, ylabel = "Learning: measured on selection episodes", "SLA violations over expected-speed's"
+    figure, axes = _axes(title, "updates", ylabel)
     for name, points in runs.items():
         axes.plot([x for x, _ in points], [y for _, y in points], marker=".", label=name)
     axes.axhline(1.0, color="#6b6b6b", linewidth=0.8, linestyle="--")
     axes.set_ylim(bottom=0.0)
     axes.legend(fontsize=8, ncols=2)
-    return _save(figure, path)
+    return figure
 
 
 def _shown(study: Study, label: str) -> list[str]:
@@ -102,14 +102,8 @@ def _sweep(study: Study, sweep: Mapping[float, str], names: Sequence[str], where
         means = [study.evaluations[label].mean(name, SLA) for label in sweep.values()]
         wide = 2.2 if name == study.policy else 1.3
         axes.plot(loads, [mean.value for mean in means], marker=".", label=name, color=colours[name], linewidth=wide)
-        axes.fill_between(
-            loads,
-            [mean.low for mean in means],
-            [mean.high for mean in means],
-            color=colours[name],
-            alpha=0.13,
-            linewidth=0,
-        )
+        low, high = [mean.low for mean in means], [mean.high for mean in means]
+        axes.fill_between(loads, low, high, color=colours[name], alpha=0.13, linewidth=0)
     axes.yaxis.set_major_formatter(PercentFormatter(1.0))
     axes.set_ylim(bottom=0.0)
     axes.legend(fontsize=8)
@@ -122,15 +116,8 @@ def _trade_off(study: Study) -> Figure:
     names = [name for name in evaluation.values if "load_variance" in evaluation.values[name]]
     points = [(evaluation.mean(name, "load_variance").value, evaluation.mean(name, SLA).value, name) for name in names]
     for x, y, name in points:
-        trained = name in study.policies
-        axes.scatter(
-            x,
-            y,
-            marker="*" if trained else "o",
-            s=110 if trained else 26,
-            color=POLICY_COLOUR if name == study.policy else "#e08e0b" if trained else "#0b6fa4",
-            zorder=3,
-        )
+        marker, size, colour = ("*", 110, COLOURS[2]) if name in study.policies else ("o", 26, COLOURS[0])
+        axes.scatter(x, y, marker=marker, s=size, color=POLICY_COLOUR if name == study.policy else colour, zorder=3)
     if GREEDY in names:
         axes.axvline(evaluation.mean(GREEDY, "load_variance").value, color="#6b6b6b", linewidth=0.8, linestyle="--")
         axes.axhline(evaluation.mean(GREEDY, SLA).value, color="#6b6b6b", linewidth=0.8, linestyle="--")
@@ -167,19 +154,15 @@ def _label(
         left = x + 9.0
         others = [*placed, *marks]
         shifts = sorted(np.arange(-180.0, 181.0, 3.0), key=abs)
-        at = next(
-            (
-                y - height / 2 + shift
-                for shift in shifts
-                if bottom <= y - height / 2 + shift <= top
-                and not any(
-                    _overlap((left, y - height / 2 + shift, left + per_letter * len(name), y + height / 2 + shift), box)
-                    for box in others
-                )
-            ),
-            y,
+        right = left + per_letter * len(name)
+        free = (
+            y - height / 2 + shift
+            for shift in shifts
+            if bottom <= y - height / 2 + shift <= top
+            and not any(_overlap((left, y - height / 2 + shift, right, y + height / 2 + shift), box) for box in others)
         )
-        placed.append((left, at, left + per_letter * len(name), at + height))
+        at = next(free, y)
+        placed.append((left, at, right, at + height))
         axes.annotate(
             name,
             points[number][:2],
@@ -249,28 +232,13 @@ def _highest(study: Study) -> Figure:
     lowest = min(sweep)
     for row, name in enumerate(names):
         highest = found[name]
-        colour = POLICY_COLOUR if name == study.policy else COLOURS[0]
-        if highest.value is None:
-            axes.annotate(
-                f"none from {lowest:g} on",
-                (0.0, row),
-                fontsize=8,
-                va="center",
-                xytext=(4, 0),
-                textcoords="offset points",
-            )
-            continue
-        axes.barh(row, highest.value, height=0.6, color=colour)
-        low, high = highest.low or 0.0, highest.high or highest.value
-        axes.plot([low, high], [row, row], color="black", linewidth=1.2)
-        axes.annotate(
-            f"{highest.value:.3f}",
-            (max(high, highest.value), row),
-            fontsize=8,
-            va="center",
-            xytext=(5, 0),
-            textcoords="offset points",
-        )
+        text, end, gap = f"none from {lowest:g} on", 0.0, 4
+        if highest.value is not None:
+            axes.barh(row, highest.value, height=0.6, color=POLICY_COLOUR if name == study.policy else COLOURS[0])
+            low, high = highest.low or 0.0, highest.high or highest.value
+            axes.plot([low, high], [row, row], color="black", linewidth=1.2)
+            text, end, gap = f"{highest.value:.3f}", max(high, highest.value), 5
+        axes.annotate(text, (end, row), fontsize=8, va="center", xytext=(gap, 0), textcoords="offset points")
     axes.set_yticks(range(len(names)), names)
     axes.set_ylim(-0.6, len(names) - 0.4)
     axes.set_xlim(0.0, 1.12 * max(sweep))
