@@ -323,8 +323,9 @@ class Engine:
         elif len(unknown) == 1:
             assumed = unknown[0]
         if assumed is not None and uid:
-            demand = question.demand
-            table.assume(uid, assumed, demand.cpu, demand.memory, demand.cpu_nonzero, demand.memory_nonzero)
+            asked = question.demand
+            requests = asked.cpu, asked.memory, asked.cpu_nonzero, asked.memory_nonzero
+            table.assume(uid, assumed, *requests, gang=question.pod.spec.in_group)
         latency_s = self._timer() - question.received
         return Verdict(rows, rated, unknown, assumed, first, best_count, question, scores, state, scoring, latency_s)
 

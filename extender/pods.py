@@ -18,6 +18,9 @@ RESTARTABLE: Final = "Always"
 """restartPolicy of an init container that keeps running beside the containers: a sidecar."""
 
 
+_NO_GROUP: Final = (b"", b"null")
+
+
 class Requests(msgspec.Struct, frozen=True):
     """The two resources of a resource list that count; text or bare numbers, as Go takes both."""
 
@@ -73,6 +76,15 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
     resources: Resources | None = None
     priority_class_name: str | None = None
     node_name: str | None = None
+    scheduling_group: msgspec.Raw = msgspec.Raw(b"")
+    """As it came: what counts is that there is one (from 1.36 on)."""
+    workload_ref: msgspec.Raw = msgspec.Raw(b"")
+    """The same in 1.35."""
+
+    @property
+    def in_group(self) -> bool:
+        """Whether the pod belongs to a group that is placed as a whole."""
+        return any(bytes(each) not in _NO_GROUP for each in (self.scheduling_group, self.workload_ref))
 
 
 class Condition(msgspec.Struct, frozen=True, rename="camel"):

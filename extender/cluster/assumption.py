@@ -12,16 +12,35 @@ outdated rows and to herd onto one node. So each answer assumes a placement at o
   0.1 to 0.2 s to correct the others, and nodes got 1 to 12 pods. With one node singled out each got 5.
   The price is one level: an in-tree score decides between nodes that we rate alike only if it is worth more than that.
 
-An assumption ends when the watch shows where the pod really went, when the pod is deleted, when the same pod is scored
-again (the first attempt failed), or after a time limit (the attempt failed and nobody told us).
+An assumption ends with the first fact that contradicts it:
+
+- The watch shows where the pod really went, or that it is deleted or being deleted.
+- kube-scheduler says in the pod's condition PodScheduled that it could not place the pod. A cycle for a pod group asks
+  for a node for each of its pods, and gives all of them up if one finds none; a preemption for such a group asks about
+  a cluster without its victims (GenericWorkload, 1.36 and later). The same failure again changes no condition, and
+  nobody hears of it: so the placement of a pod that was given up before is believed for `RETRIED_LIMIT` at most, or
+  for `GANG_LIMIT` if it belongs to a group.
+- `status.nominatedNodeName` names another node: the pod is expected there.
+- The pod is asked about again, by any verb but /bind: the attempt before has failed.
+- A time limit passes (the attempt failed and nobody told us).
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Final
 
 from policy.errors import InvalidInputError
+
+RETRIED_LIMIT: Final = 5.0
+"""Seconds for which the placement of a pod is believed that kube-scheduler gave up before. Assumption: a bind that
+takes longer, because of its volumes, is announced as a nomination."""
+
+GANG_LIMIT: Final = 1.0
+"""The same where the pod belongs to a group. A group without room is tried again every few seconds, for as long as that
+lasts, and asks for placements each time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +51,13 @@ class Assumption:
         uid: UID of the pod.
         node: name of the node it is believed to go to.
         at: when it was assumed, seconds of the table's clock.
+        limit: seconds for which it is believed.
     """
 
     uid: str
     node: str
     at: float
+    limit: float
 
 
 class AssumedPlacements:
@@ -67,28 +88,35 @@ class AssumedPlacements:
         """The pods whose placement is assumed, oldest first."""
         return list(self._by_uid)
 
-    def add(self, assumption: Assumption) -> None:
-        """Believe it; replaces what was believed of the same pod."""
-        self._by_uid[assumption.uid] = assumption
-        self._by_uid.move_to_end(assumption.uid)
+    def add(self, uid: str, node: str, now: float, longest: float = math.inf) -> None:
+        """Believe it; replaces what was believed of the same pod.
+
+        Args:
+            uid: UID of the pod.
+            node: name of the node it is believed to go to.
+            now: seconds of the table's clock.
+            longest: seconds for which it is believed, if that is less than the time limit.
+        """
+        self._by_uid[uid] = Assumption(uid, node, now, min(self.time_limit, longest))
+        self._by_uid.move_to_end(uid)
+
+    def get(self, uid: str) -> Assumption | None:
+        """What is believed of the pod, or None."""
+        return self._by_uid.get(uid)
 
     def end(self, uid: str) -> Assumption | None:
         """Stop believing; returns what was believed, or None."""
         return self._by_uid.pop(uid, None)
 
     def expired(self, now: float) -> list[Assumption]:
-        """Remove and return every assumption older than the time limit.
+        """Remove and return every assumption older than its limit.
 
         Where the clock was set back, those from its future begin anew: they would outlive their limit by the jump.
         """
         for uid, assumption in self._by_uid.items():
             if assumption.at > now:
-                self._by_uid[uid] = Assumption(uid, assumption.node, now)
-        ended = []
-        while self._by_uid:
-            oldest = next(iter(self._by_uid.values()))
-            if now - oldest.at < self.time_limit:
-                break
-            ended.append(oldest)
-            del self._by_uid[oldest.uid]
+                self._by_uid[uid] = replace(assumption, at=now)
+        ended = [each for each in self._by_uid.values() if now - each.at >= each.limit]
+        for each in ended:
+            del self._by_uid[each.uid]
         return ended

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Hashable, Iterable
 
 from policy.cluster import PodDemand
 
 
 class WaitingPods:
-    """What unbound pods ask for, by UID, and how many ask for the same."""
+    """What unbound pods ask for, by UID, how many ask for the same, and which of them kube-scheduler gave up."""
 
     def __init__(self) -> None:
         self._demands: dict[str, PodDemand] = {}
         self._classes: Counter[PodDemand] = Counter()
+        self._given_up: dict[str, int] = {}
+        """Hash of what kube-scheduler said last, by UID: its messages may be long."""
 
     def __len__(self) -> int:
         """How many wait."""
@@ -25,12 +27,26 @@ class WaitingPods:
 
     def add(self, uid: str, demand: PodDemand) -> None:
         """The pod waits; replaces what was known of it."""
-        self.end(uid)
+        self._forget(uid)
         self._demands[uid] = demand
         self._classes[demand] += 1
 
+    def give_up(self, uid: str, said: Hashable) -> bool:
+        """kube-scheduler says that it could not place the pod, and why; returns whether that is news."""
+        before, now = self._given_up.get(uid), hash(said)
+        self._given_up[uid] = now
+        return now != before
+
+    def was_given_up(self, uid: str) -> bool:
+        """Whether kube-scheduler said of the pod that it could not place it."""
+        return uid in self._given_up
+
     def end(self, uid: str) -> bool:
         """The pod waits no more: it is bound, or gone. Returns whether it did."""
+        self._given_up.pop(uid, None)
+        return self._forget(uid)
+
+    def _forget(self, uid: str) -> bool:
         demand = self._demands.pop(uid, None)
         if demand is None:
             return False
@@ -41,7 +57,7 @@ class WaitingPods:
 
     def keep_only(self, uids: Collection[str]) -> None:
         """End every pod that is not in `uids` (pass a set): what a list must do."""
-        for uid in [uid for uid in self._demands if uid not in uids]:
+        for uid in [uid for uid in {*self._demands, *self._given_up} if uid not in uids]:
             self.end(uid)
 
     def classes(self, without: Iterable[str] = ()) -> Counter[PodDemand]:

@@ -125,6 +125,7 @@ class PodStatus(Status, frozen=True, rename="camel"):
 
     conditions: list[WatchedCondition] | None = None  # type: ignore[assignment]  # a list of more than the base's
     start_time: str | None = None
+    nominated_node_name: str | None = None
     container_statuses: list[WatchedContainer] | None = None  # type: ignore[assignment]  # the same
 
 

@@ -13,8 +13,8 @@ from typing import Final
 
 import structlog
 
-from extender.cluster.decoding import Node, WatchedPod
-from extender.cluster.status import ENDED, ReadReport, ending, is_gated, is_unplaced, positive, report_of, seconds
+from extender.cluster.decoding import Node, WatchedCondition, WatchedPod
+from extender.cluster.status import ENDED, ReadReport, ending, given_up, is_gated, positive, report_of, seconds
 from extender.cluster.table import ClusterTable
 from extender.demand import UrgencyRules, pod_demand
 from extender.pods import GIB
@@ -212,8 +212,12 @@ class PodChanges:
     def _unbound(self, received: WatchedPod) -> None:
         """Nobody has placed the pod yet."""
         uid, conditions, rules = received.metadata.uid, received.status.conditions, self._rules
-        if is_unplaced(conditions):
-            self._put(partial(self._table.listeners.pod_reported, uid, partial(report_of, received)))
+        if (condition := given_up(conditions)) is not None:
+            self._put(partial(self._given_up, uid, condition, partial(report_of, received)))
+        if nominated := received.status.nominated_node_name:
+            self._put(partial(self._table.pod_nominated, uid, sys.intern(nominated)))
+        if received.metadata.deletion_timestamp is not None:
+            self._put(partial(self._table.withdraw, uid))  # kube-scheduler leaves such pods alone
         if rules is None or received.spec.scheduler_name != rules.scheduler_name or is_gated(conditions):
             return
         try:
@@ -221,6 +225,10 @@ class PodChanges:
         except InvalidQuantityError:
             return  # kube-scheduler will ask about it, and be told what is wrong
         self._put(partial(self._table.pod_waiting, uid, demand))
+
+    def _given_up(self, uid: str, condition: WatchedCondition, report: ReadReport) -> None:
+        self._table.pod_given_up(uid, condition)
+        self._table.listeners.pod_reported(uid, report)
 
     def absent(self, received: WatchedPod) -> None:
         """The pod was deleted, or has ended."""

@@ -64,7 +64,7 @@ ReadReport = Callable[[], PodReport]
 def report_of(pod: WatchedPod) -> PodReport:
     """What the pod says."""
     status, containers = pod.status, pod.status.container_statuses or []
-    unplaced = next((it for it in status.conditions or () if it.type == "PodScheduled" and it.status == "False"), None)
+    unplaced = given_up(status.conditions)
     ends = [_end(container) for container in containers]
     finished = [seconds(end.finished_at) for end in ends if end is not None]
     known = [at for at in finished if at is not None]
@@ -109,9 +109,9 @@ def ending(pod: WatchedPod) -> str:
     return "failed" if status.phase == "Failed" and not deleted else "deleted"
 
 
-def is_unplaced(conditions: list[WatchedCondition] | None) -> bool:
-    """Whether kube-scheduler says that it could not place the pod."""
-    return any(it.type == "PodScheduled" and it.status == "False" for it in conditions or ())
+def given_up(conditions: list[WatchedCondition] | None) -> WatchedCondition | None:
+    """The condition in which kube-scheduler says that it could not place the pod; None if it does not say so."""
+    return next((it for it in conditions or () if it.type == "PodScheduled" and it.status == "False"), None)
 
 
 def is_gated(conditions: list[WatchedCondition] | None) -> bool:

@@ -22,7 +22,8 @@ import math
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
+from dataclasses import replace
 from itertools import repeat
 from typing import Final
 
@@ -30,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extender.cluster.account import HeldPod, NodeAccount
-from extender.cluster.assumption import AssumedPlacements, Assumption
+from extender.cluster.assumption import GANG_LIMIT, RETRIED_LIMIT, AssumedPlacements
 from extender.cluster.backlog import WaitingPods
 from extender.cluster.listeners import PodListeners
 from extender.errors import OwnershipError
@@ -308,6 +309,30 @@ class ClusterTable:
         self._check_owner()
         self._waiting.add(uid, demand)
 
+    def pod_given_up(self, uid: str, said: Hashable) -> bool:
+        """kube-scheduler says of an unbound pod that it could not place it: an assumed placement of it ends.
+
+        Args:
+            uid: `metadata.uid`.
+            said: all that it says. Where that is what it said before, nothing has happened.
+
+        Returns:
+            Whether a placement was assumed, and ended.
+        """
+        self._check_owner()
+        return self._waiting.give_up(uid, said) and self.withdraw(uid)
+
+    def pod_nominated(self, uid: str, node: str) -> None:
+        """kube-scheduler expects an unbound pod on this node: a placement assumed elsewhere moves there."""
+        self._check_owner()
+        pod = self._pods.get(uid)
+        if pod is None or not pod.assumed:
+            return
+        self._assumed.add(uid, node, self._clock())
+        if pod.node != node:
+            self._take_off(uid, pod)
+            self._put_on(uid, replace(pod, node=node, unmeasured=True))
+
     def pod_removed(self, uid: str, reason: str = "deleted") -> bool:
         """The pod is deleted or has ended, bound or not. Returns whether anything was known of it."""
         self._check_owner()
@@ -335,8 +360,20 @@ class ClusterTable:
         memory: float,
         cpu_nonzero: float | None = None,
         memory_nonzero: float | None = None,
+        certain: bool = False,
+        gang: bool = False,
     ) -> bool:
         """Believe that the pod goes to this node until the watch shows it; see `extender.cluster.assumption`.
+
+        Args:
+            uid: `metadata.uid`.
+            node: its name.
+            cpu: CPU request, cores.
+            memory: memory request, GiB.
+            cpu_nonzero: non-zero CPU request, cores; default: `cpu`.
+            memory_nonzero: non-zero memory request, GiB; default: `memory`.
+            certain: whether the API server has already bound the pod there.
+            gang: whether the pod belongs to a group, which is placed as a whole or not at all.
 
         Returns whether it is believed: a pod that the watch already showed on a node is not moved.
         """
@@ -347,7 +384,8 @@ class ClusterTable:
                 return False
             self._take_off(uid, known)
         now = self._clock()
-        self._assumed.add(Assumption(uid, node, now))
+        doubtful = not certain and self._waiting.was_given_up(uid)
+        self._assumed.add(uid, node, now, (GANG_LIMIT if gang else RETRIED_LIMIT) if doubtful else math.inf)
         self._put_on(uid, HeldPod.of(node, cpu, memory, cpu_nonzero, memory_nonzero, now, assumed=True))
         return True
 

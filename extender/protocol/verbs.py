@@ -252,6 +252,7 @@ class SchedulingVerbs:
     async def _filter(self, body: bytes, received: float) -> Answer:
         """Every node passes. What else goes wrong with the pod is no reason to keep it from being placed."""
         request = self._decode(body)
+        self._engine.table.withdraw(request.pod.metadata.uid)  # asked again: the former attempt failed
         if len(request.names) == 1:
             try:
                 decision = self._engine.note_only_feasible(request.pod, request.names[0], "filter", received)
@@ -277,7 +278,9 @@ class SchedulingVerbs:
         self._observer.decided(self._engine.finish(verdict))
 
     async def _preempt(self, body: bytes, received: float) -> Answer:
-        return Answer(200, wire.encode_preemption(wire.decode_preemption(body)))
+        request = wire.decode_preemption(body)
+        self._engine.table.withdraw(request.uid)  # it was placed nowhere
+        return Answer(200, wire.encode_preemption(request))
 
     async def _bind(self, body: bytes, received: float) -> Answer:
         """Bind, and believe it at once: the watch shows it some milliseconds later."""
@@ -297,9 +300,8 @@ class SchedulingVerbs:
         decision = self._engine.ledger.get(binding.uid)
         if decision is not None:
             asked = decision.demand
-            self._engine.table.assume(
-                binding.uid, binding.node, asked.cpu, asked.memory, asked.cpu_nonzero, asked.memory_nonzero
-            )
+            requests = asked.cpu, asked.memory, asked.cpu_nonzero, asked.memory_nonzero
+            self._engine.table.assume(binding.uid, binding.node, *requests, certain=True)
 
 
 async def not_here(scope: Scope, send: Send) -> None:

@@ -90,9 +90,13 @@ class SchedulingRequest:
 
 @dataclass(frozen=True, slots=True)
 class PreemptionRequest:
-    """ExtenderPreemptionArgs: for each node, UIDs of the victims and how many disruption budgets they violate."""
+    """ExtenderPreemptionArgs: for each node, UIDs of the victims and how many disruption budgets they violate.
+
+    `uid` is that of the pod that they would make room for.
+    """
 
     victims: Mapping[str, tuple[Sequence[str], int]]
+    uid: str = ""
 
 
 def decode_scheduling(body: bytes, names_of: Callable[[bytes], list[str]] | None = None) -> SchedulingRequest:
@@ -152,7 +156,7 @@ def decode_preemption(body: bytes) -> PreemptionRequest:
         WireError: it is not ExtenderPreemptionArgs; the message names the JSON path.
     """
     top = _top(body)
-    _decode(_POD, _required(top, "Pod"), "Pod")
+    uid = _decode(_POD, _required(top, "Pod"), "Pod").metadata.uid
     victims: dict[str, tuple[Sequence[str], int]] = {}
     meta = _decode(_BY_NODE, top.get("nodenametometavictims", NULL), "NodeNameToMetaVictims")
     if meta is not None:
@@ -165,14 +169,14 @@ def decode_preemption(body: bytes) -> PreemptionRequest:
                 for pod in pods
             ]
             victims[node] = (uids, _violations(fields, path))
-        return PreemptionRequest(victims)
+        return PreemptionRequest(victims, uid)
     whole = _decode(_BY_NODE, top.get("nodenametovictims", NULL), "NodeNameToVictims") or {}
     for node, raw in whole.items():
         path = f"NodeNameToVictims[{node!r}]"
         fields = _folded(raw or {})
         identities = _decode(_PODS, fields.get("pods", NULL), f"{path}.Pods") or []
         victims[node] = ([pod.metadata.uid for pod in identities], _violations(fields, path))
-    return PreemptionRequest(victims)
+    return PreemptionRequest(victims, uid)
 
 
 def decode_binding(body: bytes) -> Binding:

@@ -221,6 +221,9 @@ class ControlPlane:
             "service-account-key-file": account_key.certificate,
             "service-account-signing-key-file": account_key.key,
             "service-cluster-ip-range": "10.96.0.0/16",
+            # pod groups; without them in a kube-scheduler too, nothing is otherwise
+            "feature-gates": "GenericWorkload=true",
+            "runtime-config": "scheduling.k8s.io/v1beta1=true",
             "allow-privileged": "true",
             "profiling": "false",
             # the aggregation layer: metrics-server trusts the user names that this proxy puts into headers

@@ -49,6 +49,10 @@ class Extender:
         """All decisions remembered, by the pod's name."""
         return {each["pod"]["name"]: each for each in self._decisions()["decisions"]}
 
+    def explanation(self, uid: str) -> Decision:
+        """The decision about this pod, with its reasons."""
+        return dict(self._http.get(f"/v1/decisions/{uid}").raise_for_status().json())
+
     def counts(self) -> dict[str, int]:
         """Sums since the start of the process."""
         return dict(self._decisions()["counts"])

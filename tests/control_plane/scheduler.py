@@ -68,7 +68,11 @@ class Scheduler:
 
 @contextmanager
 def kube_scheduler(
-    control_plane: ControlPlane, configuration: Configuration, version: str = "1.37.2", verbosity: int = 2
+    control_plane: ControlPlane,
+    configuration: Configuration,
+    version: str = "1.37.2",
+    verbosity: int = 2,
+    feature_gates: str = "",
 ) -> Iterator[Scheduler]:
     """Run a kube-scheduler until the block ends.
 
@@ -77,6 +81,7 @@ def kube_scheduler(
         configuration: a KubeSchedulerConfiguration; its kubeconfig is replaced by one of system:kube-scheduler.
         version: one of `control_plane.binaries.schedulers`.
         verbosity: 5 logs errors of extenders in prioritize, 10 every score.
+        feature_gates: such as GenericWorkload=true.
 
     Raises:
         StartError: it did not come up, for example because it refuses the configuration.
@@ -88,7 +93,7 @@ def kube_scheduler(
     name = f"kube-scheduler-{version}-{next(_numbers)}"
     path = control_plane.directory / f"{name}.yaml"
     path.write_text(yaml.safe_dump(configuration))
-    process = _process(control_plane, name, path, version, verbosity)
+    process = _process(control_plane, name, path, version, verbosity, feature_gates)
     try:
         control_plane.launch(process)
         yield Scheduler(process, version, configuration)
@@ -96,7 +101,9 @@ def kube_scheduler(
         process.stop()
 
 
-def _process(control_plane: ControlPlane, name: str, configuration: Path, version: str, verbosity: int) -> Process:
+def _process(
+    control_plane: ControlPlane, name: str, configuration: Path, version: str, verbosity: int, feature_gates: str
+) -> Process:
     (port,) = free_ports(1)
     certificate = control_plane.server_certificate
     command = [
@@ -108,6 +115,7 @@ def _process(control_plane: ControlPlane, name: str, configuration: Path, versio
         f"--tls-private-key-file={certificate.key}",
         "--authorization-always-allow-paths=/healthz,/readyz,/livez,/metrics",
         f"-v={verbosity}",
+        *([f"--feature-gates={feature_gates}"] if feature_gates else []),
     ]
     ready = answers_ok(f"https://127.0.0.1:{port}/readyz", control_plane.endpoint.authority)
     return Process(name, command, control_plane.directory, ready)

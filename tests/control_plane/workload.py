@@ -23,7 +23,8 @@ from tests.control_plane.cluster import FAKE_NODE
 _PODS = "/api/v1/namespaces/default/pods"
 _NODES = "/api/v1/nodes"
 _PRIORITY_CLASSES = "/apis/scheduling.k8s.io/v1/priorityclasses"
-_COLLECTIONS = {"Node": _NODES, "Pod": _PODS, "PriorityClass": _PRIORITY_CLASSES}
+_POD_GROUPS = "/apis/scheduling.k8s.io/v1beta1/namespaces/default/podgroups"
+_COLLECTIONS = {"Node": _NODES, "Pod": _PODS, "PriorityClass": _PRIORITY_CLASSES, "PodGroup": _POD_GROUPS}
 
 
 def node(
@@ -84,6 +85,15 @@ def priority_class(name: str, value: int) -> Manifest:
     """A PriorityClass; `wipe` removes it."""
     kind = {"apiVersion": "scheduling.k8s.io/v1", "kind": "PriorityClass"}
     return {**kind, "metadata": {"name": name}, "value": value}
+
+
+def pod_group(name: str, pods: int, priority_class: str | None = None) -> Manifest:
+    """A gang of so many pods, all of which must be placed at once; `wipe` marks it for deletion."""
+    kind = {"apiVersion": "scheduling.k8s.io/v1beta1", "kind": "PodGroup"}
+    spec: Manifest = {"schedulingPolicy": {"gang": {"minCount": pods}}}
+    if priority_class:
+        spec["priorityClassName"] = priority_class
+    return {**kind, "metadata": {"name": name, "namespace": "default"}, "spec": spec}
 
 
 def create(api: client.ApiClient, objects: Iterable[Manifest], threads: int = 4) -> float:
@@ -150,12 +160,12 @@ def remove_pods(api: client.ApiClient, timeout_s: float = 300.0, selector: str =
 
 
 def wipe(api: client.ApiClient, timeout_s: float = 60.0) -> None:
-    """Delete all pods of the namespace default, all nodes, and the priority classes that tests made.
+    """Delete all pods and pod groups of the namespace default, all nodes, and the priority classes that tests made.
 
     Raises:
         TimeoutError: something stays.
     """
-    for collection in (_PODS, _NODES):
+    for collection in (_PODS, _NODES, _POD_GROUPS):
         send(api, "DELETE", f"{collection}?gracePeriodSeconds=0")
     for item in request(api, "GET", _PRIORITY_CLASSES)["items"]:
         if not item["metadata"]["name"].startswith("system-"):

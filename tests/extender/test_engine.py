@@ -318,3 +318,16 @@ def test_a_refused_binding_is_told_counted_and_no_longer_assumed(run_service: Ru
     assert (answer.status_code, answer.json()) == (200, {"Error": "pod web was replaced"})
     assert service.change(lambda table: node_of(table, "uid-web")) is None
     assert service.metric("maddpg_bind_failures_total") == 1
+
+
+@pytest.mark.parametrize("verb", ["filter", "preempt"])
+def test_a_pod_asked_about_again_was_not_placed(run_service: Run, verb: str) -> None:
+    """kube-scheduler asks for victims, or for what is feasible, of pods that are nowhere."""
+    service = run_service(scorer="kube-default")
+    names = service.add_nodes(3)
+    service.prioritize(names)
+    assert service.change(lambda table: table.assumed_count) == 1
+    body = {"Pod": pod(), "NodeNameToMetaVictims": {"node-0": {"Pods": []}}}
+    answer = service.post(verb, by_names(names) if verb == "filter" else body)
+    assert answer.status_code == 200, answer.text
+    assert service.change(lambda table: table.assumed_count) == 0

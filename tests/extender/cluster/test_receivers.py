@@ -241,3 +241,32 @@ def test_listeners_hear_what_a_pod_reports_before_they_hear_of_its_end() -> None
         ("reported", "q", "Running"),
         ("removed", "q", "deleted"),
     ]
+
+
+def test_an_assumed_placement_ends_with_the_next_fact_against_it() -> None:
+    """Gangs and preemptions ask for placements that are never made (GenericWorkload)."""
+    table = ClusterTable()
+    for name in ("n", "m"):
+        table.upsert_node(name, 4.0, 16.0)
+    changes, rows = PodChanges(table, lambda change: change(), WAITING), table.rows_of(["n", "m"])
+
+    def seen(**status: Any) -> list[float]:
+        content = following.pod("p", on=None, cpu="1", memory="1Gi")
+        content["spec"]["schedulerName"] = "ours"
+        deleted = status.pop("deleted", None)
+        content["metadata"]["deletionTimestamp"] = deleted
+        content["status"] |= status
+        changes.present(a_pod(content))
+        return [float(each) for each in table.state.cpu_requested[rows]]
+
+    uid = a_pod(following.pod("p", on=None)).metadata.uid
+    failed = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable", "message": "pod group"}]
+    table.assume(uid, "n", 1.0, 1.0)
+    assert seen() == [1.0, 0.0], "it was created: that is no news"
+    assert seen(conditions=failed) == [0.0, 0.0]
+    table.assume(uid, "n", 1.0, 1.0)
+    assert seen(conditions=failed) == [1.0, 0.0], "what was said of the attempt before"
+    assert seen(conditions=failed, nominatedNodeName="m") == [0.0, 1.0], "it is expected there"
+    assert seen(conditions=[failed[0] | {"message": "preemption"}], nominatedNodeName="n") == [0.0, 0.0]
+    table.assume(uid, "n", 1.0, 1.0)
+    assert seen(conditions=failed, deleted="2026-01-01T00:00:00Z") == [0.0, 0.0]

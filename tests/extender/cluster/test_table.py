@@ -10,6 +10,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from extender.cluster.assumption import RETRIED_LIMIT
 from extender.cluster.status import ReadReport
 from extender.cluster.table import UNKNOWN, ClusterTable
 from extender.errors import OwnershipError
@@ -287,6 +288,52 @@ def test_scoring_a_pod_again_moves_its_assumption_and_renews_it(table: ClusterTa
     clock.now += 2.0
     assert table.expire_assumed() == 0
     assert (row(table, "a")["cpu_requested"], row(table, "b")["cpu_requested"]) == (0.0, 1.0)
+
+
+def test_a_pod_that_kube_scheduler_gives_up_goes_nowhere(table: ClusterTable, clock: Clock) -> None:
+    """What it says for the first time ends the assumption; what it said before is no news of this attempt."""
+    table.assume("p", "a", 1.0, 1.0)
+    assert table.pod_given_up("p", ("Unschedulable", "0/2 nodes are available"))
+    assert row(table, "a")["cpu_requested"] == 0.0
+    table.assume("p", "b", 1.0, 1.0)
+    assert not table.pod_given_up("p", ("Unschedulable", "0/2 nodes are available")), "a label of the pod changed"
+    assert row(table, "b")["cpu_requested"] == 1.0
+    assert table.pod_given_up("p", ("Unschedulable", "0/3 nodes are available"))
+    assert not table.pod_given_up("q", ("Unschedulable", "")), "nothing was assumed"
+    assert row(table, "b")["cpu_requested"] == 0.0
+
+
+def test_a_pod_that_was_given_up_is_believed_for_less_long(table: ClusterTable, clock: Clock) -> None:
+    """The same failure again changes no condition, so the watch does not tell of it."""
+    table.pod_given_up("p", "no room")
+    table.assume("first", "a", 1.0, 1.0)
+    table.assume("p", "a", 1.0, 1.0)
+    clock.now += RETRIED_LIMIT
+    assert table.expire_assumed() == 1
+    assert row(table, "a")["cpu_requested"] == 1.0
+    table.assume("p", "a", 1.0, 1.0, certain=True)
+    clock.now += RETRIED_LIMIT
+    assert table.expire_assumed() == 0, "what was bound is certain, whatever was said before"
+    table.pod_bound("p", "a", 1.0, 1.0)
+    table.pod_removed("p")
+    table.assume("p", "a", 1.0, 1.0)
+    clock.now += RETRIED_LIMIT
+    assert table.expire_assumed() == 0, "another pod, or one that was placed since"
+
+
+def test_a_nomination_moves_an_assumption_and_renews_it(table: ClusterTable, clock: Clock) -> None:
+    table.pod_given_up("p", "no room")
+    table.assume("p", "a", 2.0, 1.0, 2.0, 1.0)
+    clock.now += 4.0
+    table.pod_nominated("p", "b")
+    assert (row(table, "a")["cpu_requested"], row(table, "b")["cpu_requested"]) == (0.0, 2.0)
+    assert row(table, "b")["cpu_used"] == pytest.approx(2.0 * EXPECTED_USE_RATIO)
+    clock.now += 29.0
+    assert table.expire_assumed() == 0
+    table.pod_bound("p", "b", 2.0, 1.0)
+    table.pod_nominated("p", "a")
+    table.pod_nominated("nobody", "a")
+    assert (row(table, "a")["cpu_requested"], row(table, "b")["cpu_requested"]) == (0.0, 2.0), "it is bound"
 
 
 @pytest.mark.parametrize("end", ["removed", "withdrawn", "node_removed"])
