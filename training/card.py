@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from policy.heuristics import NEWEST_KUBERNETES
 from training.config import ActorConfig, TrainingConfig
 from training.evaluation.protocol import SLA
 from training.evaluation.suites import VERSUS_FIRST, Results, markdown_table, percent
@@ -101,7 +102,8 @@ def _held_out_section(policy: str, results: Results) -> str:
         return "None were played at export."
     return f"""Share of pods that missed their SLA, in percent, with 95 % bootstrap intervals over episodes, on test
 seeds, which neither training nor selection meets. Columns are scenario, nodes (where not the scenario's) and offered
-load. Placement is by highest preference, ties at random.
+load. Placement is by highest preference, ties at random. kube-default gives the default scores of kube-scheduler
+{NEWEST_KUBERNETES}.
 
 {markdown_table(results)}
 

@@ -235,7 +235,9 @@ def test_report_writes_the_study_and_counts_its_goals(tmp_path: Path, monkeypatc
     assert "--also" in document["command"]
     rates = document["seeds"]["reference@0.4"]["sla_violation_rate"]
     assert rates["seed-7"] == document["scenarios"]["reference@0.4"]["maddpg-default"]["sla_violation_rate"]["mean"]
-    assert "maddpg-default" in (tmp_path / "out" / "evaluation.md").read_text()
+    text = (tmp_path / "out" / "evaluation.md").read_text()
+    assert "maddpg-default" in text
+    assert "`greedy` is kube-default, the default scores of kube-scheduler 1.37." in text
 
 
 def test_report_refuses_two_policies_of_one_name(tmp_path: Path) -> None:

@@ -14,6 +14,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from policy.heuristics import NEWEST_KUBERNETES
 from training.evaluation.contestants import BundleScorer, training_seed
 from training.evaluation.plan import LARGE, REFERENCE, STUDY_SEEDS, TRACE_FILE_SCENARIO, Plan
 from training.evaluation.protocol import PERCENTILES, SLA
@@ -90,6 +91,7 @@ def as_document(study: Study, provenance: Provenance | None = None) -> dict[str,
             "intervals": "95 %, bootstrap over episodes, which every scorer of a condition met alike",
             "seeds": "number of episodes behind an estimate; one seed each",
             "first_seed": STUDY_SEEDS[0],
+            "kubernetes": NEWEST_KUBERNETES,
         },
         "scenario_versions": {item.scenario.name: item.scenario.version for item in study.evaluations.values()},
         "bundles": {name: _bundle(study, bundle, curves[name]) for name, bundle in provenance.bundles.items()},

@@ -61,6 +61,12 @@ def renew_report(folder: Path, evidence: Evidence) -> list[Path]:
     return [json_path, markdown_path]
 
 
+def greedy(document: dict[str, Any]) -> str:
+    """Return what `GREEDY` is, with the minor version of the kube-scheduler whose scores it played."""
+    version = document["about"].get("kubernetes")
+    return GREEDY if version is None else f"{GREEDY}, the default scores of kube-scheduler {version}"
+
+
 def to_markdown(document: dict[str, Any], figures: Iterable[str]) -> str:
     """The document for people; every number in it is the document's."""
     lines = [
@@ -68,7 +74,8 @@ def to_markdown(document: dict[str, Any], figures: Iterable[str]) -> str:
         "",
         f"Means over held-out test episodes (seeds from {document['about']['first_seed']}) with 95 % bootstrap "
         "intervals; every scorer met the same episodes.",
-        f"`greedy` is {GREEDY}. Labels read scenario-nodes@load; load is offered work over speed-weighted capacity.",
+        f"`greedy` is {greedy(document)}. Labels read scenario-nodes@load; load is offered work over speed-weighted "
+        "capacity.",
     ]
     if document["command"]:
         lines += ["", f"    {document['command']}"]

@@ -39,6 +39,7 @@ def render(document: dict[str, Any]) -> str:
         cells = [tables.percent(entry["mean"], entry["low"], entry["high"]) for entry in entries]
         rows.append([f"**{name}**" if name == document["policy"] else name, *cells])
     header = ["SLA violations, % (95 % interval)", *(f"load {_load(label):g}" for label in sweep)]
+    version = document["about"].get("kubernetes")
     verdicts = [found["verdict"] for found in document["verdicts"].values()]
     reached = sum(goal["pass"] for goal in document["goals"])
     lines = [
@@ -46,7 +47,8 @@ def render(document: dict[str, Any]) -> str:
         "",
         f"{seeds} episodes a load, seeds from {document['about']['first_seed']}; against the best rule of each of "
         f"{len(verdicts)} conditions it wins {verdicts.count('wins')}, ties {verdicts.count('ties')} and loses "
-        f"{verdicts.count('loses')}; {reached} of {len(document['goals'])} goals are reached.",
+        f"{verdicts.count('loses')}; {reached} of {len(document['goals'])} goals are reached."
+        + (f" {GREEDY} gives the default scores of kube-scheduler {version}." if version else ""),
     ]
     return "\n".join(lines)
 
