@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from extender import logs
+from extender.certificates import verify_as_kubectl
 from extender.errors import CertificateError
 from extender.settings import Settings
 
@@ -176,7 +177,7 @@ class Certificates:
         if self._client_ca is not None:
             authorities = _authorities(verbs, self._client_ca)
             validity["client_ca"] = self._valid("tls_client_ca_file", self._client_ca, authorities)
-            verbs.verify_mode = ssl.CERT_REQUIRED
+            verify_as_kubectl(verbs).verify_mode = ssl.CERT_REQUIRED
         for context in (verbs, operations):
             context.sslobject_class = _counted(self.failed_handshakes)
         return Identity(verbs, operations, validity, digest)

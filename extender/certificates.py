@@ -1,0 +1,20 @@
+"""How certificates are verified: as kubectl and kube-scheduler verify them (Go's crypto/x509).
+
+Python 3.13 turns on RFC 5280's strict rules (`ssl.VERIFY_X509_STRICT`) in `ssl.create_default_context`. They refuse
+authorities of older clusters, which have no key usage and no key identifiers; Go accepts these. Everything else stays
+verified: signatures, validity, basic constraints, purposes and host names.
+"""
+
+from __future__ import annotations
+
+import ssl
+
+
+def verify_as_kubectl(context: ssl.SSLContext) -> ssl.SSLContext:
+    """Return `context`, changed to accept the certificate chains that Go accepts.
+
+    Without the strict rules, and with every certificate that is given as an authority trusted by itself: an
+    intermediate authority needs no root beside it.
+    """
+    context.verify_flags = (context.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN) & ~ssl.VERIFY_X509_STRICT
+    return context
