@@ -143,12 +143,15 @@ class Application:
         self.operations = operations_app(
             probes=self.probes,
             metrics=self.metrics,
-            ledger=self.ledger,
-            store=self.store,
-            engine=self.engine,
-            documents=Documents(engine=self.engine, reloader=self.reloader, trials=trials),
+            documents=Documents(
+                engine=self.engine,
+                ledger=self.ledger,
+                store=self.store,
+                reloader=self.reloader,
+                trials=trials,
+                kubernetes=settings.kubernetes_version,
+            ),
             version=version,
-            kubernetes=settings.kubernetes_version,
         )
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:

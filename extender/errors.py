@@ -23,6 +23,10 @@ class WireError(InvalidInputError):
         self.status = status
 
 
+class BusyError(SchedulerError):
+    """An answer for operators cannot be put together now: others' are in the way."""
+
+
 class UrgencyError(InvalidInputError):
     """A pod's urgency annotation does not parse; the message names it."""
 

@@ -13,21 +13,23 @@ from typing import Any, Final
 import numpy as np
 
 from extender.history.ledger import Counts, Decision
+from extender.history.outcomes import Outcome
+from extender.pace import unhurried
 
 LATENCY_SHARES: Final = (50, 95, 99)
 OUTCOME_SHARES: Final = (50, 95)
 
 
 def performance(decisions: Iterable[Decision], counts: Counts) -> dict[str, Any]:
-    """The report as JSON.
+    """The report as JSON. In a thread.
 
     Returns:
         ``since_start``: sums of this process. ``remembered``: `summarised` over all decisions given. ``by_scorer``: the
         same for each scorer that answered.
     """
-    every = list(decisions)
+    every = list(unhurried(decisions))
     by_scorer: dict[str, list[Decision]] = {}
-    for decision in every:
+    for decision in unhurried(every):
         by_scorer.setdefault(decision.scorer, []).append(decision)
     return {
         "since_start": counts.document(),
@@ -36,8 +38,8 @@ def performance(decisions: Iterable[Decision], counts: Counts) -> dict[str, Any]
     }
 
 
-def summarised(decisions: Sequence[Decision]) -> dict[str, Any]:
-    """What these decisions came to; any group of them, such as one scorer's or one arm's.
+def summarised(decisions: Iterable[Decision]) -> dict[str, Any]:
+    """What these decisions came to; any group of them, such as one scorer's or one arm's. In a thread.
 
     Returns:
         ``decisions``, ``from`` and ``to`` (seconds since the epoch), ``scorers``, ``fallback_reasons``, ``states`` and
@@ -47,38 +49,49 @@ def summarised(decisions: Sequence[Decision]) -> dict[str, Any]:
         ``lateness_unknown`` of those that ended, ``late_share`` of the known, and ``slowdown``: percentiles. Shares and
         percentiles are None where nothing is known.
     """
-    outcomes = [decision.outcome for decision in decisions if decision.outcome is not None]
-    bound = [it for it in outcomes if it.bound_at is not None]
-    rated = [it.among_best for it in bound if it.among_best is not None]
-    ended = [it for it in bound if it.removed_at is not None]
-    judged = [it.late for it in ended if it.late is not None]
-    times = [decision.at for decision in decisions]
-    failures = Counter(
-        decision.former_failure.partition(":")[0] for decision in decisions if decision.former_failure is not None
-    )
-    failures.update(it.failure for it in outcomes if it.failure is not None)
+    times, latencies, outcomes = list[float](), list[float](), list[Outcome]()
+    scorers, reasons, states, failures = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
+    for decision in unhurried(decisions):
+        times.append(decision.at)
+        latencies.append(decision.latency_s * 1000.0)
+        scorers[decision.scorer] += 1
+        if decision.fallback_reason is not None:
+            reasons[decision.fallback_reason] += 1
+        if decision.former_failure is not None:
+            failures[decision.former_failure.partition(":")[0]] += 1
+        states["waiting" if decision.outcome is None else decision.outcome.state] += 1
+        if decision.outcome is not None:
+            outcomes.append(decision.outcome)
+    bound, rated, bind_s = list[Outcome](), list[bool](), list[float]()
+    for outcome in unhurried(outcomes):
+        if outcome.failure is not None:
+            failures[outcome.failure] += 1
+        if outcome.bound_at is not None:
+            bound.append(outcome)
+            rated.extend([] if outcome.among_best is None else [outcome.among_best])
+            bind_s.extend([] if outcome.bind_s is None else [outcome.bind_s])
+    ended = [it for it in unhurried(bound) if it.removed_at is not None]
+    judged = [it.late for it in unhurried(ended) if it.late is not None]
     return {
-        "decisions": len(decisions),
+        "decisions": len(times),
         "from": min(times, default=None),
         "to": max(times, default=None),
-        "scorers": dict(Counter(decision.scorer for decision in decisions)),
-        "fallback_reasons": dict(
-            Counter(decision.fallback_reason for decision in decisions if decision.fallback_reason is not None)
-        ),
-        "states": dict(Counter("waiting" if it.outcome is None else it.outcome.state for it in decisions)),
+        "scorers": dict(scorers),
+        "fallback_reasons": dict(reasons),
+        "states": dict(states),
         "failures": dict(failures),
         "bound": len(bound),
         "rated": len(rated),
         "rated_best_share": _share(rated),
-        "latency_ms": _percentiles([decision.latency_s * 1000.0 for decision in decisions], LATENCY_SHARES),
-        "bind_s": _percentiles([it.bind_s for it in bound if it.bind_s is not None], OUTCOME_SHARES),
-        "restarts": sum(it.restarts for it in outcomes),
-        "oom_killed": sum(it.oom_killed for it in outcomes),
+        "latency_ms": _percentiles(latencies, LATENCY_SHARES),
+        "bind_s": _percentiles(bind_s, OUTCOME_SHARES),
+        "restarts": sum(it.restarts for it in unhurried(outcomes)),
+        "oom_killed": sum(it.oom_killed for it in unhurried(outcomes)),
         "late": sum(judged),
         "on_time": len(judged) - sum(judged),
         "lateness_unknown": len(ended) - len(judged),
         "late_share": _share(judged),
-        "slowdown": _percentiles([it.slowdown for it in ended if it.slowdown is not None], OUTCOME_SHARES),
+        "slowdown": _percentiles([it.slowdown for it in unhurried(ended) if it.slowdown is not None], OUTCOME_SHARES),
     }
 
 

@@ -22,6 +22,7 @@ from extender.cluster.listeners import PodListener
 from extender.cluster.status import ReadReport
 from extender.history import outcomes
 from extender.history.outcomes import Outcome
+from extender.history.pages import Pages
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import InvalidInputError
 
@@ -184,7 +185,9 @@ class Ledger(PodListener):
         self._row_of = row_of
         self._keep = keep
         self._lock = threading.Lock()
-        self._decisions: OrderedDict[str, Decision] = OrderedDict()
+        self._decisions: dict[str, Decision] = {}
+        self._places: dict[str, int] = {}
+        self._order: Pages[Decision] = Pages()
         self._ratings: OrderedDict[str, _Ratings] = OrderedDict()
 
     def __len__(self) -> int:
@@ -200,13 +203,14 @@ class Ledger(PodListener):
         """Remember a decision, with the rows ``[n]`` it rated and their priorities ``[n]``."""
         ratings = _Ratings(rows.astype(np.int32), priorities.astype(np.int8))
         with self._lock:
-            earlier = self._decisions.pop(decision.uid, None)
+            earlier = self._decisions.get(decision.uid)
             decision.first_at = decision.at
             if earlier is not None:
                 decision.attempt = earlier.attempt + 1
                 decision.first_at = earlier.first_at
                 decision.former_failure = self._tried_again(earlier)
-            self._decisions[decision.uid] = decision
+                self._order.remove(self._places[decision.uid])
+            self._add(decision)
             self._ratings.pop(decision.uid, None)
             self._ratings[decision.uid] = ratings
             self.counts.decisions += 1
@@ -219,7 +223,7 @@ class Ledger(PodListener):
         with self._lock:
             for decision in decisions:
                 if decision.uid not in self._decisions:
-                    self._decisions[decision.uid] = decision
+                    self._add(decision)
             self._trim()
 
     def pod_bound(self, uid: str, node: str, at: float) -> None:
@@ -295,8 +299,15 @@ class Ledger(PodListener):
 
     def latest(self) -> Iterator[Decision]:
         """All decisions remembered now, newest first."""
-        with self._lock:
-            return reversed(list(self._decisions.values()))
+        return (decision for _, decision in self.newest_first())
+
+    def newest_first(self, before: int | None = None) -> Iterator[tuple[int, Decision]]:
+        """Yield the decisions remembered, newest first, each with its place, which grows from one to the next.
+
+        Args:
+            before: leave out those at this place and above it.
+        """
+        return self._order.newest_first(before)
 
     def _attempt_failed(self, uid: str, reason: str, message: str) -> None:
         with self._lock:
@@ -328,9 +339,15 @@ class Ledger(PodListener):
         priority = int(ratings.priorities[position[0]])
         return priority, priority == int(ratings.priorities.max())
 
+    def _add(self, decision: Decision) -> None:
+        self._decisions[decision.uid] = decision
+        self._places[decision.uid] = self._order.add(decision)
+
     def _trim(self) -> None:
         while len(self._decisions) > self.size:
-            self._decisions.popitem(last=False)
+            uid = self._order.oldest().uid
+            self._order.remove(self._places.pop(uid))
+            del self._decisions[uid]
         while len(self._ratings) > RECENT:
             self._ratings.popitem(last=False)
 

@@ -1,27 +1,53 @@
-"""What `/v1/policy`, `/v1/shadow` and `/v1/experiment` answer, as JSON."""
+"""What the endpoints under `/v1/` answer. What grows with the decisions remembered is written at a thread's pace."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import msgspec
 
 from extender.engine import Engine
+from extender.history.aggregate import performance
+from extender.history.explain import explanation, summary
+from extender.history.ledger import Ledger
+from extender.pace import unhurried
 from extender.scorer.reload import BundleReloader
 from extender.trials.candidates import Trials
 
+if TYPE_CHECKING:
+    from extender.history.store import DecisionStore  # imported only where it is used
+
+encode = msgspec.json.Encoder().encode
+
 
 class Documents:
-    """Describes what decides and what is tried.
+    """Describes what decides, what it decided and what is tried.
 
     Args:
         engine: decides.
+        ledger: what it decided.
+        store: the ledger's file; None where there is none.
         reloader: follows the bundle; None where a heuristic decides.
         trials: candidates.
+        kubernetes: minor version of Kubernetes whose kube-default explanations tell.
     """
 
-    def __init__(self, *, engine: Engine, reloader: BundleReloader | None, trials: Trials) -> None:
+    def __init__(
+        self,
+        *,
+        engine: Engine,
+        ledger: Ledger,
+        store: DecisionStore | None,
+        reloader: BundleReloader | None,
+        trials: Trials,
+        kubernetes: str,
+    ) -> None:
         self._engine = engine
+        self._ledger = ledger
+        self._store = store
         self._reloader = reloader
         self._trials = trials
+        self._kubernetes = kubernetes
 
     def policy(self) -> dict[str, Any]:
         """Return what decides, and what became of the bundles seen since the start."""
@@ -56,3 +82,46 @@ class Documents:
             "refused": None,
             **comparison.update(),
         }
+
+    def decisions(self, limit: int, before: int | None, namespace: str | None, name: str | None) -> bytes:
+        """Write the latest decisions, newest first, and counts since the start. In a thread.
+
+        Args:
+            limit: most of them.
+            before: the `next` of the answer that this one goes on from; None: from the newest.
+            namespace: of the pods; None: any.
+            name: of the pods; None: any.
+
+        Raises:
+            LedgerError: the ledger's file cannot be read.
+        """
+        found: list[bytes] = []
+        following: int | None = None
+        for place, decision in unhurried(self._ledger.newest_first(before)):
+            if namespace in (None, decision.namespace) and name in (None, decision.name):
+                if len(found) == limit:
+                    break
+                found.append(encode(summary(decision)))
+                following = place
+        else:
+            following = None
+        if not found and before is None and self._store is not None and namespace is not None and name is not None:
+            past = self._store.find(namespace, name)
+            found.extend([] if past is None else [encode(summary(past))])
+        counts = encode(self._ledger.counts.document())
+        return b'{"counts":%b,"decisions":[%b],"next":%b}' % (counts, b",".join(found), encode(following))
+
+    def decision(self, uid: str) -> bytes:
+        """Write why the pod of this UID was rated as it was; empty where nothing is remembered. In a thread.
+
+        Raises:
+            LedgerError: the ledger's file cannot be read.
+        """
+        found = self._ledger.get(uid)
+        if found is None and self._store is not None:
+            found = self._store.get(uid)
+        return b"" if found is None else encode(explanation(found, self._engine.scorer_of(found), self._kubernetes))
+
+    def report(self) -> dict[str, Any]:
+        """Return how well deciding has gone, over the decisions remembered. In a thread."""
+        return performance(self._ledger.latest(), self._ledger.counts)

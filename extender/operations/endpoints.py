@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Annotated, Any, Final
+from functools import partial
+from typing import Annotated, Any, Final
 
-from fastapi import FastAPI, HTTPException, Query, Response
+from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
+from starlette.types import ASGIApp, Receive, Scope, Send
 
-from extender.engine import Engine
-from extender.errors import LedgerError
-from extender.history.aggregate import performance
-from extender.history.explain import explanation, summary
-from extender.history.ledger import Decision, Ledger
-from extender.operations.documents import Documents
+from extender.errors import BusyError, LedgerError
+from extender.operations.assembly import SCRAPE_PATIENCE_S, Assembly
+from extender.operations.documents import Documents, encode
 from extender.operations.metrics import Metrics
 from extender.operations.probes import Probes
 from extender.protocol.openapi import paths
-
-if TYPE_CHECKING:
-    from extender.history.store import DecisionStore  # imported only where it is used
+from extender.protocol.wire import LARGEST
 
 Answers = dict[int | str, dict[str, Any]]
+
+MOST_DECISIONS: Final = 1000
+"""Decisions in one answer, about 1.2 KB each."""
 
 
 def _described(schema: dict[str, Any], media_type: str = "application/json", why: str = "") -> dict[str, Any]:
@@ -41,7 +39,11 @@ READINESS: Final = {
 READY: Final[Answers] = {200: _described(READINESS, why="ready"), 503: _described(READINESS, why="not ready, and why")}
 EXPOSITION: Final[Answers] = {200: _described({"type": "string"}, "text/plain", "metrics")}
 REASON: Final = {"type": "object", "required": ["detail"], "properties": {"detail": {"type": "string"}}}
-UNREADABLE: Final[Answers] = {503: _described(REASON, why="the ledger's file cannot be read, and why")}
+BUSY: Final[Answers] = {503: _described(REASON, why="other answers are being put together; Retry-After says when")}
+UNREADABLE: Final[Answers] = {
+    503: _described(REASON, why="other answers are being put together, or the ledger's file cannot be read, and why")
+}
+DOCUMENT: Final[Answers] = {200: _described({"type": "object"}, why="the document")}
 NOT_FOUND: Final[Answers] = {404: _described(REASON, why="no such decision")}
 
 
@@ -49,12 +51,8 @@ def operations_app(
     *,
     probes: Probes,
     metrics: Metrics,
-    ledger: Ledger,
-    store: DecisionStore | None,
-    engine: Engine,
     documents: Documents,
     version: str,
-    kubernetes: str,
 ) -> FastAPI:
     """Health, metrics, and under `/v1/` what decides, what it decided, and what is tried beside it.
 
@@ -63,14 +61,13 @@ def operations_app(
     Args:
         probes: alive and ready.
         metrics: written out.
-        ledger: decisions.
-        store: the ledger's file; None where there is none.
-        engine: knows the scorers in use.
-        documents: what decides and what is tried.
+        documents: what decides, what it decided and what is tried.
         version: of the service.
-        kubernetes: minor version of Kubernetes whose kube-default explanations tell.
     """
-    app = FastAPI(title="maddpg-scheduler", version=version, docs_url=None, redoc_url=None)
+    app = FastAPI(title="maddpg-scheduler", version=version, docs_url=None, redoc_url=None, openapi_url=None)
+    app.add_middleware(HeadAsGet)
+    answers = Assembly(metrics.traffic.refused)
+    scrapes = Assembly(metrics.traffic.refused, SCRAPE_PATIENCE_S)
 
     @app.get("/healthz", response_class=Response, responses=ALIVE)
     async def healthz() -> Response:
@@ -83,10 +80,11 @@ def operations_app(
         reasons = probes.unready()
         return JSONResponse({"ready": not reasons, "reasons": reasons}, status_code=503 if reasons else 200)
 
-    @app.get("/metrics", response_class=Response, responses=EXPOSITION)
+    @app.get("/metrics", response_class=Response, responses=EXPOSITION | BUSY)
     async def exposition() -> Response:
-        """Metrics for Prometheus, written in a thread so that no decision waits for them."""
-        return Response(await metrics.exposition(), media_type=CONTENT_TYPE_LATEST)
+        """Metrics for Prometheus. Scrapes at the same time share one answer."""
+        metrics.settle()
+        return Response(await scrapes.shared("metrics", metrics.exposition), media_type=CONTENT_TYPE_LATEST)
 
     @app.get("/v1/policy")
     async def policy() -> dict[str, Any]:
@@ -98,46 +96,41 @@ def operations_app(
         """How far the shadow's candidate agrees with what decides; `candidate` is null where there is none."""
         return documents.shadow()
 
-    @app.get("/v1/experiment")
-    async def experiment() -> dict[str, Any]:
-        """What the experiment came to; `candidate` is null where there is none. Put together in a thread."""
-        return await asyncio.to_thread(documents.experiment)
+    @app.get("/v1/experiment", response_class=Response, responses=DOCUMENT | BUSY)
+    async def experiment() -> Response:
+        """What the experiment came to; `candidate` is null where there is none."""
+        return _json(await answers.shared("experiment", lambda: encode(documents.experiment())))
 
-    @app.get("/v1/decisions", responses=UNREADABLE)
+    @app.get("/v1/decisions", response_class=Response, responses=DOCUMENT | UNREADABLE)
     async def decisions(
-        limit: Annotated[int, Query(ge=1, le=10_000)] = 100,
+        limit: Annotated[int, Query(ge=1, le=MOST_DECISIONS)] = 100,
+        before: Annotated[int | None, Query(ge=0, le=LARGEST)] = None,
         namespace: str | None = None,
         name: str | None = None,
-    ) -> dict[str, Any]:
-        """The latest decisions, newest first, and counts since the start."""
-        found: list[dict[str, Any]] = []
-        for decision in ledger.latest():
-            if len(found) == limit:
-                break
-            if namespace in (None, decision.namespace) and name in (None, decision.name):
-                found.append(summary(decision))
-        if not found and store is not None and namespace is not None and name is not None:
-            past = await _stored(store.find, namespace, name)
-            found.extend([] if past is None else [summary(past)])
-        return {
-            "counts": ledger.counts.document(),
-            "decisions": found,
-        }
+    ) -> Response:
+        """The latest decisions, newest first, and counts since the start.
 
-    @app.get("/v1/report")
-    async def report() -> dict[str, Any]:
-        """How well deciding has gone, over the decisions remembered; put together in a thread."""
-        return await asyncio.to_thread(performance, ledger.latest(), ledger.counts)
+        Where more are remembered, `next` is what `before` must be to go on with them; else it is null.
+        """
+        return _json(await answers.of(partial(documents.decisions, limit, before, namespace, name)))
 
-    @app.get("/v1/decisions/{uid}", responses=NOT_FOUND | UNREADABLE)
-    async def decision(uid: str) -> dict[str, Any]:
+    @app.get("/v1/report", response_class=Response, responses=DOCUMENT | BUSY)
+    async def report() -> Response:
+        """How well deciding has gone, over the decisions remembered."""
+        return _json(await answers.shared("report", lambda: encode(documents.report())))
+
+    @app.get("/v1/decisions/{uid}", response_class=Response, responses=DOCUMENT | NOT_FOUND | UNREADABLE)
+    async def decision(uid: str) -> Response:
         """Why the pod of this UID was rated as it was."""
-        found = ledger.get(uid)
-        if found is None and store is not None:
-            found = await _stored(store.get, uid)
-        if found is None:
+        found = await answers.of(partial(documents.decision, uid))
+        if not found:
             raise HTTPException(404, f"no decision is remembered for pod {uid}; it may be older than the ledger holds")
-        return await asyncio.to_thread(explanation, found, engine.scorer_of(found), kubernetes)
+        return _json(found)
+
+    @app.exception_handler(BusyError)
+    @app.exception_handler(LedgerError)
+    async def unavailable(request: Request, error: Exception) -> Response:
+        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "1"})
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
@@ -147,12 +140,31 @@ def operations_app(
         return app.openapi_schema
 
     app.openapi = described  # type: ignore[method-assign]  # FastAPI's documented way to extend the description
+    description = encode(described())
+
+    @app.get("/openapi.json", include_in_schema=False)
+    async def openapi() -> Response:
+        return _json(description)
+
     return app
 
 
-async def _stored(read: Callable[..., Decision | None], *of: str) -> Decision | None:
-    """A decision from the ledger's file, read in a thread; 503 where the file cannot be read."""
-    try:
-        return await asyncio.to_thread(read, *of)
-    except LedgerError as error:
-        raise HTTPException(503, str(error)) from error
+class HeadAsGet:
+    """Answers HEAD wherever GET is answered, in the same words; uvicorn leaves the body out.
+
+    Args:
+        app: answers.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            scope = {**scope, "method": "GET"}
+        await self._app(scope, receive, send)
+
+
+def _json(content: bytes) -> Response:
+    return Response(content, media_type="application/json")

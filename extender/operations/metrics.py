@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Final, TypeVar
 
-from prometheus_client import CollectorRegistry, GCCollector, ProcessCollector, generate_latest
+from prometheus_client import CollectorRegistry, GCCollector, Metric, ProcessCollector, generate_latest
+from prometheus_client.registry import Collector
+from prometheus_client.samples import Sample
 
-from extender.operations.collectors import agreement, autoscaling, certificates, inputs, memory, serving, traffic
+from extender.operations.collectors import (
+    agreement,
+    autoscaling,
+    connections,
+    inputs,
+    memory,
+    serving,
+    traffic,
+)
 from extender.operations.collectors.traffic import Traffic
 from extender.operations.families import Family, PartCollector
+from extender.pace import unhurried
 
 P = TypeVar("P")
 
@@ -26,7 +36,8 @@ FAMILIES: Final[tuple[Family[Any], ...]] = (
     *serving.SUPERVISOR,
     *serving.TRACING,
     *serving.BUILD,
-    *certificates.CERTIFICATES,
+    *connections.CONNECTIONS,
+    *connections.CERTIFICATES,
     *agreement.SHADOW,
     *agreement.EXPERIMENT,
     *autoscaling.SIGNALS,
@@ -53,7 +64,36 @@ class Metrics:
         if part is not None:
             self.registry.register(PartCollector(part, families))
 
-    async def exposition(self) -> bytes:
-        """Return all metrics in the text format of Prometheus, written in a thread so that no decision waits."""
+    def settle(self) -> None:
+        """Count what was left for later; on the event loop, before `exposition`."""
         self.traffic.settle()
-        return await asyncio.to_thread(generate_latest, self.registry)
+
+    def exposition(self) -> bytes:
+        """Return all metrics in the text format of Prometheus. In a thread."""
+        parts = []
+        for family in unhurried(self.registry.collect()):
+            # one gauge may have thousands of samples; other kinds are written whole, with what else belongs to them
+            size = SAMPLES if family.type == "gauge" else max(len(family.samples), 1)
+            for begin in unhurried(range(0, max(len(family.samples), 1), size)):
+                text = generate_latest(_Part(family, family.samples[begin : begin + size]))
+                parts.append(text.split(b"\n", HEADER_LINES)[HEADER_LINES] if begin else text)
+        return b"".join(parts)
+
+
+SAMPLES: Final = 32
+"""Samples that are written at a time."""
+
+HEADER_LINES: Final = 2
+"""Lines of a family before its samples: HELP and TYPE."""
+
+
+class _Part(Collector):
+    """Some samples of one family, for `generate_latest`."""
+
+    def __init__(self, family: Metric, samples: list[Sample]) -> None:
+        self._part = Metric(family.name, family.documentation, family.type, family.unit)
+        self._part.samples = samples
+
+    def collect(self) -> Iterator[Metric]:
+        """Yield the part."""
+        yield self._part

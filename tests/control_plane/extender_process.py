@@ -20,8 +20,8 @@ from tests.control_plane.processes import Process, answers_ok, free_ports
 
 Decision = dict[str, Any]
 
-ALL = 10_000
-"""The most decisions that one request may ask for; also what the ledger holds."""
+PAGE = 1000
+"""The most decisions that one request may ask for."""
 
 
 class Extender:
@@ -47,7 +47,12 @@ class Extender:
 
     def decisions(self) -> dict[str, Decision]:
         """All decisions remembered, by the pod's name."""
-        return {each["pod"]["name"]: each for each in self._decisions()["decisions"]}
+        document = self._decisions()
+        found = list(document["decisions"])
+        while document["next"] is not None:
+            document = self._decisions(before=document["next"])
+            found += document["decisions"]
+        return {each["pod"]["name"]: each for each in found}
 
     def explanation(self, uid: str) -> Decision:
         """The decision about this pod, with its reasons."""
@@ -61,8 +66,8 @@ class Extender:
         """One sample of /metrics; 0 where there is none (yet)."""
         return sum(value for found, value in self._samples(name) if labels.items() <= found.items())
 
-    def _decisions(self) -> dict[str, Any]:
-        answer = self._http.get("/v1/decisions", params={"limit": ALL})
+    def _decisions(self, **query: int) -> dict[str, Any]:
+        answer = self._http.get("/v1/decisions", params={"limit": PAGE, **query})
         answer.raise_for_status()
         return dict(answer.json())
 
@@ -92,7 +97,7 @@ def running_extender(
     flags = {"kubeconfig": cluster.extender_kubeconfig(), "port": port, **settings}
     url = operations_url = f"http://127.0.0.1:{port}"
     if "tls_cert_file" in settings:
-        flags["operations_port"] = operations_port
+        flags |= {"operations_port": operations_port, "operations_host": "127.0.0.1"}
         url, operations_url = f"https://127.0.0.1:{port}", f"http://127.0.0.1:{operations_port}"
     command = [python, "-m", *program, "serve"]
     for name, value in flags.items():
