@@ -1,4 +1,4 @@
-"""How certificates are verified: as kubectl and kube-scheduler verify them (Go's crypto/x509).
+"""What names certificates have, and how they are verified: as kubectl and kube-scheduler do (Go's crypto/x509).
 
 Python 3.13 turns on RFC 5280's strict rules (`ssl.VERIFY_X509_STRICT`) in `ssl.create_default_context`. They refuse
 authorities of older clusters, which have no key usage and no key identifiers; Go accepts these. Everything else stays
@@ -8,6 +8,8 @@ verified: signatures, validity, basic constraints, purposes and host names.
 from __future__ import annotations
 
 import ssl
+from collections.abc import Mapping
+from typing import Any
 
 
 def verify_as_kubectl(context: ssl.SSLContext) -> ssl.SSLContext:
@@ -18,3 +20,12 @@ def verify_as_kubectl(context: ssl.SSLContext) -> ssl.SSLContext:
     """
     context.verify_flags = (context.verify_flags | ssl.VERIFY_X509_PARTIAL_CHAIN) & ~ssl.VERIFY_X509_STRICT
     return context
+
+
+def names_of(certificate: Mapping[str, Any] | None) -> frozenset[str]:
+    """Common name and alternative names (DNS, URI, address, e-mail) of a certificate as `ssl` shows it."""
+    if not certificate:
+        return frozenset()
+    subject = (pair for attributes in certificate.get("subject", ()) for pair in attributes)
+    common = {value for name, value in subject if name == "commonName"}
+    return frozenset(common | {str(value) for _, value in certificate.get("subjectAltName", ())})

@@ -8,26 +8,35 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import resource
 import signal
 import socket
-import ssl
+import sys
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from operator import attrgetter
-from typing import Final
+from typing import Final, cast
 
 import uvicorn
 
 from extender import logs
 from extender.app import Application
 from extender.errors import SettingsError
-from extender.operations.collectors.certificates import CERTIFICATES
-from extender.transport.limits import ConnectionLimits, LimitedConnection
-from extender.transport.tls import Certificates, CertificateWatch, Identity
+from extender.operations.collectors.connections import CERTIFICATES, CONNECTIONS
+from extender.pace import SWITCH_S
+from extender.protocol.verbs import PATHS
+from extender.settings import Settings
+from extender.transport.addresses import BACKLOG, listen, shown
+from extender.transport.budget import ByteBudget
+from extender.transport.handshake import Handshake
+from extender.transport.limits import LimitedConnection
+from extender.transport.port import ConnectionLimits, Port
+from extender.transport.tls import Certificates, CertificateWatch
+from extender.transport.turns import Turns
 
-BACKLOG: Final = 2048
-TLS_GOODBYE_S: Final = 5.0
-"""How long a caller may take to say goodbye in TLS before its connection is cut."""
+OTHER_FILES: Final = 128
+"""Files that are open beside connections: sockets that listen, the watches' connections, the ledger, libraries."""
 
 _log = logs.get(__name__)
 
@@ -37,29 +46,17 @@ class _Server(uvicorn.Server):
 
     Args:
         config: uvicorn's.
-        listener: the socket.
-        connect: makes the protocol of each connection of uvicorn's parts.
-        handshake_timeout_s: time for TLS.
-        context_of: chooses this port's TLS from an identity; None: plain HTTP.
-        identity: the first.
+        sockets: where it listens.
+
+    Attributes:
+        sockets: as given.
+        serving: set once it serves or cannot.
     """
 
-    def __init__(
-        self,
-        config: uvicorn.Config,
-        listener: socket.socket,
-        connect: Callable[..., LimitedConnection],
-        handshake_timeout_s: float,
-        context_of: Callable[[Identity], ssl.SSLContext] | None = None,
-        identity: Identity | None = None,
-    ) -> None:
+    def __init__(self, config: uvicorn.Config, sockets: list[socket.socket]) -> None:
         super().__init__(config)
-        self.listener = listener
+        self.sockets = sockets
         self.serving = asyncio.Event()
-        self._connect = connect
-        self._handshake_timeout_s = handshake_timeout_s
-        self._context_of = context_of
-        self._context = None if context_of is None or identity is None else context_of(identity)
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -67,57 +64,47 @@ class _Server(uvicorn.Server):
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         try:
-            await super().startup([])  # the lifespan alone: `_listen` opens the socket
+            await super().startup(sockets)
         except SystemExit:
             # uvicorn ends the process where the lifespan fails; `serve` raises what it failed of instead
             if not self.lifespan.should_exit:
                 raise
             self.should_exit = True
-        else:
-            await self._listen()
         self.serving.set()
-
-    async def renew(self, identity: Identity) -> None:
-        """Show this identity to new connections; those that stand go on with the one they began with."""
-        if self._context_of is not None and not self.should_exit:
-            self._context = self._context_of(identity)
-            await self._listen()
-
-    async def _listen(self) -> None:
-        """Take new connections with the TLS of now.
-
-        The socket is duplicated: both have one queue of callers, so none is lost while one takes over from the other.
-        """
-        loop = asyncio.get_running_loop()
-        parts = {"config": self.config, "server_state": self.server_state, "app_state": self.lifespan.state}
-        opened = await loop.create_server(
-            partial(self._connect, _loop=loop, **parts),
-            sock=self.listener.dup(),
-            backlog=BACKLOG,
-            ssl=self._context,
-            ssl_handshake_timeout=self._handshake_timeout_s if self._context else None,
-            ssl_shutdown_timeout=TLS_GOODBYE_S if self._context else None,
-        )
-        if self.should_exit:  # meanwhile; uvicorn closes those it knows
-            opened.close()
-            return
-        before, self.servers = self.servers, [opened]
-        for server in before:
-            server.close()
 
     @property
     def port(self) -> int:
         """The port it listens on."""
-        port: int = self.listener.getsockname()[1]
+        port: int = self.sockets[0].getsockname()[1]
         return port
 
 
-def _configured(app: Application, identity: Identity | None, *, operations: bool) -> _Server:
+def _listening(settings: Settings) -> list[list[socket.socket]]:
+    """Sockets of the verbs, and of the operations endpoints where they have a port of their own."""
+    sockets = [listen("host", settings.host, settings.port)]
+    if settings.operations_port is not None:
+        try:
+            sockets.append(listen("operations_host", settings.operations_host, settings.operations_port))
+        except SettingsError:
+            for each in sockets[0]:
+                each.close()
+            raise
+    return sockets
+
+
+def _configured(
+    app: Application, sockets: list[socket.socket], port: Port, certificates: Certificates | None, *, operations: bool
+) -> _Server:
     settings = app.settings
-    port = (settings.operations_port or 0) if operations else settings.port
+    connect: Callable[..., asyncio.Protocol]
+    connect = partial(LimitedConnection, port) if operations else partial(app.connection, app.verbs, port)
+    if certificates is not None and (settings.operations_tls or not operations):
+        which = attrgetter("operations" if operations else "verbs")
+        connect = partial(Handshake, lambda: which(certificates.identity), port, connect)
     config = uvicorn.Config(
         app.operations if operations else app,
         loop="uvloop",
+        http=cast("type[asyncio.Protocol]", connect),  # any callable will do
         ws="none",
         lifespan="off" if operations else "on",
         log_config=None,
@@ -125,40 +112,45 @@ def _configured(app: Application, identity: Identity | None, *, operations: bool
         proxy_headers=False,
         server_header=False,
         date_header=False,
-        timeout_keep_alive=int(settings.keep_alive_s),
+        backlog=BACKLOG,
+        timeout_keep_alive=int(settings.operations_keep_alive_s if operations else settings.keep_alive_s),
         timeout_graceful_shutdown=max(1, round(settings.shutdown_grace_s)),
     )
+    return _Server(config, sockets)
+
+
+def _allowed_connections(wanted: int) -> int:
+    """As many connections at each of two ports as wanted, or as this process may have files open."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = 2 * wanted + OTHER_FILES
+    if soft < needed:
+        soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+    if soft < needed:
+        allowed = max(1, (soft - OTHER_FILES) // 2)
+        _log.warning("max_connections is beyond the limit of open files", max_connections=wanted, allowed=allowed)
+        return allowed
+    return wanted
+
+
+def _ports(app: Application) -> dict[str, Port]:
+    """What the connections of the verbs' port share, and those of the operations' own port, where there is one."""
+    settings = app.settings
+    budget, turns = ByteBudget(settings.max_bytes_in_flight), Turns()
     limits = ConnectionLimits(
-        settings.header_timeout_s,
-        settings.max_header_bytes,
-        settings.body_timeout_s,
-        settings.max_connections,
-        settings.max_requests_in_flight,
-        frozenset() if operations else frozenset(settings.tls_client_names),
+        header_timeout_s=settings.header_timeout_s,
+        max_header_bytes=settings.max_header_bytes,
+        body_timeout_s=settings.body_timeout_s,
+        answer_timeout_s=settings.answer_timeout_s,
+        max_connections=_allowed_connections(settings.max_connections),
+        max_requests=settings.max_requests_in_flight,
+        names=frozenset(settings.tls_client_names),
     )
     refused = app.metrics.traffic.refused
-    secured = settings.operations_tls if operations else identity is not None
-    return _Server(
-        config,
-        _listener(settings.host, port),
-        partial(LimitedConnection, limits, refused)
-        if operations
-        else partial(app.connection, app.verbs, limits, refused),
-        settings.header_timeout_s,
-        attrgetter("operations" if operations else "verbs") if secured else None,
-        identity,
-    )
-
-
-def _listener(host: str, port: int) -> socket.socket:
-    """A listening socket; raises `SettingsError` where the address cannot be had."""
-    try:
-        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0]
-        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
-    except OSError as error:
-        raise SettingsError(
-            f"cannot listen on {host} port {port} ({error.strerror or error}); set host and port"
-        ) from error
+    ports = {"verbs": Port(limits, budget, turns, frozenset(PATHS), refused)}
+    if settings.operations_port is not None:
+        ports["operations"] = Port(replace(limits, names=frozenset()), budget, turns, frozenset(), refused)
+    return ports
 
 
 async def serve(
@@ -178,12 +170,15 @@ async def serve(
         SchedulerError: what kept the application from starting, such as `SourceError`.
     """
     settings = app.settings
+    sys.setswitchinterval(SWITCH_S)
     certificates = None if settings.tls_cert_file is None else Certificates(settings)
+    ports = _ports(app)
     app.metrics.register(certificates, CERTIFICATES)
-    identity = None if certificates is None else certificates.identity
-    servers = [_configured(app, identity, operations=False)]
-    if settings.operations_port is not None:
-        servers.append(_configured(app, identity, operations=True))
+    app.metrics.register(ports, CONNECTIONS)
+    servers = [
+        _configured(app, sockets, port, certificates, operations=name == "operations")
+        for sockets, (name, port) in zip(_listening(settings), ports.items(), strict=True)
+    ]
     loop = asyncio.get_running_loop()
 
     def stop() -> None:
@@ -206,11 +201,7 @@ async def serve(
     if waiting is not None:
         waiting.add_done_callback(lambda task: None if task.cancelled() else stop())
 
-    async def renew(identity: Identity) -> None:
-        for server in servers:
-            await server.renew(identity)
-
-    running = asyncio.gather(*(server.serve([server.listener]) for server in servers))
+    running = asyncio.gather(*(server.serve(server.sockets) for server in servers))
     serving = asyncio.gather(*(server.serving.wait() for server in servers))
     try:
         await asyncio.wait((running, serving), return_when=asyncio.FIRST_COMPLETED)
@@ -218,9 +209,9 @@ async def serve(
             raise app.start_error
         if serving.done():
             if certificates is not None:
-                watch = CertificateWatch(certificates, renew)
+                watch = CertificateWatch(certificates)
                 app.supervisor.start("certificates", watch.look, settings.tls_reload_interval_s)
-            _log.info("serving", host=settings.host, port=servers[0].port, operations_port=servers[-1].port)
+            _log.info("serving", verbs=shown(servers[0].sockets), operations=shown(servers[-1].sockets))
             if announce is not None:
                 announce(servers[0].port, servers[-1].port)
         await running
@@ -233,7 +224,8 @@ async def serve(
         for number in (*signals, signal.SIGHUP) if signals else ():
             loop.remove_signal_handler(number)
         for server in servers:
-            server.listener.close()
+            for listening in server.sockets:
+                listening.close()
 
 
 def _end(servers: list[_Server]) -> None:

@@ -6,6 +6,8 @@ long because it is a list: one entry per setting, which docs/operations.md and t
 
 from __future__ import annotations
 
+import ipaddress
+import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -16,6 +18,15 @@ from policy import heuristics
 QOS_CLASSES: Final = ("Guaranteed", "Burstable", "BestEffort")
 Urgency = Annotated[float, Field(ge=0.0, le=1.0)]
 Speed = Annotated[float, Field(gt=0.0, le=100.0)]
+
+
+HOST_NAME: Final = re.compile(r"(?=.*[a-zA-Z])[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?")
+"""A name that stands for addresses, such as ``localhost``; what is digits and dots alone is an address or a mistake."""
+
+
+def separated(hosts: str) -> list[str]:
+    """Addresses or names of a list; IPv6 addresses may stand in brackets, as in a URL."""
+    return [host.strip().removeprefix("[").removesuffix("]") for host in hosts.split(",")]
 
 
 def setting(default: Any, meaning: str, unit: str = "", **limits: Any) -> Any:
@@ -29,7 +40,15 @@ class Settings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
 
     # where it listens
-    host: str = setting("127.0.0.1", "address to listen on; 0.0.0.0 in a pod")
+    host: str = setting(
+        "127.0.0.1,::1",
+        "addresses that the scheduling verbs listen on, separated by commas; where the machine has no IPv4 or no IPv6, "
+        "the addresses of that family are skipped",
+    )
+    operations_host: str = setting(
+        "0.0.0.0,::",
+        "addresses that `operations_port` listens on, in the same form",
+    )
     port: int = setting(8888, "port of the scheduling verbs; 0 takes a free one", ge=0, le=65535)
     operations_port: int | None = setting(
         None, "port of health, metrics and decisions; empty: the same as `port`; 0 takes a free one", ge=0, le=65535
@@ -39,6 +58,9 @@ class Settings(BaseModel):
         "how long an idle connection is kept; kube-scheduler's client keeps its own for 90 s, so stay above",
         "s",
         gt=90.0,
+    )
+    operations_keep_alive_s: float = setting(
+        15.0, "the same at `operations_port`, where nothing is lost by a new connection", "s", ge=1.0, le=3600.0
     )
     shutdown_grace_s: float = setting(
         10.0, "how long answers in progress may take after a signal to stop", "s", gt=0.0, le=600.0
@@ -50,11 +72,26 @@ class Settings(BaseModel):
         ge=0.0,
         le=600.0,
     )
-    max_body_bytes: int = setting(64 * 1024 * 1024, "larger request bodies are refused with 413", "bytes", ge=1024)
+    max_body_bytes: int = setting(
+        20 * 1024 * 1024,
+        "larger request bodies are refused with 413; 5,000 nodes by name take 0.2 MB, 1,000 whole Node objects up to "
+        "17 MB",
+        "bytes",
+        ge=1024,
+    )
+    max_bytes_in_flight: int = setting(
+        64 * 1024 * 1024,
+        "bytes that all callers together may have under way: bodies that arrive or are answered, and answers that "
+        "nobody reads; beyond it whoever stalls longest, else the newest, is refused with 503 and Retry-After",
+        "bytes",
+        ge=1024,
+    )
     body_timeout_s: float = setting(
         10.0, "a request body that takes longer to arrive is refused with 408", "s", gt=0.0, le=600.0
     )
-
+    answer_timeout_s: float = setting(
+        10.0, "when an answer is not read for this long, its connection is closed", "s", gt=0.0, le=600.0
+    )
     header_timeout_s: float = setting(
         10.0,
         "a TLS handshake, or the head of a request, that takes longer is refused with 408 and its connection closed",
@@ -62,9 +99,17 @@ class Settings(BaseModel):
         gt=0.0,
         le=600.0,
     )
-    max_header_bytes: int = setting(32 * 1024, "longer heads of requests are refused with 431", "bytes", ge=1024)
+    max_header_bytes: int = setting(
+        16 * 1024,
+        "longer heads of requests are refused with 431; each field counts 32 bytes more than its text",
+        "bytes",
+        ge=1024,
+    )
     max_connections: int = setting(
-        1000, "on connections beyond this many, at each port, requests are refused with 503 and Retry-After", ge=1
+        1000,
+        "beyond this many connections at one port, the one that has been idle longest is closed; if none is idle, "
+        "the new one is refused with 503 and Retry-After",
+        ge=1,
     )
     max_requests_in_flight: int = setting(
         256, "requests beyond this many at once, at each port, are refused with 503 and Retry-After", ge=1
@@ -148,7 +193,12 @@ class Settings(BaseModel):
     )
     demand_classes: int = setting(256, "demands whose preferences are kept for reuse", "classes", ge=1, le=100_000)
     max_nodes: int = setting(
-        20_000, "a request that names more nodes is not scored: each gets the neutral priority", "nodes", ge=1
+        20_000,
+        "a request that names more nodes is not scored: each gets the neutral priority; more than 100,000 are refused "
+        "with 413",
+        "nodes",
+        ge=1,
+        le=100_000,
     )
     unknown_node_priority: int = setting(
         5, "neutral priority, given to nodes that the watch has not shown", "0..10", ge=0, le=10
@@ -318,6 +368,34 @@ class Settings(BaseModel):
     @classmethod
     def _version_as_text(cls, value: object) -> object:
         return str(value) if isinstance(value, float) else value  # YAML reads 1.2 as a number
+
+    @field_validator("host", "operations_host")
+    @classmethod
+    def _addresses(cls, value: str) -> str:
+        for host in separated(value):
+            try:
+                ipaddress.ip_address(host)
+            except ValueError:
+                if not HOST_NAME.fullmatch(host):
+                    raise ValueError(
+                        f"{host!r} is no address; give IPv4 or IPv6 addresses or names, separated by commas, no ports"
+                    ) from None
+        return value
+
+    @model_validator(mode="after")
+    def _operations_have_a_port(self) -> Settings:
+        if "operations_host" in self.model_fields_set and self.operations_port is None:
+            raise ValueError("operations_host needs operations_port; on one port, `host` holds for all")
+        return self
+
+    @model_validator(mode="after")
+    def _a_body_fits(self) -> Settings:
+        if self.max_body_bytes > self.max_bytes_in_flight:
+            raise ValueError(
+                f"max_body_bytes is {self.max_body_bytes} and max_bytes_in_flight {self.max_bytes_in_flight}; one body "
+                "must fit: raise max_bytes_in_flight"
+            )
+        return self
 
     @model_validator(mode="after")
     def _tls_is_whole(self) -> Settings:

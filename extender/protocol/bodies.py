@@ -18,6 +18,15 @@ from extender.protocol.wire import NULL, SchedulingRequest, decode_names, decode
 REMEMBERED: Final = 8
 """Bodies kept, and lists: one for each scheduler that asks at once, with some to spare. Of 5,000 names 0.6 MB each."""
 
+LONGEST_POD: Final = 64 * 1024
+"""Longest pod, in bytes, of a body that is kept; pods of kube-scheduler have some thousand."""
+
+LONGEST_LIST: Final = 2 * 1024 * 1024
+"""Longest list of names that is kept: 20,000 names take 1.2 MB, and 1 MB more once they are decoded."""
+
+MOST_NAMES: Final = 50_000
+"""Names in a list that is kept: short ones take ten times their bytes once they are decoded."""
+
 
 @dataclass(slots=True)
 class _List:
@@ -29,7 +38,7 @@ class _List:
 
 
 class RecentRequests:
-    """Decodes ExtenderArgs; remembers the last that name nodes, not those that bring them.
+    """Decodes ExtenderArgs; remembers the last that name nodes, not those that bring them, nor large ones.
 
     Args:
         table: whose rows the names mean.
@@ -50,7 +59,8 @@ class RecentRequests:
             if known == body:
                 return request
         request = decode_scheduling(body, self._names)
-        if request.names_json != NULL:
+        names = request.names_json
+        if names != NULL and len(body) - len(names) <= LONGEST_POD and _small(names, request.names):
             self._requests.appendleft((body, request))
         return request
 
@@ -68,5 +78,10 @@ class RecentRequests:
             if each.text == text:
                 return each.names
         names = decode_names(text)
-        self._lists.appendleft(_List(text, names))
+        if _small(text, names):
+            self._lists.appendleft(_List(text, names))
         return names
+
+
+def _small(text: bytes, names: list[str]) -> bool:
+    return len(text) <= LONGEST_LIST and len(names) <= MOST_NAMES

@@ -40,10 +40,10 @@ FAILURES: Final = {
     "404": "the verb is switched off; the message names the setting",
     "405": "not POST",
     "408": "the body did not arrive in time",
-    "413": "the body is larger than max_body_bytes",
+    "413": "the body is larger than max_body_bytes, or has more than 100,000 nodes",
     "431": "the head of the request is longer than max_header_bytes",
     "500": "a mistake of the service; its log says more",
-    "503": "more than max_connections or max_requests_in_flight; Retry-After says when to come again",
+    "503": "beyond max_connections, max_requests_in_flight or max_bytes_in_flight; Retry-After says when to ask again",
 }
 
 

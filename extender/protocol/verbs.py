@@ -224,7 +224,7 @@ class SchedulingVerbs:
             raise WireError(f"/{verb} takes POST, not {scope['method']}", status=405)
         for name, value in scope["headers"]:
             if name == b"content-length" and value.isdigit() and int(value) > self.max_body_bytes:
-                raise self._too_large()
+                raise self.too_large()
         parts: list[bytes] = []
         size = 0
         try:
@@ -236,14 +236,15 @@ class SchedulingVerbs:
                     part = message.get("body", b"")
                     size += len(part)
                     if size > self.max_body_bytes:
-                        raise self._too_large()
+                        raise self.too_large()
                     parts.append(part)
                     if not message.get("more_body", False):
                         return b"".join(parts)
         except TimeoutError as error:
             raise self.too_slow() from error
 
-    def _too_large(self) -> WireError:
+    def too_large(self) -> WireError:
+        """The body is larger than it may be."""
         return WireError(
             f"the body is larger than {self.max_body_bytes} bytes; set nodeCacheCapable, or raise max_body_bytes",
             status=413,

@@ -27,6 +27,9 @@ from policy.priorities import MAX_PRIORITY
 T = TypeVar("T")
 
 NULL: Final = b"null"
+MOST_NAMES: Final = 100_000
+"""Nodes in a request; a larger list is refused, for every one of them is answered."""
+
 LARGEST: Final = 2**63 - 1
 """The largest int64: Go could not read a larger one from our answer."""
 
@@ -137,6 +140,8 @@ def decode_carefully(body: bytes) -> SchedulingRequest:
     else:
         nodes = _decode(_NODES, nodes_json, "Nodes")
         names = [node.metadata.name for node in (nodes.items or ())] if nodes is not None else []
+        if len(names) > MOST_NAMES:
+            raise _too_many("Nodes.items")
     return SchedulingRequest(pod, names, names_json, nodes_json)
 
 
@@ -144,8 +149,11 @@ def decode_names(text: bytes) -> list[str]:
     """The value of `NodeNames`.
 
     Raises:
-        WireError: it is no list of names.
+        WireError: it is no list of names, or has more than `MOST_NAMES`.
     """
+    # a list of short names takes twenty times its bytes once it is decoded: count first where it could be too long
+    if len(text) > MOST_NAMES and text.count(b",") >= MOST_NAMES:
+        raise _too_many("NodeNames")
     return _decode(_NAMES, text, "NodeNames") or []
 
 
@@ -318,6 +326,10 @@ def _required(fields: Mapping[str, msgspec.Raw], key: str, path: str | None = No
     if value is None or bytes(value) == NULL:
         raise WireError(f"{path or key} is missing; kube-scheduler always sends it")
     return value
+
+
+def _too_many(path: str) -> WireError:
+    return WireError(f"{path} has more than {MOST_NAMES} nodes", status=413)
 
 
 def _violations(fields: Mapping[str, msgspec.Raw], path: str) -> int:

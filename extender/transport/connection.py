@@ -2,9 +2,9 @@
 
 uvicorn's protocol stays in charge of the connection: parsing, TLS, keep-alive, pipelining, limits, graceful shutdown.
 It hands each request to a "cycle"; for the ordinary request of a verb, a POST whose length is known and within the
-limit, that is a `VerbExchange`, which answers in one write. Everything else (another path or method, a chunked or too
-large body, `Expect: 100-continue`, a request sent before the last answer was read, a caller not let in) goes the
-usual way to the ASGI application, where `SchedulingVerbs` answers the same verbs with the same words.
+limit, that is a `VerbExchange`, which answers in one write. Everything else (another path or method, a chunked body,
+`Expect: 100-continue`, a request sent before the last answer was read, a caller not let in) goes the usual way to the
+ASGI application, where `SchedulingVerbs` answers the same verbs with the same words.
 
 kube-scheduler's heads are all alike but for the length of the body. So a head that differs from one that was parsed on
 this connection in those digits alone means what that one meant, and is not parsed again.
@@ -15,14 +15,15 @@ from __future__ import annotations
 import asyncio
 import math
 import re
-from collections.abc import Callable
 from typing import Any, Final, NamedTuple, cast
 
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, RequestResponseCycle
 
 from extender.protocol.verbs import Answer, SchedulingVerbs
 from extender.transport.coroutine import start
-from extender.transport.limits import NO_ROOM, RETRY_AFTER_S, ConnectionLimits, LimitedConnection, error_body
+from extender.transport.framing import RETRY_AFTER_S, error_body
+from extender.transport.limits import NO_BYTES, NO_ROOM, LimitedConnection
+from extender.transport.port import Port
 
 _HEAD: Final = b"%bcontent-type: application/json\r\ncontent-length: %d\r\n%b\r\n"
 _CLOSE: Final = b"connection: close\r\n"
@@ -32,9 +33,13 @@ class VerbExchange:
     """One request for a verb and its answer; to uvicorn it looks like one of its own cycles.
 
     Attributes:
-        response_complete, keep_alive, disconnected: as uvicorn's cycle has them; it sets the last two.
+        response_complete, response_started, keep_alive, disconnected: as uvicorn's cycle has them.
+        more_body: whether a part of the body is still to come.
         verb: as given.
     """
+
+    response_started = False
+    """An answer is started and completed in one write."""
 
     def __init__(self, connection: VerbConnection, verb: str, received: float, keep_alive: bool) -> None:
         self.response_complete = False
@@ -45,8 +50,9 @@ class VerbExchange:
         self.verb = verb
         self._received = received
         self._parts: list[bytes] = []
+        self._size = 0
         self._timeout: asyncio.TimerHandle | None = None
-        self._begun = False
+        self.more_body = True
 
     @property
     def message_event(self) -> VerbExchange:
@@ -58,34 +64,51 @@ class VerbExchange:
 
     def add(self, part: bytes) -> None:
         """A part of the body has arrived."""
-        self._parts.append(part)
+        if not self.response_complete:
+            self._parts.append(part)
+            self._size += len(part)
 
     def complete(self) -> None:
         """The whole body has arrived: decide, and answer."""
         if self._timeout is not None:
             self._timeout.cancel()
+        self.more_body = False
         if self.response_complete:
             return
-        if self._connection.has_room():
-            self._begun = True
-            task = start(self._connection.loop, self._run())
+        connection = self._connection
+        if connection.has_room():
+            task = start(connection.loop, self._run())
             if task is not None:
-                self._connection.tasks.add(task)
-                task.add_done_callback(self._connection.tasks.discard)
+                connection.tasks.add(task)
+                task.add_done_callback(connection.tasks.discard)
+                connection.hold_body(self._size)
         else:
-            self._connection.refused("requests")
+            connection.port.refused("requests")
             self._send(Answer(503, error_body(NO_ROOM), retry_after_s=RETRY_AFTER_S))
 
     def wait(self) -> None:
         """The body has not arrived in full with what was read: it may take `body_timeout_s` from now."""
-        if not self._begun and self._timeout is None and not self.response_complete:
+        if not self.more_body or self.response_complete:
+            return
+        if self._timeout is None:
             self._timeout = self._connection.loop.call_later(self._verbs.body_timeout_s, self._too_slow)
+        if not self._connection.hold_body(self._size):
+            self.no_bytes()
+
+    def no_bytes(self) -> None:
+        """There is no room for this body among all that are under way."""
+        self._connection.port.refused("bytes")
+        self._send(Answer(503, error_body(NO_BYTES), close=True, retry_after_s=RETRY_AFTER_S))
+
+    def too_large(self) -> None:
+        """The body is going to be larger than it may be."""
+        self._send(self._verbs.refused(self._verbs.too_large()))
 
     def set(self) -> None:
         """The connection is lost, before the answer or after it."""
         if self._timeout is not None:
             self._timeout.cancel()
-        if not self._begun and not self.response_complete:
+        if self.more_body and not self.response_complete:
             self.response_complete = True
             self._verbs.answered(self.verb, self._verbs.broken_off(), self._received)
 
@@ -100,6 +123,7 @@ class VerbExchange:
     def _send(self, answer: Answer) -> None:
         """Write head and body at once: two segments would wake the client twice. uvloop sends them right away."""
         self.response_complete = True
+        self._parts.clear()
         connection = self._connection
         closing = answer.close or not self.keep_alive
         if not connection.transport.is_closing():
@@ -108,7 +132,9 @@ class VerbExchange:
                 more += b"retry-after: %d\r\n" % answer.retry_after_s
             head = _HEAD % (STATUS_LINE[answer.status], len(answer.body), more)
             connection.transport.write(head + answer.body)
-            if closing:
+            if closing and self.more_body:
+                connection.end()
+            elif closing:
                 connection.transport.close()
             connection.on_response_complete()
         self._verbs.answered(self.verb, answer, self._received)
@@ -141,13 +167,11 @@ class VerbConnection(LimitedConnection):
 
     Args:
         verbs: answers.
-        limits, refused, parts: as `LimitedConnection` takes them.
+        port, parts: as `LimitedConnection` takes them.
     """
 
-    def __init__(
-        self, verbs: SchedulingVerbs, limits: ConnectionLimits, refused: Callable[[str], None], **parts: Any
-    ) -> None:
-        super().__init__(limits, refused, **parts)
+    def __init__(self, verbs: SchedulingVerbs, port: Port, **parts: Any) -> None:
+        super().__init__(port, **parts)
         self.verbs = verbs
         self._exchange: VerbExchange | None = None
         """The cycle in progress, if it is one of ours."""
@@ -164,6 +188,8 @@ class VerbConnection(LimitedConnection):
 
     def data_received(self, data: bytes) -> None:
         """Read on; a body that is not complete now has its time limit from now."""
+        if self.deaf:
+            return
         if self._missing:
             rest = data[self._missing :]
             self._go_on(data[: self._missing] if rest else data)
@@ -185,6 +211,13 @@ class VerbConnection(LimitedConnection):
             super().data_received(data)
         if self._exchange is not None:
             self._exchange.wait()
+
+    def give_up_bytes(self) -> None:
+        """Refuse the body that is under way, or leave the answer that nobody reads: others need the room."""
+        if self._exchange is not None and self._exchange.more_body and not self._exchange.response_complete:
+            self._exchange.no_bytes()
+        else:
+            super().give_up_bytes()
 
     def _answered(self) -> bool:
         """Whether all that was asked so far is answered, and read."""
@@ -213,7 +246,7 @@ class VerbConnection(LimitedConnection):
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection; one that was used since the timer began has time left."""
-        idle = 0.0 if self._answering() else self.loop.time() - self._idle_since
+        idle = 0.0 if self.pending is not None else self.loop.time() - self._idle_since
         if idle < self.timeout_keep_alive:
             left = self.timeout_keep_alive - idle
             self.timeout_keep_alive_task = self.loop.call_later(left, self.timeout_keep_alive_handler)
@@ -248,11 +281,14 @@ class VerbConnection(LimitedConnection):
     def on_headers_complete(self) -> None:
         """Take the shortcut where the request is an ordinary one of a verb."""
         verb = self.verbs.by_url.get(self.url)
-        if verb is not None and self._ordinary():
+        length = -1 if verb is None else self._ordinary()
+        if verb is not None and length >= 0:
             self.head_arrived()
             keep_alive = self.parser.should_keep_alive()
             self._exchange = VerbExchange(self, verb, self.verbs.timer(), keep_alive)
             self.cycle = cast("RequestResponseCycle", self._exchange)
+            if length > self.verbs.max_body_bytes:
+                self._exchange.too_large()
         else:
             self._exchange = None
             super().on_headers_complete()
@@ -272,17 +308,21 @@ class VerbConnection(LimitedConnection):
         else:
             super().on_message_complete()
 
-    def _ordinary(self) -> bool:
-        """A POST over HTTP/1.1, of a length within the limit, all before it answered and read, of a caller let in."""
+    def _ordinary(self) -> int:
+        """Length of the body of a POST over HTTP/1.1, all before it answered and read, of a caller let in; else -1."""
         if (
             self.parser.get_method() != b"POST"
             or self.parser.get_http_version() != "1.1"
             or self.parser.should_upgrade()
             or self.expect_100_continue
             or not self._answered()
+            or not self.let_in
         ):
-            return False
-        if not self.let_in:
-            return False
-        lengths = [value for name, value in self.headers if name == b"content-length"]
-        return len(lengths) == 1 and lengths[0].isdigit() and int(lengths[0]) <= self.verbs.max_body_bytes
+            return -1
+        lengths = []
+        for name, value in self.headers:
+            if name == b"content-length":
+                lengths.append(value)
+            elif name == b"expect":
+                return -1
+        return int(lengths[0]) if len(lengths) == 1 and lengths[0].isdigit() else -1

@@ -18,7 +18,7 @@ import hashlib
 import ssl
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
@@ -229,18 +229,11 @@ class CertificateWatch:
 
     Args:
         certificates: those in use.
-        apply: makes new connections use an identity.
         timer: monotonic seconds.
     """
 
-    def __init__(
-        self,
-        certificates: Certificates,
-        apply: Callable[[Identity], Awaitable[None]],
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
+    def __init__(self, certificates: Certificates, timer: Callable[[], float] = time.monotonic) -> None:
         self._certificates = certificates
-        self._apply = apply
         self._timer = timer
         self._warned = float("-inf")
         self._failed = Counter(certificates.failed_handshakes)
@@ -258,8 +251,7 @@ class CertificateWatch:
             _log.error("new certificates refused; the old ones serve on", error=str(error))
             return
         if identity is not None:
-            await self._apply(identity)
-            self._certificates.loads["loaded"] += 1  # only now do new connections see them
+            self._certificates.loads["loaded"] += 1
             ends = {name: _date(validity.end) for name, validity in identity.validity.items()}
             _log.info("new certificates in use", **ends)
 
@@ -269,15 +261,6 @@ class CertificateWatch:
             self._warned = self._timer()
             for name, left in expiring.items():
                 _log.warning("certificate expires soon; renew it", file=name, hours_left=round(left / 3600.0, 1))
-
-
-def names_of(certificate: Mapping[str, Any] | None) -> frozenset[str]:
-    """Common name and alternative names (DNS, URI, address, e-mail) of a certificate as `ssl` shows it."""
-    if not certificate:
-        return frozenset()
-    subject = (pair for attributes in certificate.get("subject", ()) for pair in attributes)
-    common = {value for name, value in subject if name == "commonName"}
-    return frozenset(common | {str(value) for _, value in certificate.get("subjectAltName", ())})
 
 
 def _counted(failures: Counter[str]) -> type[ssl.SSLObject]:

@@ -36,6 +36,7 @@ async def main(count: int, bundle: Path, certificate: Path, key: Path) -> None:
     settings = Settings(
         port=0,
         operations_port=0,
+        operations_host="127.0.0.1",
         bundle_path=bundle,
         bundle_reload_s=0.0,
         tls_cert_file=certificate,

@@ -102,6 +102,7 @@ class Deployed:
             "host": "127.0.0.1",
             "port": port,
             "operations-port": operations,
+            "operations-host": "127.0.0.1",
             "kubeconfig": self._kubeconfig(directory, account),
         }
         command = [sys.executable, "-m", "extender", *arguments]

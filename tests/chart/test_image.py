@@ -159,7 +159,7 @@ def test_image_writes_nowhere_but_into_tmp(root: Path) -> None:
 def test_settings_and_the_shipped_policy_are_accepted_in_the_image(root: Path) -> None:
     done = _run(root, *json.loads(_last("ENTRYPOINT")), "check-config")
     assert done.returncode == 0, done.stderr
-    assert json.loads(done.stdout)["host"] == "0.0.0.0"
+    assert json.loads(done.stdout)["host"] == "127.0.0.1,::1", "nothing in the image opens the verbs to others"
 
 
 @contextmanager
@@ -168,7 +168,8 @@ def _serving(plane: AuditedControlPlane, root: Path, directory: Path) -> Iterato
     kubeconfig = plane.extender_kubeconfig(root / "tmp" / "kubeconfig")
     kubeconfig.chmod(0o644)
     verbs, operations = free_ports(2)
-    flags = {"host": "127.0.0.1", "port": verbs, "operations-port": operations, "kubeconfig": "/tmp/kubeconfig"}
+    hosts = {"host": "127.0.0.1", "operations-host": "127.0.0.1"}
+    flags = {**hosts, "port": verbs, "operations-port": operations, "kubeconfig": "/tmp/kubeconfig"}
     command = [*json.loads(_last("ENTRYPOINT")), *json.loads(_last("CMD"))]
     command += [part for name, value in flags.items() for part in (f"--{name}", str(value))]
     ready = answers_ok(f"http://127.0.0.1:{operations}/readyz")

@@ -165,6 +165,7 @@ def ask(promtool: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Qu
     settings = Settings(
         port=0,
         operations_port=0,
+        operations_host="127.0.0.1",
         bundle_path=write_bundle(tmp_path_factory.mktemp("bundle")),
         deadline_ms=2000.0,
         shadow="least-used",

@@ -11,10 +11,12 @@ import uvloop
 
 from extender.app import Application
 from extender.server import serve
+from extender.settings import separated
 
 
-def _url(secured: bool, host: str, port: int) -> str:
-    return f"{'https' if secured else 'http'}://{host}:{port}"
+def _url(secured: bool, hosts: str, port: int) -> str:
+    host = separated(hosts)[0]
+    return f"{'https' if secured else 'http'}://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 class BackgroundService:
@@ -49,7 +51,8 @@ class BackgroundService:
         secured = (
             settings.operations_tls if settings.operations_port is not None else settings.tls_cert_file is not None
         )
-        return _url(secured, settings.host, self.operations_port)
+        hosts = settings.host if settings.operations_port is None else settings.operations_host
+        return _url(secured, hosts, self.operations_port)
 
     def __enter__(self) -> Self:
         """Start, and wait until requests are answered; raises what kept it from starting."""

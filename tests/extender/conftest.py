@@ -31,6 +31,8 @@ def run_service(bundle_path: Path) -> Iterator[Callable[..., Service]]:
 
     def start(source: EmbeddedSource | None = None, loaded: LoadedScorer | None = None, **settings: Any) -> Service:
         values = {"port": 0, "bundle_path": bundle_path, "random_seed": 1, "deadline_ms": 2000.0, **settings}
+        if values.get("operations_port") is not None:
+            values.setdefault("operations_host", "127.0.0.1")
         source = source or EmbeddedSource()
         background = BackgroundService(create_app(Settings(**values), source, loaded))
         background.__enter__()

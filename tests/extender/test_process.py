@@ -198,7 +198,11 @@ def test_a_bad_setting_is_refused_with_its_name() -> None:
         assert "Traceback" not in result.stderr
 
 
-@pytest.mark.parametrize("ports", [["--port=0"], ["--port=0", "--operations-port=0"]], ids=["one port", "two ports"])
+@pytest.mark.parametrize(
+    "ports",
+    [["--port=0"], ["--port=0", "--operations-port=0", "--operations-host=127.0.0.1"]],
+    ids=["one port", "two ports"],
+)
 def test_a_cluster_that_cannot_be_reached_ever_is_refused_with_the_setting_named(
     tmp_path: Path, bundle_path: Path, ports: list[str]
 ) -> None:

@@ -54,7 +54,8 @@ def test_container_without_rights_serves_and_passes_the_probes_of_helm_test(
     kubeconfig.chmod(0o644)
     verbs, operations = free_ports(2)
     mount = ["--network=host", f"--volume={kubeconfig}:/etc/kubeconfig:ro"]
-    settings = {"host": "127.0.0.1", "port": verbs, "operations-port": operations, "kubeconfig": "/etc/kubeconfig"}
+    hosts = {"host": "127.0.0.1", "operations-host": "127.0.0.1"}
+    settings = {**hosts, "port": verbs, "operations-port": operations, "kubeconfig": "/etc/kubeconfig"}
     environment = f"--env=MADDPG_OPERATIONS_PORT={operations}"  # for the image's own health check
     flags = [part for name, value in settings.items() for part in (f"--{name}", str(value))]
     container = engine.docker(

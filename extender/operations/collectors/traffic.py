@@ -15,7 +15,7 @@ from extender.history.ledger import Decision
 from extender.operations.families import Family
 from extender.protocol.verbs import VERBS
 from extender.scorer.fallback import FALLBACK_REASONS
-from extender.transport.limits import REFUSALS
+from extender.transport.port import REFUSALS
 from policy.features import FEATURE_NAMES
 
 LATENCY_BUCKETS: Final = (

@@ -19,8 +19,8 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from extender.transport.connection import VerbConnection, VerbExchange
-from extender.transport.limits import ConnectionLimits
 from tests.extender.service import Service, by_names, pod
+from tests.extender.transport.ports import port
 
 
 def request(body: bytes, path: str = "/prioritize", version: str = "1.1", **headers: str) -> bytes:
@@ -252,8 +252,7 @@ def test_an_answer_leaves_in_one_write(run_service: Callable[..., Service], body
 
     async def exchange() -> None:
         parts = {"config": Config(app), "server_state": ServerState(), "app_state": {}, "_loop": None}
-        limits = ConnectionLimits(10.0, 1024, 10.0, 1, 1)
-        connection = VerbConnection(app.verbs, limits, app.metrics.traffic.refused, **parts)
+        connection = VerbConnection(app.verbs, port(), **parts)
         connection.connection_made(recorder)
         connection.data_received(request(body))
         deadline = time.monotonic() + 10.0
@@ -289,9 +288,7 @@ def test_an_idle_connection_is_closed_when_its_time_is_over_however_often_it_was
         transport = Closing()
         config = Config(app, timeout_keep_alive=1)
         parts = {"config": config, "server_state": ServerState(), "app_state": {}, "_loop": None}
-        connection = VerbConnection(
-            app.verbs, ConnectionLimits(10.0, 1024, 10.0, 1, 1), app.metrics.traffic.refused, **parts
-        )
+        connection = VerbConnection(app.verbs, port(), **parts)
         connection.connection_made(transport)
         timers = set()
         for number in range(8):  # for longer than an idle connection is kept

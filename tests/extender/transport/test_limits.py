@@ -19,10 +19,11 @@ from uvicorn import Config
 from uvicorn.server import ServerState
 
 from extender import logs
-from extender.transport.limits import ConnectionLimits, LimitedConnection
+from extender.transport.limits import LimitedConnection
 from tests.control_plane.certificates import Authority
 from tests.extender.scorers import open_gate
 from tests.extender.service import Service, by_names, pod
+from tests.extender.transport.ports import port
 from tests.extender.transport.test_tls import counted, tls
 
 Run = Callable[..., Service]
@@ -125,33 +126,6 @@ def test_a_long_head_is_refused(run_service: Run) -> None:
     assert counted(service, "maddpg_refusals_total", reason="header_size") == 1
 
 
-def test_connections_beyond_the_most_get_503_and_room_is_made_when_one_leaves(run_service: Run) -> None:
-    service = run_service(max_connections=2, operations_port=0)
-    names = service.add_nodes(2)
-    with connected(service) as first:
-        first.sendall(verb(by_names(names)))
-        assert answered(first)[0] == 200
-        with connected(service) as second, connected(service) as third:
-            second.sendall(verb(by_names(names)))
-            assert answered(second)[0] == 200
-            third.sendall(verb(by_names(names)))
-            status, headers, body = answered(third)
-            assert (status, headers["retry-after"], headers["connection"]) == (503, "1", "close")
-            assert "max_connections" in json.loads(body)["Error"]
-            assert is_closed(third)
-            assert counted(service, "maddpg_refusals_total", reason="connections") == 1
-            first.sendall(verb(by_names(names)))
-            assert answered(first)[0] == 200, "who was let in is served on"
-            assert service.operations.get("/healthz").status_code == 200, "the other port has limits of its own"
-
-        def served() -> bool:
-            with connected(service) as fourth:
-                fourth.sendall(verb(by_names(names)))
-                return answered(fourth)[0] == 200
-
-        service.eventually(served)
-
-
 @pytest.mark.parametrize("path", ["prioritize", "bind"], ids=["from the connection", "by ASGI"])
 def test_requests_beyond_the_most_at_once_get_503_and_their_connection_goes_on(run_service: Run, path: str) -> None:
     scorer = open_gate()
@@ -202,10 +176,9 @@ class Unread(asyncio.Transport):
 @pytest.mark.parametrize(("unread", "end"), [(0, "close"), (1, "abort")], ids=["idle", "an answer nobody reads"])
 def test_a_silent_connection_ends_when_its_time_is_over(unread: int, end: str) -> None:
     async def run() -> list[str]:
-        limits = ConnectionLimits(10.0, 1024, 10.0, 1, 1)
         config = Config(app=lambda *_: None, timeout_keep_alive=0)  # type: ignore[arg-type, misc]
         parts = {"config": config, "server_state": ServerState(), "app_state": {}, "_loop": None}
-        connection = LimitedConnection(limits, lambda reason: None, **parts)
+        connection = LimitedConnection(port(), **parts)
         transport = Unread(unread)
         connection.connection_made(transport)
         await asyncio.sleep(0.05)
@@ -271,7 +244,7 @@ def test_a_failure_of_our_own_shows_no_trace_on_the_wire(
 ) -> None:
     service = run_service()
     app = service.background.app
-    monkeypatch.setattr(app.ledger, "latest", broken)
+    monkeypatch.setattr(app.ledger, "newest_first", broken)
     monkeypatch.setattr(app.metrics, "exposition", broken)
     answer = service.operations.get(path)
     assert (answer.status_code, answer.text) == (500, "Internal Server Error")

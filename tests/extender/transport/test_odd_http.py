@@ -24,8 +24,8 @@ from tests.extender.embedded import EmbeddedSource
 from tests.extender.service import Service, by_names, pod
 
 EXAMPLES = int(os.environ.get("ROBUSTNESS_EXAMPLES", "25"))
-REFUSALS = {400, 404, 405, 408, 413, 431}
-"""Statuses of requests that are refused: those of the API's description, and 431 where the head is too large."""
+REFUSALS = {400, 404, 405, 408, 413, 417, 431, 501, 505}
+"""Statuses of requests that are refused: those of the API's description, and of what is not HTTP as spoken here."""
 PATIENCE_S = 30.0
 BODY_TIMEOUT_S = 1.0
 
@@ -59,13 +59,13 @@ SERVED = {
     "expects to continue": ((whole(b"Expect: 100-continue\r\n", CLOSE),), 1),
     "HTTP 1.0": ((LAST.replace(b"HTTP/1.1", b"HTTP/1.0"),), 1),
     "absolute target": ((LAST.replace(b" /prioritize", b" http://x/prioritize"),), 1),
+    "another protocol offered": ((whole(b"Connection: Upgrade, close\r\n", b"Upgrade: h2c\r\n"),), 1),
     "with a query": ((LAST.replace(b"/prioritize", b"/prioritize?timeout=1s"),), 1),
 }
 
 REFUSED = {
     "a TLS hello": b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + bytes(range(256)),
     "an HTTP/2 preface": b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-    "another protocol asked for": whole(b"Connection: Upgrade, close\r\n", b"Upgrade: h2c\r\n"),
     "no HTTP": b"hello\r\n\r\n",
     "another version": LAST.replace(b"HTTP/1.1", b"HTTP/7.3"),
     "an unknown method": LAST.replace(b"POST", b"SCHEDULE"),

@@ -16,11 +16,12 @@ import pytest
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from extender import logs
+from extender.certificates import names_of
 from extender.cli import REFUSED
 from extender.configuration import load
 from extender.errors import CertificateError, SettingsError
 from extender.settings import Settings
-from extender.transport.tls import Certificates, names_of
+from extender.transport.tls import Certificates
 from tests.control_plane.certificates import Authority, KeyPair
 from tests.extender.service import Service, by_names
 from tests.extender.test_process import cli
