@@ -14,6 +14,11 @@ from extender.proxies import proxy_for
 
 TIMEOUT_S: Final = 10.0
 
+AGAIN: Final = urllib3.Retry(
+    5, connect=0, read=0, redirect=0, other=0, status_forcelist=(503,), raise_on_status=False, raise_on_redirect=False
+)
+"""The service answers 503 with Retry-After while it computes documents for others."""
+
 
 def ask(url: str, path: str) -> dict[str, Any] | None:
     """Return the JSON object at a path; None where the service answers 404.
@@ -29,13 +34,15 @@ def ask(url: str, path: str) -> dict[str, Any] | None:
     base = _checked(url)
     try:
         with _pool(base) as pool:
-            answer = pool.request("GET", f"{base}{path}", timeout=TIMEOUT_S, retries=False)
+            answer = pool.request("GET", f"{base}{path}", timeout=TIMEOUT_S, retries=AGAIN, redirect=False)
     except (urllib3.exceptions.HTTPError, OSError) as error:
         raise ClientError(
             f"cannot ask {base}: {_reason(error)}; is the service running, and --url its operations port?"
         ) from error
     if answer.status == 404:
         return None
+    if answer.status == 503:
+        raise ClientError(f"{base} answered 503: it is busy with other requests, or its ledger cannot be read")
     if answer.status != 200:
         raise ClientError(f"{base} answered {answer.status}; is --url the operations port of the service?")
     try:

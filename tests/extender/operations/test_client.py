@@ -117,3 +117,34 @@ def test_an_answer_of_something_else_ends_a_command_with_a_sentence(command: lis
         done = CliRunner().invoke(app, [*command, "--url", url])
     assert done.exit_code == 1
     assert "answered what this version does not know" in done.output
+
+
+def test_a_busy_service_is_asked_again() -> None:
+    asked: list[str] = []
+
+    class Busy(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            asked.append(self.path)
+            busy = len(asked) < 3
+            body = b'{"detail": "ask again"}' if busy else b'{"decisions": 7}'
+            self.send_response(503 if busy else 200)
+            self.send_header("Retry-After", "0")
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the standard library's name
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
+        thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
+        thread.start()
+        assert ask(f"http://127.0.0.1:{server.server_address[1]}", "/v1/report") == {"decisions": 7}
+        server.shutdown()
+        thread.join()
+    assert asked == ["/v1/report"] * 3
+
+
+def test_a_service_that_stays_busy_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    with listener(status=503) as (url, _), pytest.raises(ClientError, match="answered 503: it is busy"):
+        ask(url, "/v1/report")
