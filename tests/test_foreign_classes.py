@@ -49,7 +49,7 @@ OVERRIDDEN = {
         "timeout_keep_alive_handler",
     },
     "training.environment.ClusterEnv": {"metadata", "reset", "step"},
-    "training.environment.NodesEnv": {"action_space", "close", "observation_space", "render", "reset", "step"},
+    "training.environment.NodesEnv": {"action_space", "observation_space", "render", "reset", "step"},
     "training.learning.critics.Critics": {"forward"},
     "training.learning.critics.JointCritic": {"forward"},
     "training.learning.critics.SetCritic": {"forward"},
