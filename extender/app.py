@@ -17,9 +17,9 @@ from extender.cluster.source import ClusterSource
 from extender.cluster.table import ClusterTable
 from extender.demand import UrgencyRules
 from extender.engine import Engine, Limits
+from extender.errors import kind_of
 from extender.history.ledger import Ledger
 from extender.history.notes import Notes
-from extender.logs import kind_of
 from extender.operations.collectors import agreement, autoscaling, inputs, memory, serving
 from extender.operations.documents import Documents
 from extender.operations.endpoints import operations_app

@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from extender import configuration, logs
-from extender.errors import ClientError, SettingsError
+from extender.errors import ClientError, SettingsError, kind_of
 from extender.operations.client import ask
 from extender.settings import Settings
 from policy.errors import SchedulerError
@@ -49,6 +49,7 @@ def serve(context: typer.Context, config: ConfigFile = None) -> None:
 
     settings = _settings(config, context.args)
     logs.configure(settings.log_level, settings.log_format)
+    logs.log_uncaught()
     try:
         application = create_app(settings, KubernetesSource.from_settings(settings))
         uvloop.run(serve_app(application, _announce))
@@ -110,7 +111,7 @@ def reference(
     try:
         write.write_text(renewed(write.read_text(encoding="utf-8")), encoding="utf-8")
     except (OSError, ValueError) as error:
-        _refuse(ValueError(f"cannot write the tables to {write}: {error}"))
+        _refuse(SettingsError(f"cannot write the tables to {write}: {kind_of(error)}"))
 
 
 @app.command()
@@ -217,7 +218,7 @@ def parse_flags(arguments: Sequence[str]) -> dict[str, str]:
     return flags
 
 
-def _refuse(error: Exception) -> NoReturn:
+def _refuse(error: SchedulerError) -> NoReturn:
     typer.echo(f"maddpg-extender: {error}", err=True)
     raise typer.Exit(REFUSED)
 

@@ -1,6 +1,81 @@
-"""Errors of the service, under the tree of `policy.errors`. Refuses to hold behaviour beyond carrying a message."""
+"""Errors of the service, under the tree of `policy.errors`, and what may be published of everybody else's."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import socket
+import ssl
+import tomllib
+from typing import Final
+
+import msgspec
 
 from policy.errors import InvalidInputError, SchedulerError, ScoringError
+
+_TOML_POSITION: Final = re.compile(r"\(at line \d+, column \d+\)")
+
+DEEPEST: Final = 4
+"""Exceptions that are looked into, one inside the other, for what the operating system said."""
+
+
+def kind_of(error: BaseException) -> str:
+    """Return what may be published of an error: the text of our own ones, the kind of all others.
+
+    Texts of foreign exceptions may hold whatever their library worked on: a header with a token, a line of a file, a
+    URL with a password. Logs, answers, readiness and metrics therefore never get them. Of a foreign exception this
+    returns its class, and what is known to hold no content: the meaning of an error number, OpenSSL's verdict about a
+    certificate, the position at which a text does not parse. An exception that wraps an operating system's error
+    (those of urllib3 do) is told with that.
+    """
+    told = _told(error)
+    if told is not None:
+        return told
+    inner: BaseException | None = error
+    for _ in range(DEEPEST):
+        inner = _inside(inner) if inner is not None else None
+        if inner is not None and (told := _told(inner)) is not None and not isinstance(inner, SchedulerError):
+            return f"{type(error).__name__}: {told}"
+    return type(error).__name__
+
+
+def _told(error: BaseException) -> str | None:
+    """What may be published of this exception alone; None where that is its class and nothing more."""
+    name = type(error).__name__
+    if isinstance(error, SchedulerError):
+        return str(error)
+    if isinstance(error, msgspec.MsgspecError):
+        return str(error)  # names types, our own fields and positions, never values
+    if isinstance(error, json.JSONDecodeError):
+        return f"{error.msg} (line {error.lineno}, column {error.colno})"
+    if isinstance(error, UnicodeDecodeError):
+        return f"{name}: not {error.encoding} at byte {error.start}"
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"certificate verify failed: {error.verify_message}"
+    if isinstance(error, ssl.SSLError):
+        return f"{name}: {error.reason}" if error.reason else None
+    if isinstance(error, socket.gaierror):
+        return f"{name}: {'unknown host name' if error.errno == socket.EAI_NONAME else 'name resolution failed'}"
+    if isinstance(error, OSError) and error.errno is not None:
+        return os.strerror(error.errno)
+    if isinstance(error, tomllib.TOMLDecodeError):
+        return f"{name} {''.join(_TOML_POSITION.findall(str(error))[-1:])}".strip()
+    sqlite = getattr(error, "sqlite_errorname", None)
+    if sqlite is not None:
+        return f"{name} ({sqlite})"
+    mark = getattr(error, "problem_mark", None)  # of PyYAML
+    if mark is not None:
+        return f"{name} (line {mark.line + 1}, column {mark.column + 1})"
+    return None
+
+
+def _inside(error: BaseException) -> BaseException | None:
+    """The exception that this one was made from."""
+    for each in (getattr(error, "reason", None), *error.args, error.__cause__):
+        if isinstance(each, BaseException):
+            return each
+    return None
 
 
 class SettingsError(InvalidInputError):

@@ -10,13 +10,15 @@ import itertools
 import logging
 import os
 import sys
+import threading
 import traceback
+from types import TracebackType
 from typing import Any, Final, TextIO
 
 import structlog
 from structlog.typing import EventDict
 
-from policy.errors import SchedulerError
+from extender.errors import kind_of
 
 LEVELS: Final = {"debug": logging.DEBUG, "info": logging.INFO, "warning": logging.WARNING, "error": logging.ERROR}
 
@@ -90,9 +92,10 @@ def configure(level: str, form: str, stream: TextIO | None = None) -> None:
     )
 
 
-def kind_of(error: BaseException) -> str:
-    """Return what may be published of an error: the text of our own errors, only the class name of all others."""
-    return str(error) if isinstance(error, SchedulerError) else type(error).__name__
+def log_uncaught() -> None:
+    """Log exceptions that nobody catches, on any thread; the interpreter would print their texts."""
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
 
 
 def places_of(error: BaseException) -> list[str]:
@@ -104,6 +107,9 @@ def places_of(error: BaseException) -> list[str]:
 
 def _exception_told(_: object, __: str, entry: EventDict) -> EventDict:
     """Replace an exception in a log entry by its kind, its causes' and the places it passed."""
+    if entry.get("logger") == "asyncio":
+        # The lines after the first are what a task, a future or a handle looks like, exceptions included.
+        entry["event"] = str(entry["event"]).partition("\n")[0]
     found = entry.pop("exc_info", None)
     error = found if isinstance(found, BaseException) else found[1] if isinstance(found, tuple) else sys.exc_info()[1]
     if not found or error is None:
@@ -115,6 +121,19 @@ def _exception_told(_: object, __: str, entry: EventDict) -> EventDict:
         cause = cause.__cause__ or (None if cause.__suppress_context__ else cause.__context__)
     entry["exception"], entry["raised_at"] = " from ".join(kinds), places_of(error)
     return entry
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    if isinstance(error, KeyboardInterrupt):
+        sys.__excepthook__(kind, error, trace)
+    else:
+        get(__name__).critical("ended by an unexpected failure", exc_info=error)
+
+
+def _uncaught_in_thread(raised: threading.ExceptHookArgs) -> None:
+    if raised.exc_value is not None and not isinstance(raised.exc_value, SystemExit):
+        name = raised.thread.name if raised.thread is not None else "?"
+        get(__name__).error("a thread ended by an unexpected failure", thread=name, exc_info=raised.exc_value)
 
 
 def get(name: str) -> structlog.stdlib.BoundLogger:

@@ -8,16 +8,18 @@ hold headers, tokens or bodies of requests.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import random
 import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from extender import logs
 from extender.backoff import Backoff
-from extender.logs import kind_of, places_of
+from extender.errors import kind_of
+from extender.logs import places_of
 from policy.errors import InvalidInputError
 
 FIRST_RETRY_S: Final = 0.5
@@ -33,6 +35,8 @@ LOG_INTERVAL_S: Final = 60.0
 
 EVENT_LOOP: Final = "event_loop"
 """Task that failures of callbacks on the event loop count for."""
+
+T = TypeVar("T")
 
 _log = logs.get(__name__)
 
@@ -197,3 +201,35 @@ class Supervisor:
                     await asyncio.sleep(delay)
             finally:
                 self._retrying.discard(task)
+
+
+def detached(function: Callable[[], T], name: str) -> asyncio.Future[T]:
+    """Call a function that may block for long in a daemon thread, and return the future of its result.
+
+    Threads of `asyncio.to_thread` are waited for when the loop and the interpreter end: a server that never answers
+    would keep the service from stopping. Nobody waits for this one.
+    """
+    loop = asyncio.get_running_loop()
+    result: asyncio.Future[T] = loop.create_future()
+
+    def settle(value: T | None, error: BaseException | None) -> None:
+        if result.done():
+            return
+        if error is None:
+            result.set_result(value)  # type: ignore[arg-type]  # of type T where there is no error
+        elif isinstance(error, StopIteration):
+            result.set_exception(RuntimeError("StopIteration"))
+        else:
+            result.set_exception(error)
+
+    def work() -> None:
+        value, failed = None, None
+        try:
+            value = function()
+        except BaseException as error:  # handed to whoever awaits
+            failed = error
+        with contextlib.suppress(RuntimeError):  # the loop may have closed meanwhile
+            loop.call_soon_threadsafe(settle, value, failed)
+
+    threading.Thread(target=work, name=name, daemon=True).start()
+    return result

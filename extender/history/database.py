@@ -7,7 +7,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Final
 
-from extender.errors import LedgerError
+from extender.errors import LedgerError, kind_of
 
 SCHEMA_VERSION: Final = 1
 """Grows whenever an older program could not read the file."""
@@ -52,7 +52,7 @@ def prepare(path: Path) -> None:
             connection.execute("PRAGMA journal_mode = WAL")  # once: the file remembers it
             connection.executescript(f"BEGIN; {SCHEMA} COMMIT")
     except (sqlite3.Error, OSError) as error:
-        raise LedgerError(f"ledger_path: {path} cannot be used as a ledger: {cause(error)}") from error
+        raise LedgerError(f"ledger_path: {path} cannot be used as a ledger: {kind_of(error)}") from error
 
 
 def connected(path: Path, check_same_thread: bool = True) -> sqlite3.Connection:
@@ -90,8 +90,3 @@ def count(connection: sqlite3.Connection) -> int:
 def _scalar(connection: sqlite3.Connection, query: str) -> int:
     """The first column of a query's first row."""
     return int(connection.execute(query).fetchone()[0])
-
-
-def cause(error: BaseException) -> str:
-    """What the database says, at most 300 characters."""
-    return str(error)[:300]

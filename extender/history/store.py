@@ -26,8 +26,8 @@ import msgspec
 import numpy as np
 import structlog
 
-from extender.errors import LedgerError
-from extender.history.database import cause, connected, count, prepare
+from extender.errors import LedgerError, kind_of
+from extender.history.database import connected, count, prepare
 from extender.history.ledger import Decision
 from extender.supervision import Failures
 
@@ -175,7 +175,9 @@ class DecisionStore:
         except (sqlite3.Error, OSError) as error:
             self.counts.failures += 1
             if not self._trouble:
-                log.warning("decisions cannot be written; they go on without", path=str(self.path), error=cause(error))
+                log.warning(
+                    "decisions cannot be written; they go on without", path=str(self.path), error=kind_of(error)
+                )
             self._trouble = True
             self._close()  # a connection that met a full disk is not trusted again
             return False
@@ -267,7 +269,7 @@ class DecisionStore:
             with closing(connected(self.path)) as connection:
                 return count(connection)
         except sqlite3.Error as error:
-            raise LedgerError(f"the ledger {self.path} cannot be read: {cause(error)}") from error
+            raise LedgerError(f"the ledger {self.path} cannot be read: {kind_of(error)}") from error
 
     def _read(self, clause: str, values: tuple[object, ...]) -> list[Decision]:
         """The decisions that a clause of ours selects; `values` take the places of its question marks."""
@@ -275,7 +277,7 @@ class DecisionStore:
             with closing(connected(self.path)) as connection:
                 rows = connection.execute(f"SELECT uid, record FROM decisions {clause}", values).fetchall()  # noqa: S608 # nosec B608 # clauses of ours
         except sqlite3.Error as error:
-            raise LedgerError(f"the ledger {self.path} cannot be read: {cause(error)}") from error
+            raise LedgerError(f"the ledger {self.path} cannot be read: {kind_of(error)}") from error
         return [decision for uid, record in rows if (decision := self._decoded(uid, record)) is not None]
 
     def _decoded(self, uid: str, record: bytes) -> Decision | None:
@@ -283,7 +285,7 @@ class DecisionStore:
             return decoded(record)
         except (msgspec.ValidationError, msgspec.DecodeError, ValueError) as error:
             self.counts.unreadable += 1
-            log.warning("a stored decision does not decode", uid=uid, error=str(error))
+            log.warning("a stored decision does not decode", uid=uid, error=kind_of(error))
             return None
 
 

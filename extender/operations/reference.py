@@ -10,6 +10,7 @@ from pydantic.fields import FieldInfo
 
 from extender.operations.metrics import FAMILIES
 from extender.settings import Settings
+from policy.errors import InvalidInputError
 
 
 def settings_table() -> str:
@@ -38,12 +39,12 @@ def renewed(document: str) -> str:
     """Return the document with its tables under "## Settings" and "## Metrics" as they are now.
 
     Raises:
-        ValueError: it has no such heading with a table below.
+        InvalidInputError: it has no such heading with a table below.
     """
     for heading, table in (("Settings", settings_table()), ("Metrics", metrics_table())):
         begin = re.search(rf"^## {heading}\n\n(?:\|.*\n)+", document, re.MULTILINE)
         if begin is None:
-            raise ValueError(f"there is no table under a heading `## {heading}`")
+            raise InvalidInputError(f"there is no table under a heading `## {heading}`")
         document = f"{document[: begin.start()]}## {heading}\n\n{table}\n{document[begin.end() :]}"
     return document
 

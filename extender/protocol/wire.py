@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extender.cluster.source import Binding
-from extender.errors import WireError
+from extender.errors import WireError, kind_of
 from extender.pods import Pod
 from policy.priorities import MAX_PRIORITY
 
@@ -341,8 +341,8 @@ def _decode(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw, path: st
     try:
         return decoder.decode(raw)
     except msgspec.ValidationError as error:
-        message, _, inner = str(error).partition(" - at `$")
+        message, _, inner = kind_of(error).partition(" - at `$")
         where = f"{path}{inner.rstrip('`')}".lstrip(".") or "the body"
         raise WireError(f"{where}: {message}") from error
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise WireError(f"{path or 'the body'} is not JSON: {error}") from error
+        raise WireError(f"{path or 'the body'} is not JSON: {kind_of(error)}") from error

@@ -14,7 +14,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from extender.logs import kind_of
+from extender.errors import kind_of
 from extender.scorer.trust import UNRATED, Codes, TrainingRange
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import ScoringError

@@ -23,8 +23,7 @@ import numpy as np
 from extender import logs
 from extender.cluster.lookup import Rows
 from extender.cluster.table import ClusterTable
-from extender.errors import BreakerOpenError, DecisionLateError, ScorerBusyError
-from extender.logs import kind_of
+from extender.errors import BreakerOpenError, DecisionLateError, ScorerBusyError, kind_of
 from extender.scorer.breaker import Breaker, BreakerState
 from extender.scorer.incremental import NEVER, IncrementalPreferences
 from extender.scorer.load import LoadedScorer

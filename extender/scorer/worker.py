@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
-from extender.logs import kind_of
+from extender.errors import kind_of
 
 T = TypeVar("T")
 

@@ -8,7 +8,7 @@ from contextlib import ExitStack
 from typing import Any, Final
 
 from extender import logs
-from extender.errors import SettingsError
+from extender.errors import SettingsError, kind_of
 from extender.settings import separated
 
 BACKLOG: Final = 2048
@@ -94,6 +94,6 @@ def _has(family: socket.AddressFamily) -> bool:
 
 def _refused(setting: str, host: str, port: int, error: OSError) -> SettingsError:
     return SettingsError(
-        f"cannot listen on {host} port {port} ({error.strerror or error}); set {setting} to addresses of this machine, "
+        f"cannot listen on {host} port {port} ({kind_of(error)}); set {setting} to addresses of this machine, "
         "and the port to one that is free"
     )

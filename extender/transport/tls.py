@@ -25,7 +25,7 @@ from typing import Any, Final, NamedTuple
 
 from extender import logs
 from extender.certificates import verify_as_kubectl
-from extender.errors import CertificateError
+from extender.errors import CertificateError, kind_of
 from extender.settings import Settings
 
 WARN_BELOW: Final = 0.2
@@ -199,7 +199,7 @@ class Certificates:
                 ) from error
             raise CertificateError(
                 f"tls_cert_file {self._certificate}, tls_key_file {self._key}: do not read as PEM "
-                f"({error.reason or error}); give a certificate and its private key"
+                f"({kind_of(error)}); give a certificate and its private key"
             ) from error
         except OSError as error:
             raise CertificateError(
@@ -294,7 +294,7 @@ def _handshake(server: ssl.SSLContext, chain: str, file: Path) -> dict[str, Any]
             waiting = [side for side in waiting if not _advanced(side)]
         return sides[0].getpeercert() or {}
     except ssl.SSLError as error:
-        why = getattr(error, "verify_message", "") or error.reason or str(error)
+        why = getattr(error, "verify_message", "") or kind_of(error)
         raise CertificateError(
             f"tls_cert_file {file}: no client could accept it ({why}); give the server's own certificate first, "
             "with serverAuth if it limits its use"

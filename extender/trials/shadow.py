@@ -18,7 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from extender.logs import kind_of
+from extender.errors import kind_of
 from extender.scorer.load import LoadedScorer
 from extender.scorer.question import ask
 from extender.scorer.trust import TrainingRange

@@ -10,8 +10,7 @@ from typing import Any, Final
 import pytest
 
 from extender import logs
-from extender.errors import SourceError
-from extender.logs import kind_of
+from extender.errors import SourceError, kind_of
 
 SECRET: Final = "Bearer eyJ.secret"
 

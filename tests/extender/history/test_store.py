@@ -244,7 +244,7 @@ def write_newer(path: Path) -> None:
 @pytest.mark.parametrize(
     ("write", "said"),
     [
-        pytest.param(write_text, "cannot be used as a ledger: file is not a database", id="no-database"),
+        pytest.param(write_text, "cannot be used as a ledger: DatabaseError (SQLITE_NOTADB)", id="no-database"),
         pytest.param(write_stranger, "another program's database; give a file of its own", id="another-programs"),
         pytest.param(write_newer, "has schema version 7, and this program knows 1 alone", id="a-newer-version"),
         pytest.param(lambda path: path.mkdir(), "cannot be used as a ledger", id="a-folder"),
