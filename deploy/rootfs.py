@@ -33,7 +33,7 @@ LEFT_OUT_OF_PACKAGES = shutil.ignore_patterns(
     "__pycache__", "*.a", "*.pyi", "*.pyx", "*.pxd", "bin", "tests", "transformers", "quantization"
 )
 """Of the packages: sources, tests, and ONNX Runtime's tools for making models, of which serving imports none."""
-LEFT_OUT_FOLDERS = ("kubernetes/aio", "numpy/f2py")
+LEFT_OUT_FOLDERS = ("numpy/f2py",)
 """Of the packages, by place: the Kubernetes client's asyncio twin (63 MiB) and tools that serving never imports."""
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 FILES = {

@@ -14,12 +14,13 @@ from urllib.parse import urlsplit
 PORTS: Final[Mapping[str, int | None]] = {"http": 80, "https": 443}
 
 
-def proxy_for(url: str, environment: Mapping[str, str]) -> str | None:
+def proxy_for(url: str, environment: Mapping[str, str], *, loopback: bool = False) -> str | None:
     """Return the URL of the proxy that the environment names for this URL; None to ask the host itself.
 
     Args:
         url: ``http`` or ``https``, with a host.
         environment: such as ``os.environ``; HTTP_PROXY, HTTPS_PROXY and NO_PROXY count, in capitals or not.
+        loopback: whether hosts that are this machine may have a proxy, too, as no tool of Go's lets them.
     """
     parts = urlsplit(url)
     name = f"{parts.scheme.upper()}_PROXY"
@@ -29,7 +30,9 @@ def proxy_for(url: str, environment: Mapping[str, str]) -> str | None:
         return None
     host, port = (parts.hostname or "").lower(), str(parts.port or PORTS.get(parts.scheme))
     excluded = environment.get("NO_PROXY") or environment.get("no_proxy") or ""
-    if is_loopback(host) or any(_covers(entry.strip().lower(), host, port) for entry in excluded.split(",")):
+    if (is_loopback(host) and not loopback) or any(
+        _covers(entry.strip().lower(), host, port) for entry in excluded.split(",")
+    ):
         return None
     return proxy if "://" in proxy else f"http://{proxy}"
 

@@ -1,131 +1,143 @@
-"""The API server as raw requests: the official client's configuration, credentials and transport, without its models.
+"""The API server as raw requests, over urllib3. Refuses to know any resource, and to publish what it is answered.
 
-The client's typed models are left out on purpose: see docs/decisions/0003-reflector.md. Refuses to know any resource.
+Why neither the official client's models nor its configuration are used: docs/decisions/0003-reflector.md. Messages of
+errors say status and reason alone; see `extender.cluster.answers`.
 """
 
 from __future__ import annotations
 
+import os
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Final, Self
-from urllib.parse import urlencode
+from typing import Any, Final
+from urllib.parse import unquote, urlencode, urlsplit
 
 import msgspec
 import structlog
 import urllib3
-import yaml
-from kubernetes import client, config
 
-from extender.errors import SourceError
+from extender.cluster.access import Access, find_access
+from extender.cluster.answers import UNAUTHORIZED, Answer, ApiError, refusal
+from extender.cluster.identity import (
+    CredentialError,
+    Credentials,
+    FixedCredentials,
+    Identity,
+    TokenFile,
+    basic,
+    bearer,
+)
+from extender.cluster.lines import Lines
+from extender.cluster.plugin import Plugin
+from extender.cluster.trust import show, unverifying_context, verifying_context
+from extender.errors import CertificateError, SourceError, kind_of
+from extender.proxies import proxy_for
+from extender.urls import split_url
 
-UNREACHED: Final = 0
-"""Status of a request that got no answer."""
-UNAUTHORIZED: Final = 401
-GONE: Final = 410
 CONNECT_TIMEOUT: Final = 5.0
 """Seconds to connect and shake hands."""
 READ_TIMEOUT: Final = 30.0
 """Seconds without a byte after which an answer, other than a watch, counts as lost."""
-LONGEST_LINE: Final = 16 * 1024 * 1024
-"""Bytes of a watch event; etcd keeps objects below 1.5 MiB."""
-LONGEST_REASON: Final = 300
-"""Characters of an error's text that are kept."""
+LONGEST_REFUSAL: Final = 64 * 1024
+"""Bytes of a refusal that are read."""
+CONNECTIONS: Final = 64
+"""Idle connections that are kept."""
 USER_AGENT: Final = "maddpg-extender"
 
 log = structlog.stdlib.get_logger(__name__)
 
 
-class ApiError(SourceError):
-    """The API server refused a request or could not be reached.
+class _Connection:
+    """Connections to one API server by one access, and who the service is on them. Thread safe."""
 
-    Attributes:
-        status: HTTP status; `UNREACHED` if there was no answer.
-        retry_after: seconds the server asks to wait, or None.
-    """
+    def __init__(self, access: Access, environment: Mapping[str, str]) -> None:
+        self.access = access
+        self._environment = environment
+        self.credentials = _credentials(access)
+        self._lock = threading.Lock()
+        self._pool: urllib3.PoolManager | None = None
+        self._shown: tuple[bytes | None, bytes | None] = (None, None)
 
-    def __init__(self, message: str, status: int = UNREACHED, retry_after: float | None = None) -> None:
-        super().__init__(message)
-        self.status = status
-        self.retry_after = retry_after
-
-
-class _Status(msgspec.Struct):
-    """A metav1.Status, as far as an error needs it."""
-
-    message: str | None = None
-
-
-class Lines:
-    """The lines of an answer that goes on, as they arrive; a context manager. `abort` may come from any thread."""
-
-    def __init__(self, response: urllib3.BaseHTTPResponse) -> None:
-        self._response = response
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        # What is left of the stream is of no use, so the connection cannot be either.
-        self._response.close()
-
-    def __iter__(self) -> Iterator[bytes]:
-        """Every line without its end; empty ones are skipped.
+    def send(
+        self,
+        identity: Identity,
+        method: str,
+        path: str,
+        headers: Mapping[str, str],
+        body: bytes | None,
+        read_timeout: float,
+    ) -> urllib3.BaseHTTPResponse:
+        """One request; the answer's body is unread.
 
         Raises:
-            ApiError: the connection was lost or silent for too long, or a line is too long.
+            SourceError: the certificates or the proxy cannot be used.
+            urllib3.exceptions.HTTPError, OSError, ValueError: it was not answered.
         """
-        begun = bytearray()
-        try:
-            for segment in self._response.stream(amt=None, decode_content=False):
-                *lines, rest = segment.split(b"\n")
-                for line in lines:
-                    begun += line
-                    if begun:
-                        yield bytes(begun)
-                    begun.clear()
-                begun += rest
-                if len(begun) > LONGEST_LINE:
-                    raise ApiError(f"the watch sent a line longer than {LONGEST_LINE} bytes")
-        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
-            # ValueError: the response was closed under our hands by `abort`
-            raise ApiError(f"the connection was lost: {_reason(error)}") from error
+        every = urllib3.HTTPHeaderDict(headers)
+        for name, value in self.access.impersonation:
+            every.add(name, value)
+        if identity.authorization is not None:
+            every["Authorization"] = identity.authorization
+        return self._pool_for(identity).request(
+            method,
+            self.access.server + path,
+            body=body,
+            headers=every,
+            timeout=urllib3.Timeout(connect=CONNECT_TIMEOUT, read=read_timeout),
+            # urllib3 would ask four times in a row; who asks us has a back-off of its own.
+            retries=False,
+            redirect=False,
+            preload_content=False,
+        )
 
-    def abort(self) -> None:
-        """End a read that blocks in another thread, and every later one."""
-        try:
-            self._response.shutdown()
-        except (ValueError, RuntimeError, OSError):
-            # No socket any more: the answer has ended by itself.
-            return
+    def close(self) -> None:
+        """Close idle connections."""
+        with self._lock:
+            if self._pool is not None:
+                self._pool.clear()
+
+    def _pool_for(self, identity: Identity) -> urllib3.PoolManager:
+        """The pool whose connections show the identity's certificate: a new one where that has changed."""
+        shown = identity.certificate, identity.key
+        with self._lock:
+            if self._pool is None or shown != self._shown:
+                fresh = _pool(self.access, identity, self._environment)
+                if self._pool is not None:
+                    self._pool.clear()
+                self._pool, self._shown = fresh, shown
+            return self._pool
 
 
 class ApiServer:
     """One API server and who we are to it. Thread safe.
 
-    Tokens are read again when the client says so (a ServiceAccount's each minute) and whenever one is refused.
+    Configuration and credentials are read again when the server refuses them, and when its certificate does not match:
+    tokens, certificates and authorities rotate. No request is sent without the credentials that the configuration
+    names.
 
     Args:
-        kubeconfig: file to read; None: the pod's ServiceAccount, or the user's own kubeconfig outside a pod.
+        kubeconfig: file to read; None: see `extender.cluster.access.find_access`.
         context: context of the kubeconfig; None: its current one.
+        environment: variables; None: those of the process.
 
     Raises:
         SourceError: there is no usable configuration.
     """
 
-    def __init__(self, kubeconfig: Path | None = None, context: str | None = None) -> None:
+    def __init__(
+        self, kubeconfig: Path | None = None, context: str | None = None, environment: Mapping[str, str] | None = None
+    ) -> None:
         self._kubeconfig = kubeconfig
         self._context = context
+        self._environment = os.environ if environment is None else environment
         self._lock = threading.Lock()
-        self._client = self._connect()
+        self._connection = self._connect()
 
     @property
     def url(self) -> str:
         """Where it is."""
-        return str(self._client.configuration.host)
+        return self._connection.access.server
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
         """Body of a GET.
@@ -141,7 +153,7 @@ class ApiServer:
         Raises:
             ApiError: refused, or not reached.
         """
-        return self._body("POST", path, None, dict(body))
+        return self._body("POST", path, None, msgspec.json.encode(body))
 
     def patch(self, path: str, body: Mapping[str, Any]) -> bytes:
         """Body of the answer to a merge patch (RFC 7386).
@@ -149,7 +161,7 @@ class ApiServer:
         Raises:
             ApiError: refused, or not reached.
         """
-        return self._body("PATCH", path, None, dict(body))
+        return self._body("PATCH", path, None, msgspec.json.encode(body))
 
     def lines(self, path: str, query: Mapping[str, str], silence: float) -> Lines:
         """Begin a GET whose answer goes on; it counts as lost after `silence` seconds without a byte.
@@ -161,117 +173,132 @@ class ApiServer:
 
     def close(self) -> None:
         """Close idle connections."""
-        self._client.close()  # type: ignore[no-untyped-call]
+        self._connection.close()
 
-    def _body(self, method: str, path: str, query: Mapping[str, str] | None, body: dict[str, Any] | None) -> bytes:
+    def _body(self, method: str, path: str, query: Mapping[str, str] | None, body: bytes | None) -> bytes:
         response = self._send(method, path, query, body, READ_TIMEOUT)
         try:
-            return _read(response)
+            return response.read()
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            raise ApiError(f"the connection was lost: {kind_of(error)}") from error
         finally:
             response.release_conn()
 
     def _send(
-        self, method: str, path: str, query: Mapping[str, str] | None, body: dict[str, Any] | None, read_timeout: float
+        self, method: str, path: str, query: Mapping[str, str] | None, body: bytes | None, read_timeout: float
     ) -> urllib3.BaseHTTPResponse:
-        used = self._client
-        full_path = f"{path}?{urlencode(query)}" if query else path
+        used = self._connection
         form = "application/merge-patch+json" if method == "PATCH" else "application/json"
+        headers = {"Accept": "application/json", "Content-Type": form, "User-Agent": USER_AGENT}
+        asked = f"{path}?{urlencode(query)}" if query else path
         try:
-            method, url, headers, content, _ = used.param_serialize(
-                method,
-                full_path,
-                header_params={"Accept": "application/json", "Content-Type": form},
-                body=body,
-                auth_settings=["BearerToken"],
-            )
-            answer = used.call_api(method, url, headers, content, _request_timeout=(CONNECT_TIMEOUT, read_timeout))
-        except (urllib3.exceptions.HTTPError, OSError, client.ApiException, config.ConfigException) as error:
-            raise ApiError(f"cannot reach {self.url}: {_reason(error)}") from error
-        response: urllib3.BaseHTTPResponse = answer.response
+            identity = used.credentials.identity()
+            response = used.send(identity, method, asked, headers, body, read_timeout)
+        except CredentialError as error:
+            raise ApiError(f"nothing is asked of {self.url} without credentials: {error}") from error
+        except (SourceError, CertificateError) as error:
+            raise ApiError(f"cannot reach {self.url}: {error}") from error
+        except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
+            if isinstance(error, urllib3.exceptions.SSLError):
+                self._renew(used)  # the authority may have rotated
+            raise ApiError(f"cannot reach {self.url}: {kind_of(error)}") from error
         if 200 <= response.status < 300:
             return response
+        raise self._refusal(used, identity, response, f"{method} {path}")
+
+    def _refusal(
+        self, used: _Connection, identity: Identity, response: urllib3.BaseHTTPResponse, asked: str
+    ) -> ApiError:
+        """The error that an answer is; what it does not accept is renewed."""
         try:
-            text = _read(response)
-        finally:
+            body = response.read(LONGEST_REFUSAL)
+        except (urllib3.exceptions.HTTPError, OSError):
+            body = b""  # the status says enough
+        if 0 < len(body) < LONGEST_REFUSAL:
             response.release_conn()
-        if response.status == UNAUTHORIZED:
+        else:
+            response.close()
+        access = used.access
+        secrets = access.password, access.token, (identity.authorization or "").partition(" ")[2]
+        answer = Answer(response.status, body, response.headers.get("Retry-After"))
+        error = refusal(asked, access.server, answer, secrets)
+        if error.status == UNAUTHORIZED or error.anonymous:
+            used.credentials.refused(identity)
             self._renew(used)
-        raise ApiError(
-            f"{self.url} answered {response.status} to {method} {path}: {_message(text)}",
-            response.status,
-            _seconds(response.headers.get("Retry-After")),
-        )
+        return error
 
-    def _renew(self, refused: client.ApiClient) -> None:
-        """Read the credentials anew, unless another thread just did; where that fails, the old ones stay in use."""
+    def _renew(self, refused: _Connection) -> None:
+        """Read the configuration anew, unless another thread just did; where that fails, the old one stays in use."""
         with self._lock:
-            if self._client is refused:
-                try:
-                    self._client = self._connect()
-                except SourceError as error:
-                    # The file may be half written; the next refusal brings us here again.
-                    log.warning("credentials were refused and cannot be read anew", error=str(error))
-                    return
-                refused.close()  # type: ignore[no-untyped-call]
-
-    def _connect(self) -> client.ApiClient:
-        settings = client.Configuration()
-        # urllib3 would ask four times in a row; who asks us has a back-off of its own.
-        settings.retries = False
-        try:
-            self._load(settings)
-        except (
-            config.ConfigException,
-            yaml.YAMLError,
-            OSError,
-            ValueError,
-            LookupError,
-            TypeError,
-            AttributeError,
-        ) as error:
-            where = f"kubeconfig {self._kubeconfig}" if self._kubeconfig else "not in a pod, and the user's kubeconfig"
-            raise SourceError(
-                f"no way to the cluster: {where}: {_reason(error)}; set `kubeconfig` to a file that is one"
-            ) from error
-        connected = client.ApiClient(settings)
-        connected.user_agent = USER_AGENT
-        return connected
-
-    def _load(self, settings: client.Configuration) -> None:
-        if self._kubeconfig is None and self._context is None:
-            try:
-                config.load_incluster_config(client_configuration=settings)  # type: ignore[no-untyped-call]
-            except config.ConfigException:
-                # Not in a pod: the user's own kubeconfig, whose absence is the error to report.
-                pass
-            else:
+            if self._connection is not refused:
                 return
-        file = str(self._kubeconfig) if self._kubeconfig else None
-        config.load_kube_config(  # type: ignore[no-untyped-call]
-            config_file=file, context=self._context, client_configuration=settings
+            try:
+                access = find_access(self._kubeconfig, self._context, self._environment)
+            except SourceError as error:
+                # The file may be half written; the next refusal brings us here again.
+                log.warning("the kubeconfig cannot be read anew; the old one stays in use", error=str(error))
+                return
+            if access != refused.access:
+                self._connection = _Connection(access, self._environment)
+                refused.close()
+
+    def _connect(self) -> _Connection:
+        access = find_access(self._kubeconfig, self._context, self._environment)
+        try:
+            # Certificates and proxy are tried now: one that cannot be used is a reason not to start.
+            _pool(access, Identity(None, access.certificate, access.key), self._environment)
+        except CertificateError as error:
+            raise SourceError(f"no way to the cluster: {error}") from error
+        if access.insecure:
+            log.warning("the API server's certificate is not verified: insecure-skip-tls-verify", server=access.server)
+        return _Connection(access, self._environment)
+
+
+def _credentials(access: Access) -> Credentials:
+    """What the access says of who we are; precedence as in client-go's transport.HTTPWrappersForConfig."""
+    if access.plugin is not None:
+        return Plugin(access.plugin)
+    pair = access.certificate, access.key
+    if access.token_file is not None:
+        return TokenFile(access.token_file, access.token, *pair)
+    if access.token is not None:
+        return FixedCredentials(Identity(bearer(access.token), *pair))
+    if access.username is not None and access.password is not None:
+        return FixedCredentials(Identity(basic(access.username, access.password), *pair))
+    return FixedCredentials(Identity(None, *pair))
+
+
+def _pool(access: Access, identity: Identity, environment: Mapping[str, str]) -> urllib3.PoolManager:
+    """Connections by an access that show an identity's certificate, through the environment's proxy if any.
+
+    Raises:
+        CertificateError: the certificates cannot be used.
+        SourceError: the proxy cannot.
+    """
+    target = urlsplit(access.server)
+    options: dict[str, Any] = {"maxsize": CONNECTIONS}
+    if target.scheme == "https":
+        context = unverifying_context() if access.insecure else verifying_context(access.authorities, access.server)
+        if identity.certificate is not None and identity.key is not None:
+            show(context, identity.certificate, identity.key, f"the client certificate for {access.server}")
+        options.update(ssl_context=context, server_hostname=access.server_name)
+    # An API server on loopback is a tunnel or a test, and whoever names a proxy for it means it.
+    proxy = access.proxy or proxy_for(access.server, environment, loopback=True)
+    if proxy is None:
+        return urllib3.PoolManager(**options)
+    parts = split_url(proxy)
+    if parts is None:
+        raise SourceError(
+            f"{target.scheme.upper()}_PROXY is no URL of an HTTP or HTTPS proxy; SOCKS proxies are not supported"
         )
-
-
-def _read(response: urllib3.BaseHTTPResponse) -> bytes:
-    try:
-        return response.read()
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise ApiError(f"the connection was lost: {_reason(error)}") from error
-
-
-def _message(body: bytes) -> str:
-    """What a Status says, or the body's beginning: a proxy in between may answer anything."""
-    try:
-        message = msgspec.json.decode(body, type=_Status).message
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        message = None
-    return (message or body.decode(errors="replace").strip() or "no reason given")[:LONGEST_REASON]
-
-
-def _reason(error: BaseException) -> str:
-    return (str(error) or type(error).__name__)[:LONGEST_REASON]
-
-
-def _seconds(header: str | None) -> float | None:
-    """Retry-After in seconds; dates, which the API server never sends, count as absent."""
-    return float(header) if header is not None and header.isdecimal() else None
+    headers = None
+    if parts.username is not None:
+        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
+        headers = urllib3.make_headers(proxy_basic_auth=user)
+    address = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    return urllib3.ProxyManager(
+        address,
+        proxy_headers=headers,
+        proxy_ssl_context=verifying_context() if parts.scheme == "https" else None,
+        **options,
+    )

@@ -6,11 +6,12 @@ itself and not the page it stands in.
 
 from __future__ import annotations
 
+import re
 from typing import Final, TypeVar
 
 import msgspec
 
-from extender.errors import SourceError
+from extender.errors import SourceError, kind_of
 from extender.pods import (
     EXPECTED_ANNOTATION,
     Annotations,
@@ -53,11 +54,10 @@ class Event(msgspec.Struct, frozen=True):
 
 
 class Failure(msgspec.Struct, frozen=True):
-    """The metav1.Status in an event of type ERROR."""
+    """The metav1.Status in an event of type ERROR; its message is for nobody here."""
 
     code: int = 0
     reason: str | None = None
-    message: str | None = None
 
 
 class Version(msgspec.Struct, frozen=True, rename="camel"):
@@ -167,6 +167,9 @@ class Node(msgspec.Struct, frozen=True):
     status: NodeStatus = NodeStatus()
 
 
+_REASON: Final = re.compile(r"[A-Za-z]{1,64}")
+"""A reason as Kubernetes enumerates them (metav1.StatusReason): one word."""
+
 _PAGE: Final = msgspec.json.Decoder(Page)
 _EVENT: Final = msgspec.json.Decoder(Event)
 _BOOKMARK: Final = msgspec.json.Decoder(Bookmark)
@@ -175,13 +178,21 @@ _POD: Final = msgspec.json.Decoder(WatchedPod)
 _NODE: Final = msgspec.json.Decoder(Node)
 
 
+def published_reason(reason: str | None) -> str:
+    """Return the reason of a Status if it is one word, as all of Kubernetes' are; else "": it could hold anything."""
+    return reason if reason is not None and _REASON.fullmatch(reason) else ""
+
+
 def decode_page(body: bytes) -> Page:
     """One page of a list.
 
     Raises:
-        UndecodableError: it is none.
+        UndecodableError: it is none. Anything that lacks a version could else pass for a list of nothing.
     """
-    return _decode(_PAGE, body, "a list")
+    page = _decode(_PAGE, body, "a list")
+    if not page.metadata.resource_version:
+        raise UndecodableError("the API server sent a list without metadata.resourceVersion")
+    return page
 
 
 def decode_event(line: bytes) -> Event:
@@ -239,4 +250,4 @@ def _decode(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw, what: st
     try:
         return decoder.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise UndecodableError(f"the API server sent {what} that does not decode: {error}") from error
+        raise UndecodableError(f"the API server sent {what} that does not decode: {kind_of(error)}") from error

@@ -6,6 +6,7 @@ metrics.k8s.io over plain HTTP on loopback. tests/control_plane proves that the 
 
 import json
 import socket
+import ssl
 import threading
 import time
 from bisect import bisect_right
@@ -13,10 +14,13 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from email.message import Message
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
+
+from tests.control_plane.certificates import KeyPair
 
 Json = dict[str, Any]
 NODES, PODS = "/api/v1/nodes", "/api/v1/pods"
@@ -58,6 +62,13 @@ class FakeApi:
         """How often was asked: "list /api/v1/pods", "watch /api/v1/nodes", "POST ..."."""
         self.queries: list[tuple[str, dict[str, str]]] = []
         self.authorizations: list[str | None] = []
+        self.headers: list[Message] = []
+        self.clients: list[str] = []
+        """Common names of the certificates that were shown."""
+        self.certificate: KeyPair | None = None
+        """With which it serves over TLS."""
+        self.client_authority: Path | None = None
+        """Whose certificates clients must show."""
         self.bindings: list[tuple[str, Json]] = []
         self.metrics: Json | None = None
         self.answers: dict[str, Callable[[], Answer | None]] = {}
@@ -86,6 +97,13 @@ class FakeApi:
 
     def start(self) -> None:
         self._server = _Server(("127.0.0.1", self.port), _handler(self))
+        if self.certificate is not None:
+            context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+            context.load_cert_chain(self.certificate.certificate, self.certificate.key)
+            if self.client_authority is not None:
+                context.load_verify_locations(self.client_authority)
+                context.verify_mode = ssl.CERT_REQUIRED
+            self._server.context = context
         self.port = self._server.server_address[1]
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,), daemon=True)
         self._thread.start()
@@ -220,6 +238,14 @@ class _Server(ThreadingHTTPServer):
     allow_reuse_address = True
     block_on_close = False
     _standing: set[socket.socket]
+    context: ssl.SSLContext | None = None
+
+    def finish_request(self, request: Any, client_address: Any) -> None:
+        if self.context is None:
+            super().finish_request(request, client_address)
+            return
+        with self.context.wrap_socket(request, server_side=True) as secured:
+            super().finish_request(secured, client_address)
 
     def server_activate(self) -> None:
         self._standing = set()
@@ -277,6 +303,9 @@ def _handler(api: FakeApi) -> type[BaseHTTPRequestHandler]:
             query = {name: values[0] for name, values in parse_qs(parts.query).items()}
             api.queries.append((parts.path, query))
             api.authorizations.append(self.headers.get("Authorization"))
+            api.headers.append(self.headers)
+            if isinstance(self.connection, ssl.SSLSocket) and (shown := self.connection.getpeercert()):
+                api.clients.append(dict(part[0] for part in shown["subject"])["commonName"])  # type: ignore[misc]
             return parts.path, query
 
         def _refused(self, path: str) -> bool:
