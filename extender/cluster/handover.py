@@ -16,9 +16,12 @@ from typing import Final
 import structlog
 
 from extender.cluster.source import BATCH
+from extender.supervision import Failures
 from policy.errors import SchedulerError
 
 CAPACITY: Final = 4 * BATCH
+TASK: Final = "table"
+"""What the application of changes is called where failures of background work are counted."""
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -28,13 +31,16 @@ class Handover:
 
     Args:
         loop: the event loop that applies them.
+        failures: records what nobody expected of a change; the others go on.
 
     Attributes:
-        refused: changes that raised one of our errors when applied, so far.
+        refused: changes that raised an error when applied, so far.
     """
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, loop: asyncio.AbstractEventLoop, failures: Failures) -> None:
         self._loop = loop
+        self._failures = failures
+        failures.expect(TASK)
         self._waiting: deque[Callable[[], object]] = deque()
         self._room = threading.Condition()
         self._awake = False
@@ -72,6 +78,9 @@ class Handover:
                 except SchedulerError as error:
                     self.refused += 1
                     log.warning("a change of the cluster was refused", error=str(error))
+                except Exception as error:
+                    self.refused += 1
+                    self._failures.record(TASK, error)
         finally:
             with self._room:
                 self._awake = bool(self._waiting)

@@ -5,11 +5,18 @@ SharedInformer is not used stands in docs/decisions/0003-reflector.md. Knows not
 go to a `Receiver`, in order, each one as the API server last showed it.
 
 - A list comes in pages of one snapshot; its version is where the watch begins.
-- Watches end after `Timing.watch` seconds by our own wish. A quiet watch would else tell nothing, alive or dead; so it
-  is known to be alive at least that often, and one whose end does not come is given up after `Timing.grace` more.
+- What is known counts as current at a list, an event and a bookmark: these prove it. An answer that begins proves
+  nothing, since a gateway may send its head and never an event.
+- Watches end after `Timing.watch` seconds by our own wish, and the API server sends a bookmark before. So a quiet watch
+  is proven at least that often, and one whose end does not come is given up after `Timing.grace` more. If none of some
+  watches in a row proves anything, the reflector lists again.
 - 410 Gone, from a list, a watch or inside one, means that events were missed: list again. So does an event that does
-  not decode, and an error inside a watch. A lost connection means nothing was missed: watch on from the last version.
-- Every failure waits, longer each time, with jitter; also a watch that the server ends at once.
+  not decode, an error inside a watch, and a watch that ends in order within `SHORT_WATCH` seconds without an event
+  (client-go's VeryShortWatchError). A lost connection means nothing was missed: watch on from the last version.
+- Failures wait `FIRST_WAIT` seconds, longer each time up to `LONGEST_WAIT`, with jitter; those in which the server was
+  not reached count apart, up to `LONGEST_UNREACHED`. Lists that succeed do not shorten the wait: it is forgotten after
+  `QUIET_TIME` seconds without a failure. One list in `FREE_LIST` seconds that 410 Gone asks for is free: an API server
+  that restarts has no history, and can be listed at once.
 - A list every `Timing.resync` seconds repairs whatever a bug anywhere may have broken.
 
 The module is long because listing and watching share one state: the version, the age, and what went wrong last.
@@ -17,138 +24,63 @@ The module is long because listing and watching share one state: the version, th
 
 from __future__ import annotations
 
+import math
 import random
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from typing import Final, Generic, Protocol, TypeVar
+from collections.abc import Callable
+from typing import Final, Generic, TypeVar
 
 import msgspec
 import structlog
 
 from extender.backoff import Backoff
-from extender.cluster.api import GONE, ApiError, ApiServer, Lines
+from extender.cluster.answers import FORBIDDEN, GONE, TOO_MANY, UNAUTHORIZED, UNREACHED, ApiError
+from extender.cluster.api import ApiServer
 from extender.cluster.decoding import (
     UndecodableError,
     decode_bookmark,
     decode_event,
     decode_failure,
     decode_page,
+    published_reason,
 )
-from extender.errors import SourceError
-from policy.errors import InvalidInputError
+from extender.cluster.lines import Lines, gathered
+from extender.cluster.resource import Receiver, Resource, Tally, Timing
+from extender.errors import SourceError, kind_of
+from extender.supervision import Failures
 
 T = TypeVar("T")
-Received = TypeVar("Received", contravariant=True)
 
 SHORT_WATCH: Final = 1.0
-"""A watch that ends sooner without an event counts as a failure, seconds."""
-QUIET: Final = 0.0005
-"""A watch is quiet if its next event takes longer than this to come, seconds; what has arrived already takes less."""
-GATHER: Final = 0.01
-"""How long events may gather after one that broke the quiet, seconds; see `gathered`."""
-JOIN_TIMEOUT: Final = 10.0
+"""A watch that is over sooner and without an event counts as a failure, seconds. If it ended in order, all is listed
+again. One with events goes on after this time."""
+FIRST_WAIT: Final = 1.6
+"""Seconds of the first wait after a failure, before jitter cuts it by up to half: 0.8 at least, as in client-go."""
+LONGEST_WAIT: Final = 30.0
+"""Most seconds of a wait after a failure."""
+LONGEST_UNREACHED: Final = 10.0
+"""The same where the server was not reached: to try again costs it nothing, and it may be back any moment."""
+QUIET_TIME: Final = 120.0
+"""Seconds without a failure after which waits begin small again."""
+FREE_LIST: Final = 60.0
+"""Seconds between two lists that 410 Gone is answered with at once."""
+UNPROVEN_WATCHES: Final = 2.0
+"""Whole watches that may prove nothing, one after the other, before all is listed again."""
+SAME_VERSION: Final = (UNREACHED, UNAUTHORIZED, FORBIDDEN, TOO_MANY)
+"""Answers to the request of a watch after which the next one begins at the same version: nothing is wrong with it."""
+JOIN_TIMEOUT: Final = 5.0
 """Seconds that `stop` waits for the thread, which may be connecting."""
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Resource(Generic[T]):
-    """One kind of object.
-
-    Attributes:
-        name: plural, for messages.
-        path: of its list.
-        decode: raw object to typed one; raises `UndecodableError`.
-        key: what tells one object from all others.
-        version: its resourceVersion.
-    """
-
-    name: str
-    path: str
-    decode: Callable[[msgspec.Raw], T]
-    key: Callable[[T], str]
-    version: Callable[[T], str]
-
-
-class Receiver(Protocol[Received]):
-    """Is told of objects, on the reflector's thread."""
-
-    def present(self, received: Received) -> None:
-        """The object exists and looks like this."""
-        ...
-
-    def absent(self, received: Received) -> None:
-        """The object is gone; this is how it looked last."""
-        ...
-
-    def complete(self, keys: set[str]) -> None:
-        """A list has ended: whatever is not in `keys` does not exist."""
-        ...
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How a reflector divides its time; seconds but for `page`.
-
-    Attributes:
-        page: objects in a page of a list.
-        watch: how long one watch lasts, give or take a fifth, so that clients spread out.
-        grace: how much longer than that a watch may be silent before it counts as dead.
-        resync: how often everything is listed again; 0: never.
-
-    Raises:
-        InvalidInputError: a value is out of range.
-    """
-
-    page: int = 500
-    watch: float = 30.0
-    grace: float = 10.0
-    resync: float = 1800.0
-
-    def __post_init__(self) -> None:
-        for name, low in (("page", 1), ("watch", 1.0), ("grace", 0.1), ("resync", 0.0)):
-            if not getattr(self, name) >= low:
-                raise InvalidInputError(f"Timing.{name} is {getattr(self, name)}; give at least {low}")
-
-
-@dataclass(slots=True)
-class Tally:
-    """What happened so far: lists that ended, re-lists forced by the server, failures, objects that do not decode."""
-
-    lists: int = 0
-    expired: int = 0
-    failures: int = 0
-    undecodable: int = 0
 
 
 class _MissedError(SourceError):
     """Events were missed, or may have been: only a list can tell what is true now."""
 
 
-def gathered(
-    lines: Iterable[bytes], wait: Callable[[float], object], timer: Callable[[], float] = time.perf_counter
-) -> Iterator[bytes]:
-    """The lines; those that come one by one in quick succession are left to gather, and then come together.
-
-    A line after a quiet moment comes at once. The reader then waits a little before it asks for more: each time it is
-    woken, this thread, the event loop after it and whoever had the core before lose their caches, which costs more than
-    what the event tells. Lines that are there already are never waited for: a full stream is read as fast as it comes.
-
-    Args:
-        lines: to read.
-        wait: called with the seconds to wait, when what has arrived so far is dealt with.
-        timer: seconds.
-    """
-    asked = timer()
-    for line in lines:
-        quiet = timer() - asked > QUIET
-        yield line
-        if quiet:
-            wait(GATHER)
-        asked = timer()
+class _ExpiredError(_MissedError):
+    """The version that was asked from is too old."""
 
 
 class Reflector(Generic[T]):
@@ -159,6 +91,7 @@ class Reflector(Generic[T]):
         receiver: whom to tell.
         api: where from.
         timing: see there.
+        failures: records what nobody expected.
         clock: monotonic seconds.
         rng: jitter; seed it to repeat a run.
 
@@ -174,6 +107,7 @@ class Reflector(Generic[T]):
         receiver: Receiver[T],
         api: ApiServer,
         timing: Timing,
+        failures: Failures,
         clock: Callable[[], float] = time.monotonic,
         rng: random.Random | None = None,
     ) -> None:
@@ -181,11 +115,13 @@ class Reflector(Generic[T]):
         self._receiver = receiver
         self._api = api
         self._timing = timing
+        self._failures = failures
         self._clock = clock
         self._rng = rng if rng is not None else random.Random()  # noqa: S311 # nosec B311 # jitter
-        self._backoff = Backoff(self._rng)
+        self._backoff = Backoff(self._rng, FIRST_WAIT, LONGEST_WAIT, QUIET_TIME, clock)
+        self._away = Backoff(self._rng, FIRST_WAIT, LONGEST_UNREACHED, QUIET_TIME, clock)
         self._version: str | None = None
-        self._listed_at = 0.0
+        self._listed_at = self._free_at = -math.inf
         self._stopping = threading.Event()
         self._lines: Lines | None = None
         self._thread = threading.Thread(target=self._run, name=f"watch-{resource.name}", daemon=True)
@@ -205,6 +141,7 @@ class Reflector(Generic[T]):
 
     def start(self) -> None:
         """Begin, in a thread of its own."""
+        self._failures.expect(self._thread.name)
         self._thread.start()
 
     def stop(self) -> None:
@@ -221,45 +158,55 @@ class Reflector(Generic[T]):
     def _run(self) -> None:
         while not self._stopping.is_set():
             try:
-                if self._version is None:
-                    self._list()
-                elif self._resync_due():
-                    self._resync()
-                self._watch()
-            except _MissedError as error:
-                self.tally.expired += 1
-                self._version = None
-                if self.trouble is None:
-                    self._backoff.reset()  # the server answers again: what the wait grew for is over
-                self._failed(error)
-            except ApiError as error:
-                if error.status == GONE:
-                    self.tally.expired += 1
-                    self._version = None
-                self._failed(error)
-            except Exception as error:
-                # A bug must not end the watch for good and leave scores on a picture that ages: list again.
+                self._follow()
+            except BaseException as error:  # whatever happens, the thread goes on: without it the picture only ages
                 if not self._stopping.is_set():
-                    log.exception("watching failed in an unexpected way", resource=self._resource.name)
+                    self._failures.record(self._thread.name, error)
                 self._version = None
-                self._failed(error)
+                self._failed(kind_of(error), self._backoff.delay())
+
+    def _follow(self) -> None:
+        """List where that is needed, and watch once."""
+        try:
+            if self._version is None:
+                self._list()
+            elif self._resync_due():
+                self._resync()
+            if not self._stopping.is_set():
+                self._watch()
+        except _MissedError as error:
+            self.tally.expired += 1
+            self._version = None
+            free = isinstance(error, _ExpiredError) and self._may_list_at_once()
+            self._failed(str(error), 0.0 if free else self._backoff.delay())
+        except ApiError as error:
+            backoff = self._away if error.status == UNREACHED else self._backoff
+            self._failed(str(error), max(backoff.delay(), error.retry_after or 0.0))
+
+    def _may_list_at_once(self) -> bool:
+        """Whether the last list that was free is long ago; the next one is then."""
+        now = self._clock()
+        if now - self._free_at < FREE_LIST:
+            return False
+        self._free_at = now
+        return True
 
     def _resync_due(self) -> bool:
         return 0.0 < self._timing.resync <= self._clock() - self._listed_at
 
-    def _failed(self, error: Exception) -> None:
+    def _failed(self, trouble: str, delay: float) -> None:
+        """Count and tell a failure, and wait so many seconds."""
         if self._stopping.is_set():
             return
         self.tally.failures += 1
         report = log.warning if self.trouble is None else log.debug
-        self.trouble = str(error)
-        delay = max(self._backoff.delay(), getattr(error, "retry_after", None) or 0.0)
-        report("watch interrupted", resource=self._resource.name, error=self.trouble, retry_in_s=round(delay, 2))
+        self.trouble = trouble
+        report("watch interrupted", resource=self._resource.name, error=trouble, retry_in_s=round(delay, 2))
         self._stopping.wait(delay)
 
-    def _working(self, at: float | None = None) -> None:
-        """The server proved that we are up to date."""
-        self.current_at = self._clock() if at is None else at
+    def _proven(self, at: float) -> None:
+        """The server proved that the receiver was told everything until then."""
+        self.current_at = at
         if self.trouble is not None:
             log.info("watch recovered", resource=self._resource.name)
             self.trouble = None
@@ -285,10 +232,14 @@ class Reflector(Generic[T]):
                 page = decode_page(self._api.get(resource.path, query))
             except UndecodableError as error:
                 raise _MissedError(str(error)) from error
+            except ApiError as error:
+                if error.status == GONE:
+                    raise _ExpiredError(str(error)) from error
+                raise
             for raw in page.items or ():
                 if (listed := self._decoded(raw)) is not None:
                     keys.add(resource.key(listed))
-                    self._receiver.present(listed)
+                    self._listed(listed)
             if self._stopping.is_set():
                 return
             if not page.metadata.continue_:
@@ -298,14 +249,21 @@ class Reflector(Generic[T]):
         self._version = page.metadata.resource_version
         self._listed_at = self._clock()
         self.tally.lists += 1
-        self._backoff.reset()
-        self._working(asked_at)
+        self._proven(asked_at)
         log.info("listed", resource=resource.name, objects=len(keys), seconds=round(self._listed_at - asked_at, 3))
+
+    def _listed(self, listed: T) -> None:
+        """Tell the receiver of one object of a list. One that it fails on must not keep the others from being seen."""
+        try:
+            self._receiver.present(listed)
+        except Exception as error:
+            self.tally.undecodable += 1
+            self._failures.record(self._thread.name, error)
 
     # ---- watching ------------------------------------------------------------------------------------------------
 
     def _watch(self) -> None:
-        resource, began, events = self._resource, self._clock(), 0
+        began, events = self._clock(), 0
         lasting = max(1, round(self._timing.watch * self._rng.uniform(0.8, 1.2)))
         query = {
             "watch": "true",
@@ -313,50 +271,75 @@ class Reflector(Generic[T]):
             "resourceVersion": self._version or "",
             "timeoutSeconds": str(lasting),
         }
-        with self._api.lines(resource.path, query, lasting + self._timing.grace) as lines:
+        lost: ApiError | None = None
+        with self._begun(query, lasting + self._timing.grace) as lines:
             self._lines = lines
             try:
                 # `stop` may have looked for lines to end just before there were any.
                 if self._stopping.is_set():
                     return
-                self._working()
                 for line in gathered(lines, self._stopping.wait):
                     # A TLS connection that `stop` shut down under its reader may yield anything.
                     if self._stopping.is_set():
                         return
                     self._event(line)
                     events += 1
-                    self._backoff.reset()
+            except ApiError as error:
+                lost = error
             finally:
                 self._lines = None
-        if not events and self._clock() - began < SHORT_WATCH:
-            raise ApiError(f"the API server ends watches of {resource.name} at once")
-        self._backoff.reset()
-        self._working()
+        self._ended(self._clock() - began, events, lost)
+
+    def _begun(self, query: dict[str, str], silence: float) -> Lines:
+        try:
+            return self._api.lines(self._resource.path, query, silence)
+        except ApiError as error:
+            if error.status == GONE:
+                raise _ExpiredError(str(error)) from error
+            if error.status not in SAME_VERSION:
+                raise _MissedError(str(error)) from error
+            raise
+
+    def _ended(self, lasted: float, events: int, lost: ApiError | None) -> None:
+        """Judge a watch that is over; returns when the next one may begin."""
+        name = self._resource.name
+        unproven = UNPROVEN_WATCHES * (1.2 * self._timing.watch + self._timing.grace)
+        if self.current_at is not None and self._clock() - self.current_at > unproven:
+            raise _MissedError(f"watches of {name} bring neither events nor bookmarks")
+        short = lasted < SHORT_WATCH
+        if short and not events:
+            raise lost or _MissedError(f"the API server ends watches of {name} at once")
+        if lost is not None and not self._stopping.is_set():
+            self.tally.failures += 1
+            self.trouble = str(lost)
+            log.info("watch lost; it goes on from the last version", resource=name, error=self.trouble)
+        if short:
+            self._stopping.wait(SHORT_WATCH)
 
     def _event(self, line: bytes) -> None:
         try:
             event = decode_event(line)
             if event.type == "BOOKMARK":
                 self._version = decode_bookmark(event.object)
-                self._working()
+                self._proven(self._clock())
                 return
             if event.type == "ERROR":
                 failure = decode_failure(event.object)
-                raise _MissedError(f"the watch ended with {failure.code} {failure.reason or ''}: {failure.message}")
+                raised = _ExpiredError if failure.code == GONE else _MissedError
+                raise raised(f"the watch ended with {failure.code} {published_reason(failure.reason)}".rstrip())
         except UndecodableError as error:
             self.tally.undecodable += 1
             raise _MissedError(str(error)) from error
         if event.type not in ("ADDED", "MODIFIED", "DELETED"):
             self.tally.undecodable += 1
-            raise _MissedError(f"the watch sent an event of the unknown type {event.type[:40]!r}")
+            raise _MissedError("the watch sent an event of an unknown type")
         if (seen := self._decoded(event.object)) is not None:
             if event.type == "DELETED":
                 self._receiver.absent(seen)
             else:
                 self._receiver.present(seen)
             self._version = self._resource.version(seen) or self._version
-        self._working()
+        self._proven(self._clock())
 
     def _decoded(self, raw: msgspec.Raw) -> T | None:
         """The object, or None, counted and logged, if it does not decode: the rest of the cluster must go on."""

@@ -11,7 +11,7 @@ from kubernetes.utils import parse_quantity
 
 from extender.cluster.kubernetes import KubernetesOptions, KubernetesSource
 from extender.cluster.metrics_server import MetricsServer
-from extender.cluster.reflector import Timing
+from extender.cluster.resource import Timing
 from extender.cluster.source import Binding
 from extender.cluster.table import ClusterTable
 from extender.errors import BindError

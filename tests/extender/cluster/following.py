@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from extender.cluster.kubernetes import KubernetesSource
-from extender.cluster.reflector import Timing
+from extender.cluster.resource import Timing
 from extender.cluster.table import ClusterTable
 from extender.supervision import Supervisor
 from tests.extender.tables import node_names, node_of

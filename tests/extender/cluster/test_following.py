@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterable, Iterator
 import pytest
 
 from extender.cluster.decoding import WatchedPod
+from extender.cluster.lines import GATHER, gathered
 from extender.cluster.receivers import SpeedRules
-from extender.cluster.reflector import GATHER, Timing, gathered
+from extender.cluster.resource import Timing
 from extender.cluster.status import ReadReport
 from policy.errors import InvalidInputError
 from tests.extender.cluster.fake_api import NODES, PODS, Answer, FakeApi, status
@@ -50,7 +51,7 @@ def test_ready_only_when_both_nodes_and_pods_are_listed(api: FakeApi, follow: Fo
     api.answers[PODS] = lambda: (403, status(403, "Forbidden", 'pods is forbidden: User "x" cannot list'), {})
     following = follow()
     eventually(
-        lambda: len(following.source.waiting_for()) == 1 and "forbidden" in following.source.waiting_for()[0], ""
+        lambda: len(following.source.waiting_for()) == 1 and "403 Forbidden" in following.source.waiting_for()[0], ""
     )
     assert following.source.waiting_for()[0].startswith("pods: ")
     assert not following.source.synced
@@ -190,23 +191,6 @@ def test_410_lists_again_and_removes_what_is_missing(api: FakeApi, follow: Follo
     assert tally(following, "pods", "lists") == 2
 
 
-def test_410_after_an_outage_is_not_made_to_wait_for_the_outage(api: FakeApi, follow: Follow) -> None:
-    """A restarted API server has no history: it takes the watch, says 410, and could be listed at once."""
-    fill(api)
-    following = synced(follow)
-    api.answers[PODS] = lambda: (503, status(503, "ServiceUnavailable", "starting"), {})
-    api.cut_watches()
-    eventually(lambda: tally(following, "pods", "failures") >= 4, "waits that have grown to 4 s", timeout=10.0)
-    api.delete(PODS, "p0", watched=False)
-    api.put(PODS, "unrelated", pod("unrelated", on="n0"))
-    api.compact()
-    del api.answers[PODS]
-    eventually(lambda: tally(following, "pods", "expired") == 1, "the watch expires", timeout=10.0)
-    expired = time.monotonic()
-    eventually(lambda: tally(following, "pods", "lists") == 2, "listed again", timeout=10.0)
-    assert time.monotonic() - expired < 1.0
-
-
 def test_410_as_an_http_status_lists_again(api: FakeApi, follow: Follow) -> None:
     fill(api)
     following = synced(follow)
@@ -306,9 +290,13 @@ def test_an_object_that_does_not_decode_costs_only_itself(
     assert len(following.pods()) == 11
 
 
-def test_a_page_that_does_not_decode_is_asked_for_again(api: FakeApi, follow: Follow) -> None:
+@pytest.mark.parametrize(
+    "page", [b"<html>", status(200, "", ""), b'{"metadata":{},"items":[]}', b'{"kind":"Status","metadata":{}}']
+)
+def test_a_page_that_is_none_is_asked_for_again(api: FakeApi, follow: Follow, page: bytes) -> None:
+    """A gateway's answer must not pass for a cluster without nodes."""
     fill(api)
-    once: Iterator[Answer] = iter([(200, b"<html>", {})])
+    once: Iterator[Answer] = iter([(200, page, {})])
     api.answers[NODES] = lambda: next(once, None)
     following = synced(follow)
     assert following.see(lambda table: table.node_count) == 3
@@ -404,7 +392,7 @@ def test_an_absent_api_server_is_not_hammered(api: FakeApi, follow: Follow) -> N
     following = synced(follow)
     api.stop()
     time.sleep(1.5)
-    assert 2 <= tally(following, "pods", "failures") <= 5
+    assert 1 <= tally(following, "pods", "failures") <= 3
 
 
 def test_watches_that_end_at_once_are_not_hammered(api: FakeApi, follow: Follow) -> None:
@@ -412,7 +400,7 @@ def test_watches_that_end_at_once_are_not_hammered(api: FakeApi, follow: Follow)
     api.watch = lambda path, query: iter(())  # type: ignore[method-assign]
     follow()
     time.sleep(1.5)
-    assert 2 <= api.requests[f"watch {PODS}"] <= 5
+    assert 1 <= api.requests[f"watch {PODS}"] <= 3
 
 
 def test_a_connection_that_goes_silent_is_noticed(api: FakeApi, follow: Follow) -> None:
@@ -455,7 +443,7 @@ def test_a_refused_token_is_read_again(api: FakeApi, follow: Follow, kubeconfig:
     api.put(PODS, "after", pod("after", on="n0"))
     following.wait(lambda table: node_of(table, "after") == "n0", "the new token")
     assert "Bearer old" in api.authorizations
-    assert api.authorizations[-1] == "Bearer new"
+    eventually(lambda: api.authorizations[-1] == "Bearer new", "the other watch, too")
 
 
 def test_stop_ends_every_thread_even_one_that_waits_for_a_watch(api: FakeApi, follow: Follow) -> None:
