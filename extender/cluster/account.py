@@ -81,6 +81,7 @@ class NodeAccount:
         measured_cpu, measured_memory: the latest measurement, cores and GiB.
         measured_pressure: share of time that tasks waited for a CPU, 0..1; None where it is not measured.
         measured_at: start of the interval that was measured; minus infinity without a measurement.
+        measured_ahead: whether the clock that stamped it was ahead of ours.
     """
 
     row: int
@@ -96,6 +97,7 @@ class NodeAccount:
     measured_memory: float = 0.0
     measured_pressure: float | None = None
     measured_at: float = -math.inf
+    measured_ahead: bool = False
 
     def add(self, uid: str, pod: HeldPod) -> None:
         """Count one pod."""
@@ -120,12 +122,31 @@ class NodeAccount:
             self.unmeasured_cpu -= pod.cpu_nonzero
             self.unmeasured_memory -= pod.memory_nonzero
 
-    def measure(self, cpu: float, memory: float, pressure: float | None, measured_at: float) -> None:
-        """Take a measurement; only pods bound after `measured_at` count with their expected use from now on."""
+    def measure(
+        self,
+        cpu: float,
+        memory: float,
+        pressure: float | None,
+        measured_at: float,
+        *,
+        now: float = math.inf,
+        ahead: bool = False,
+    ) -> None:
+        """Take a measurement; only pods bound after `measured_at` count with their expected use from now on.
+
+        Args:
+            cpu: use, cores.
+            memory: use, GiB.
+            pressure: share of time that tasks waited for a CPU, 0..1; None where it is not measured.
+            measured_at: start of the interval that was measured, seconds since the epoch.
+            now: no pod was bound later; one that says so was stamped by a clock that was ahead, or ours was set back.
+            ahead: whether the clock that stamped the measurement is ahead of ours.
+        """
         self.measured_cpu, self.measured_memory = cpu, memory
-        self.measured_pressure, self.measured_at = pressure, measured_at
+        self.measured_pressure, self.measured_at, self.measured_ahead = pressure, measured_at, ahead
         self.unmeasured_cpu = self.unmeasured_memory = 0
         for pod in self.pods.values():
+            pod.since = min(pod.since, now)
             pod.unmeasured = pod.since > measured_at
             if pod.unmeasured:
                 self.unmeasured_cpu += pod.cpu_nonzero

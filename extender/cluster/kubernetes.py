@@ -6,17 +6,20 @@ import asyncio
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-from extender.cluster.api import ApiError, ApiServer
+from extender.cluster.answers import ApiError
+from extender.cluster.api import ApiServer
 from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod
 from extender.cluster.handover import Handover
 from extender.cluster.metrics_server import MetricsServer
 from extender.cluster.prometheus import Prometheus, PrometheusOptions
 from extender.cluster.receivers import NodeChanges, PodChanges, SpeedRules, WaitingRules
-from extender.cluster.reflector import Reflector, Resource, Timing
+from extender.cluster.reflector import Reflector
+from extender.cluster.resource import Resource, Timing
 from extender.cluster.source import INPUTS, Binding, PodNote
 from extender.cluster.table import ClusterTable
 from extender.cluster.usage import UsagePoller, UsageReader
@@ -25,7 +28,7 @@ from extender.demand import UrgencyRules
 from extender.errors import BindError, NoteError
 from extender.requests import NEWEST, RULES, RequestRules
 from extender.settings import Settings
-from extender.supervision import Supervisor
+from extender.supervision import Supervisor, detached
 
 NODES: Final[Resource[Node]] = Resource(
     name="nodes",
@@ -133,14 +136,17 @@ class KubernetesSource:
         if self._work is not None:
             return
         options = self._options
-        # In a thread: credentials may come from a program that the kubeconfig names.
+        # In a thread: it reads files.
         api = await asyncio.to_thread(ApiServer, options.kubeconfig, options.context)
-        handover = Handover(asyncio.get_running_loop())
+        failures = supervisor.failures
+        handover = Handover(asyncio.get_running_loop(), failures)
         node_changes = NodeChanges(table, handover.put, options.speed)
         pod_changes = PodChanges(table, handover.put, options.waiting, options.requests)
-        poller = UsagePoller(self._usage(api), table, options.usage_interval) if self._usage is not None else None
-        nodes = Reflector(NODES, node_changes, api, options.timing, self._clock)
-        pods = Reflector(PODS, pod_changes, api, options.timing, self._clock)
+        poller = None
+        if self._usage is not None:
+            poller = UsagePoller(self._usage(api), table, options.usage_interval, ready=lambda: self.synced)
+        nodes = Reflector(NODES, node_changes, api, options.timing, failures, self._clock)
+        pods = Reflector(PODS, pod_changes, api, options.timing, failures, self._clock)
         self._work = _Work(api, handover, nodes, pods, node_changes, pod_changes, poller, supervisor)
         if poller is not None:
             supervisor.start("usage", poller.run)
@@ -155,10 +161,11 @@ class KubernetesSource:
         work.nodes.stop()
         work.pods.stop()
         work.handover.close()
-        await work.supervisor.end("usage")
-        await asyncio.to_thread(work.nodes.join)
-        await asyncio.to_thread(work.pods.join)
-        work.api.close()
+        try:
+            await work.supervisor.end("usage")
+            await asyncio.gather(detached(work.nodes.join, "join-nodes"), detached(work.pods.join, "join-pods"))
+        finally:
+            work.api.close()
 
     @property
     def synced(self) -> bool:
@@ -200,6 +207,9 @@ class KubernetesSource:
         if work.poller is not None:
             counted["usage", "failures"] = work.poller.failures
             counted["usage", "ignored"] = work.poller.ignored
+            counted["usage", "partial"] = work.poller.partial
+            for reason, count in work.poller.refused.items():
+                counted["usage", f"ignored_{reason}"] = count
         counted["table", "refused"] = work.handover.refused
         return counted
 
@@ -212,9 +222,11 @@ class KubernetesSource:
         if self._work is None:
             raise BindError("the connection to the API server has not been started")
         try:
-            await asyncio.to_thread(_bind, self._work.api, binding)
+            await detached(partial(_bind, self._work.api, binding), "bind")
         except ApiError as error:
-            raise BindError(f"cannot bind {binding.namespace}/{binding.name} to {binding.node}: {error}") from error
+            raise BindError(
+                f"cannot bind {binding.namespace}/{binding.name} to {binding.node}: {error.told}"
+            ) from error
 
     async def note(self, note: PodNote) -> None:
         """Say something on a pod.
@@ -225,7 +237,7 @@ class KubernetesSource:
         if self._work is None:
             raise NoteError("the connection to the API server has not been started")
         try:
-            await asyncio.to_thread(write_note, self._work.api, note)
+            await detached(partial(write_note, self._work.api, note), "note")
         except ApiError as error:
             raise NoteError(f"cannot say why on {note.namespace}/{note.name}: {error}") from error
 
@@ -242,6 +254,10 @@ def _usage(settings: Settings) -> Callable[[ApiServer], UsageReader] | None:
         window=settings.prometheus_window_s,
         ca_file=settings.prometheus_ca_file,
         token_file=settings.prometheus_token_file,
+        selector=settings.prometheus_selector,
+        username=settings.prometheus_username,
+        password_file=settings.prometheus_password_file,
+        headers_file=settings.prometheus_headers_file,
     )
     return lambda _: Prometheus(options)
 

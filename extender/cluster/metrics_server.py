@@ -1,50 +1,60 @@
 """Use of nodes from metrics-server, through the API server (metrics.k8s.io/v1beta1). Has no CPU pressure: not measured.
 
 Source of the fields: k8s.io/metrics/pkg/apis/metrics/v1beta1/types.go. A measurement covers [timestamp - window,
-timestamp].
+timestamp]. Items are decoded one by one, so that one that does not decode costs itself alone.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
-from datetime import datetime
+from collections import Counter
 from typing import Final
 
 import msgspec
 
-from extender.cluster.api import ApiError, ApiServer
-from extender.cluster.usage import NodeUse, UsageError
+from extender.cluster.answers import ApiError
+from extender.cluster.api import ApiServer
+from extender.cluster.status import seconds
+from extender.cluster.usage import Answer, NodeUse, UsageError
+from extender.errors import kind_of
 from extender.pods import GIB
 from extender.quantities import NANO, nano_units
-from policy.errors import InvalidQuantityError
+from policy.errors import InvalidInputError, InvalidQuantityError
 
 PATH: Final = "/apis/metrics.k8s.io/v1beta1/nodes"
 
-_DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d*\.?\d+)s)?(?:(\d*\.?\d+)ms)?")
+_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
+"""Seconds of each unit of Go's time.ParseDuration; both letters that look like a micro sign are one."""
+
+LONGEST_DURATION: Final = 64
+"""Characters; longer ones are refused."""
+
+_PART: Final = re.compile(r"(\d+\.?\d*|\.\d+)(h|ms|m|s|us|µs|μs|ns)", re.ASCII)
+_DURATION: Final = re.compile(rf"0|(?:{_PART.pattern})+", re.ASCII)
 
 
 class _Metadata(msgspec.Struct, frozen=True):
-    name: str
+    name: str = ""
 
 
 class _Usage(msgspec.Struct, frozen=True):
-    cpu: str
-    memory: str
+    cpu: str | int | float | None = None
+    memory: str | int | float | None = None
 
 
 class _NodeMetrics(msgspec.Struct, frozen=True):
-    metadata: _Metadata
-    timestamp: str
-    window: str
-    usage: _Usage
+    metadata: _Metadata = _Metadata()
+    timestamp: str | None = None
+    window: str | None = None
+    usage: _Usage | None = None
 
 
 class _NodeMetricsList(msgspec.Struct, frozen=True):
-    items: list[_NodeMetrics]
+    items: list[msgspec.Raw] | None = None
 
 
-_DECODER: Final = msgspec.json.Decoder(_NodeMetricsList)
+_LIST: Final = msgspec.json.Decoder(_NodeMetricsList)
+_ITEM: Final = msgspec.json.Decoder(_NodeMetrics)
 
 
 class MetricsServer:
@@ -54,22 +64,25 @@ class MetricsServer:
         api: the API server that passes the question on.
     """
 
+    names_nodes_by = "metadata.name of metrics.k8s.io"
+
     def __init__(self, api: ApiServer) -> None:
         self._api = api
 
-    def read(self) -> Sequence[NodeUse]:
+    def read(self) -> Answer:
         """See `extender.cluster.usage.UsageReader`.
 
         Raises:
-            UsageError: there is no metrics-server, it has nothing yet, or its answer does not decode.
+            UsageError: there is no metrics-server, or its answer is no list.
         """
         try:
-            answer = _DECODER.decode(self._api.get(PATH))
-            return [_reading(item) for item in answer.items]
+            answer = _LIST.decode(self._api.get(PATH))
         except ApiError as error:
             raise UsageError(f"metrics-server: {error}") from error
-        except (msgspec.DecodeError, UnicodeDecodeError, InvalidQuantityError, ValueError) as error:
-            raise UsageError(f"metrics-server sent what does not decode: {error}") from error
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+            raise UsageError(f"metrics-server sent what does not decode: {kind_of(error)}") from error
+        read = [_read(item) for item in answer.items or ()]
+        return Answer([it for it in read if isinstance(it, NodeUse)], Counter(it for it in read if isinstance(it, str)))
 
     def close(self) -> None:
         """Nothing: the connections are the API server's."""
@@ -79,22 +92,33 @@ def duration(text: str) -> float:
     """Seconds of a Go duration such as "10.062s" or "1m30s".
 
     Raises:
-        ValueError: it is none.
+        InvalidInputError: it is none, or negative.
     """
-    match = _DURATION.fullmatch(text)
-    if match is None or not text:
-        raise ValueError(f"duration {text[:40]!r} does not parse")
-    hours, minutes, seconds, milliseconds = (float(part or 0.0) for part in match.groups())
-    return 3600.0 * hours + 60.0 * minutes + seconds + milliseconds / 1000.0
+    if _DURATION.fullmatch(text[:LONGEST_DURATION]) is None or len(text) > LONGEST_DURATION:
+        raise InvalidInputError(f"duration {text[:40]!r} does not parse; give one such as 1m30s")
+    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
 
 
-def _reading(item: _NodeMetrics) -> NodeUse:
-    end = datetime.fromisoformat(item.timestamp).timestamp()
-    return NodeUse(
-        node=item.metadata.name,
-        cpu=nano_units(item.usage.cpu) / NANO,
-        memory=nano_units(item.usage.memory) / NANO / GIB,
-        pressure=None,
-        begin=end - duration(item.window),
-        end=end,
-    )
+def _read(raw: msgspec.Raw) -> NodeUse | str:
+    """A measurement, or why the item is none: one of `extender.cluster.usage.REASONS`."""
+    try:
+        item = _ITEM.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return "undecodable"
+    usage = item.usage
+    if not item.metadata.name or usage is None or usage.cpu is None or usage.memory is None:
+        return "incomplete"
+    if item.timestamp is None or item.window is None:
+        return "incomplete"
+    end = seconds(item.timestamp)
+    if end is None:
+        return "time"
+    try:
+        begin = end - duration(item.window)
+    except InvalidInputError:
+        return "time"
+    try:
+        cpu, memory = (nano_units(it if isinstance(it, str) else repr(it)) / NANO for it in (usage.cpu, usage.memory))
+    except InvalidQuantityError:
+        return "value"
+    return NodeUse(item.metadata.name, cpu=cpu, memory=memory / GIB, pressure=None, begin=begin, end=end)

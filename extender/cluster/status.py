@@ -120,13 +120,15 @@ def is_gated(conditions: list[WatchedCondition] | None) -> bool:
 
 
 def seconds(text: str | None) -> float | None:
-    """A time of the API to seconds since the epoch; None if there is none, or it does not parse."""
+    """A time of the API (RFC 3339) to seconds since the epoch; None if there is none, or it does not parse."""
     if not text:
         return None
     try:
-        return datetime.fromisoformat(text).timestamp()
+        at = datetime.fromisoformat(text)
     except ValueError:
         return None
+    # Without an offset it would be a time of our own time zone, which is never meant.
+    return None if at.tzinfo is None else at.timestamp()
 
 
 def positive(text: str) -> float | None:

@@ -8,8 +8,9 @@ whichever batch holds it, and every reader would have to remember to take it.
 
 The truth is in integer sums per node (`extender.cluster.account`); the float columns are derived from them.
 
-Units everywhere: CPU in cores, memory in GiB, times in seconds since the epoch (the table compares times of binding
-with times of measurement, which other machines stamp).
+Units everywhere: CPU in cores, memory in GiB, times in seconds since the epoch. The table compares times of binding
+with times of measurement, which other machines stamp. A time in the future is taken as now: the clock that stamped it
+is ahead of ours, and would else outweigh everything that is stamped until ours gets there.
 
 Excluded on purpose: what Kubernetes objects look like (`extender.cluster.kubernetes`), scoring (`policy`).
 
@@ -176,6 +177,14 @@ class ClusterTable:
         """Row of each node, int ``[len(names)]``; `UNKNOWN` for nodes that are not known."""
         return np.fromiter(map(self._rows.get, names, repeat(UNKNOWN)), dtype=np.intp, count=len(names))
 
+    def room_of(self, name: str) -> tuple[float, float, bool] | None:
+        """Return what a node can allocate, cores and GiB, and whether a pod is seen on it; None if it is not known."""
+        node = self._nodes.get(name)
+        if node is None:
+            return None
+        cpu, memory = self._state.cpu_allocatable[node.row], self._state.memory_allocatable[node.row]
+        return float(cpu), float(memory), any(not pod.assumed for pod in node.pods.values())
+
     # ---- owning and listening ------------------------------------------------------------------------------------
 
     def claim(self) -> None:
@@ -286,8 +295,8 @@ class ClusterTable:
             node: `spec.nodeName`.
             cpu: CPU request, cores, as `extender.requests` computes it for the whole pod.
             memory: memory request, GiB.
-            since: when it was bound (condition PodScheduled), seconds since the epoch; default: now. Its use counts as
-                expected until a measurement whose interval starts later.
+            since: when it was bound (condition PodScheduled), seconds since the epoch; default: now, which is also the
+                latest. Its use counts as expected until a measurement whose interval starts later.
             cpu_nonzero: non-zero CPU request, cores; default: `cpu`.
             memory_nonzero: non-zero memory request, GiB; default: `memory`.
         """
@@ -299,7 +308,7 @@ class ClusterTable:
         if known is not None:
             self._take_off(uid, known)
             self._assumed.end(uid)
-        since = now if since is None else since
+        since = now if since is None else min(since, now)
         self._put_on(uid, HeldPod.of(node, cpu, memory, cpu_nonzero, memory_nonzero, since, assumed=False))
         if first:
             self.listeners.pod_bound(uid, node, now)
@@ -410,7 +419,16 @@ class ClusterTable:
 
     # ---- usage ---------------------------------------------------------------------------------------------------
 
-    def set_usage(self, node: str, cpu: float, memory: float, pressure: float | None, measured_at: float) -> bool:
+    def set_usage(
+        self,
+        node: str,
+        cpu: float,
+        memory: float,
+        pressure: float | None,
+        measured_at: float,
+        *,
+        ahead: bool = False,
+    ) -> bool:
         """Record a measurement of a node.
 
         Args:
@@ -421,19 +439,24 @@ class ClusterTable:
                 estimated from the CPU use.
             measured_at: start of the interval that the measurement covers, seconds since the epoch. Pods bound later
                 are not in it, or only in part, and keep counting with their expected use.
+            ahead: whether the clock that stamped it is known to be ahead of ours.
 
         Returns:
             Whether it was taken: not for unknown nodes, values that are not finite or negative, or a measurement that
-            is older than the one known.
+            is older than the one known. One that was stamped by a clock ahead of ours gives way to the next one,
+            whatever its time.
         """
         self._check_owner()
         known = self._nodes.get(node)
         values = (cpu, memory, 0.0 if pressure is None else pressure, measured_at)
         if known is None or not all(math.isfinite(value) and value >= 0.0 for value in values):
             return False
-        if measured_at < known.measured_at:
+        now = self._clock()
+        if measured_at < known.measured_at <= now and not known.measured_ahead:
             return False
-        known.measure(cpu, memory, None if pressure is None else min(pressure, 1.0), measured_at)
+        ahead = ahead or measured_at > now
+        pressure = None if pressure is None else min(pressure, 1.0)
+        known.measure(cpu, memory, pressure, min(measured_at, now), now=now, ahead=ahead)
         self._dirty[node] = known
         return True
 

@@ -108,7 +108,8 @@ def removed(before: Outcome, reason: str, at: float, urgency: float) -> Outcome:
     """It ended or is gone. A pod that ended is deleted some time later, which changes nothing.
 
     Its SLA allows a slowdown of 1 / `urgency` against the declared duration, counted from its creation: waiting to be
-    placed counts, as in the simulator. The times are whole seconds, so is what follows from them.
+    placed counts, as in the simulator. The times are whole seconds, so is what follows from them. They are stamped by
+    other machines: a pod was not created after it was first decided upon, and ended between its creation and now.
     """
     if before.removed_at is not None:
         return before
@@ -122,12 +123,20 @@ def removed(before: Outcome, reason: str, at: float, urgency: float) -> Outcome:
     elif after.created_at is None:
         unknown = "the pod does not say when it was created"
     else:
-        end = at if after.finished_at is None else after.finished_at
-        slowdown = max(end - after.created_at, 0.0) / after.expected_s
+        slowdown = _lived(after, after.created_at, at) / after.expected_s
         if urgency > 0.0:
             return replace(after, slowdown=slowdown, late=slowdown * urgency > 1.0)
         after, unknown = replace(after, slowdown=slowdown), "its urgency is 0: any slowdown is allowed"
     return replace(after, late_unknown=unknown)
+
+
+def _lived(outcome: Outcome, created_at: float, at: float) -> float:
+    """Seconds from the pod's creation to its end, which was seen at `at`."""
+    begin = min(created_at, at)
+    if outcome.bound_at is not None and outcome.bind_s is not None:
+        begin = min(begin, outcome.bound_at - outcome.bind_s)
+    end = outcome.finished_at
+    return max((end if end is not None and begin <= end <= at else at) - begin, 0.0)
 
 
 def worded(reason: str) -> str:

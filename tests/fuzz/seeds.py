@@ -82,3 +82,6 @@ def _objects() -> Iterator[bytes]:
         ]
     }
     yield bytes([names.index("metrics")]) + json.dumps(metrics).encode()
+    result = [{"metric": {"node": "a:9100", "job": "x"}, "value": [1.5, "2e3"]}]
+    answer = {"status": "success", "warnings": ["w"], "data": {"resultType": "vector", "result": result}}
+    yield bytes([names.index("series")]) + json.dumps(answer).encode()

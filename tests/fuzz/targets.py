@@ -18,6 +18,7 @@ from extender.cluster import decoding
 from extender.cluster.api import ApiServer
 from extender.cluster.metrics_server import MetricsServer
 from extender.cluster.receivers import NodeChanges, PodChanges, SpeedRules
+from extender.cluster.series import values_of
 from extender.cluster.table import ClusterTable
 from extender.demand import UrgencyRules, pod_demand
 from extender.protocol import wire
@@ -119,13 +120,27 @@ def metrics(body: bytes) -> None:
     """The answer of metrics-server, into a table."""
     table = ClusterTable(capacity=2)
     table.upsert_node("a", 4.0, 8.0)
-    for use in MetricsServer(_Answering(body)).read():
+    for use in MetricsServer(_Answering(body)).read().uses:
         table.set_usage("a", use.cpu, use.memory, use.pressure, use.begin)
     _finite(table)
 
 
+def series(body: bytes) -> None:
+    """An answer of Prometheus."""
+    found = values_of(200, body, "node")
+    if not all(math.isfinite(value) for value in found.by_node.values()):
+        raise AssertionError("a value is no number")
+
+
 WIRE: Final[dict[str, Decoder]] = {"scheduling": scheduling, "preemption": preemption, "binding": binding}
-OBJECTS: Final[dict[str, Decoder]] = {"page": page, "event": event, "pod": pod, "node": node, "metrics": metrics}
+OBJECTS: Final[dict[str, Decoder]] = {
+    "page": page,
+    "event": event,
+    "pod": pod,
+    "node": node,
+    "metrics": metrics,
+    "series": series,
+}
 TARGETS: Final = {"wire": WIRE, "objects": OBJECTS}
 
 

@@ -102,8 +102,8 @@ def test_before_it_starts_it_knows_nothing_and_says_so() -> None:
     ("content", "complaint"),
     [
         pytest.param(None, "nowhere.yaml", id="missing"),
-        pytest.param("{", "while parsing", id="no-yaml"),
-        pytest.param("apiVersion: v1\nkind: Config\n", "Invalid kube-config", id="empty"),
+        pytest.param("{", "is no YAML: ParserError \\(line 1", id="no-yaml"),
+        pytest.param("apiVersion: v1\nkind: Config\n", "there is no current-context", id="empty"),
         pytest.param("[]", "kubeconfig", id="list"),
         pytest.param("text", "kubeconfig", id="text"),
     ],
@@ -123,18 +123,6 @@ def test_an_unknown_context_is_refused(kubeconfig: Path) -> None:
     source = KubernetesSource(KubernetesOptions(kubeconfig=kubeconfig, context="elsewhere"))
     with pytest.raises(SourceError, match="elsewhere"):
         asyncio.run(source.start(ClusterTable(), Supervisor()))
-
-
-def test_in_a_pod_the_service_account_is_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from kubernetes.config import incluster_config
-
-    (tmp_path / "token").write_text("secret")
-    (tmp_path / "ca.crt").write_text("-----BEGIN CERTIFICATE-----")
-    monkeypatch.setattr(incluster_config, "SERVICE_TOKEN_FILENAME", str(tmp_path / "token"))
-    monkeypatch.setattr(incluster_config, "SERVICE_CERT_FILENAME", str(tmp_path / "ca.crt"))
-    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "10.96.0.1")
-    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
-    assert ApiServer().url == "https://10.96.0.1:443"
 
 
 def test_settings_reach_the_options(tmp_path: Path) -> None:
@@ -167,14 +155,25 @@ def test_settings_reach_prometheus(tmp_path: Path, kubeconfig: Path) -> None:
         prometheus_url="https://prometheus.example:9090",
         prometheus_node_label="instance",
         prometheus_window_s=60.0,
-        prometheus_token_file=tmp_path / "token",
+        prometheus_selector='cluster="ours"',
+        prometheus_ca_file=tmp_path / "ca.crt",
+        prometheus_username="reader",
+        prometheus_password_file=tmp_path / "password",
+        prometheus_headers_file=tmp_path / "headers",
     )
     made = KubernetesSource.from_settings(settings)._usage
     assert made is not None
     reader = made(ApiServer(kubeconfig))
     assert isinstance(reader, Prometheus)
     assert reader._options == PrometheusOptions(
-        "https://prometheus.example:9090", "instance", 60.0, None, tmp_path / "token"
+        url="https://prometheus.example:9090",
+        node_label="instance",
+        window=60.0,
+        selector='cluster="ours"',
+        ca_file=tmp_path / "ca.crt",
+        username="reader",
+        password_file=tmp_path / "password",
+        headers_file=tmp_path / "headers",
     )
 
 
@@ -185,6 +184,14 @@ def test_settings_reach_prometheus(tmp_path: Path, kubeconfig: Path) -> None:
         pytest.param({"prometheus_url": "prometheus:9090"}, "prometheus_url", id="no-scheme"),
         pytest.param({"prometheus_node_label": "a b"}, "prometheus_node_label", id="no-label"),
         pytest.param({"prometheus_window_s": 0.0}, "prometheus_window_s", id="no-window"),
+        pytest.param({"prometheus_selector": 'a="b"} or vector(1)'}, "prometheus_selector", id="no-selector"),
+        pytest.param({"prometheus_username": "u"}, "belong together", id="no-password"),
+        pytest.param({"prometheus_password_file": "p"}, "belong together", id="no-user"),
+        pytest.param(
+            {"prometheus_username": "u", "prometheus_password_file": "p", "prometheus_token_file": "t"},
+            "exclude each other",
+            id="two-identities",
+        ),
     ],
 )
 def test_settings_of_prometheus_that_do_not_fit_are_refused(values: dict[str, object], complaint: str) -> None:

@@ -138,6 +138,37 @@ def test_a_measurement_that_cannot_be_true_is_not_taken(
     assert row(table, "a") == before
 
 
+def test_a_measurement_from_the_future_is_one_of_now_and_gives_way_to_the_next(table: ClusterTable) -> None:
+    """It is 1000; one node's clock is an hour ahead, and is put right."""
+    assert table.set_usage("a", 2.0, 2.0, None, 4600.0)
+    table.pod_bound("p", "a", 2.0, 0.0, since=1000.5)
+    assert row(table, "a")["cpu_used"] == 2.0, "bound when it was measured, at the latest: now"
+    assert table.set_usage("a", 3.0, 2.0, None, 995.0), "what is true replaces it, whatever its time"
+    assert row(table, "a")["cpu_used"] == 3.0 + EXPECTED_USE_RATIO * 2.0
+    assert not table.set_usage("a", 1.0, 2.0, None, 994.0)
+
+
+def test_a_pod_bound_in_the_future_is_bound_now(table: ClusterTable, clock: Clock) -> None:
+    table.pod_bound("p", "a", 2.0, 0.0, since=4600.0)
+    clock.now = 1030.0
+    table.set_usage("a", 3.0, 2.0, None, 1010.0)
+    assert row(table, "a")["cpu_used"] == 3.0, "it is in a measurement that began after it was seen"
+
+
+def test_a_clock_of_ours_that_is_set_back_keeps_neither_pods_nor_measurements_out(
+    table: ClusterTable, clock: Clock
+) -> None:
+    clock.now = 4600.0
+    table.pod_bound("p", "a", 2.0, 0.0)
+    table.set_usage("a", 1.0, 2.0, None, 4590.0)
+    clock.now = 1000.0
+    assert table.set_usage("a", 3.0, 2.0, None, 990.0)
+    assert row(table, "a")["cpu_used"] == 3.0 + EXPECTED_USE_RATIO * 2.0
+    clock.now = 1030.0
+    assert table.set_usage("a", 3.0, 2.0, None, 1010.0)
+    assert row(table, "a")["cpu_used"] == 3.0
+
+
 def test_old_measurements_are_dropped_and_use_is_expected_again(table: ClusterTable) -> None:
     table.pod_bound("p", "a", 2.0, 0.0, since=100.0)
     table.set_usage("a", 7.0, 1.0, 0.9, 900.0)

@@ -17,6 +17,7 @@ from extender.cluster.status import ending, report_of
 from extender.cluster.table import ClusterTable
 from extender.errors import BindError
 from extender.history.ledger import Ledger
+from extender.history.outcomes import Outcome, removed
 from tests.extender.cluster import following
 from tests.extender.embedded import EmbeddedSource
 from tests.extender.service import Service, pod
@@ -199,6 +200,25 @@ def test_late_is_what_the_pods_own_declaration_makes_late(
     assert unknown is None or unknown in outcome["late_unknown"]
     label = {True: "true", False: "false", None: "unknown"}[late]
     assert service.metric("maddpg_pods_late_total", late=label) == 1
+
+
+@pytest.mark.parametrize(
+    ("created", "finished", "slowdown"),
+    [
+        pytest.param(100.0, 220.0, 2.0, id="clocks-agree"),
+        pytest.param(100.0, None, 3.0, id="no-time-of-the-end"),
+        pytest.param(100.0, 3820.0, 3.0, id="the-kubelet-is-ahead"),
+        pytest.param(100.0, 40.0, 3.0, id="the-kubelet-is-behind"),
+        pytest.param(3700.0, 220.0, 1.5, id="the-API-server-is-ahead"),
+        pytest.param(3700.0, 3820.0, 2.5, id="both-are-ahead"),
+    ],
+)
+def test_times_of_other_clocks_that_cannot_be_true_give_way_to_ours(
+    created: float, finished: float | None, slowdown: float
+) -> None:
+    """Decided at 130, bound at 140, seen ended at 280, on our clock; declared to run for 60 s."""
+    outcome = Outcome("n", bound_at=140.0, bind_s=10.0, created_at=created, finished_at=finished, expected_s=60.0)
+    assert removed(outcome, "succeeded", 280.0, urgency=0.5).slowdown == pytest.approx(slowdown)
 
 
 def test_a_pod_ended_for_outlasting_its_deadline_was_late_whatever_it_declared(run_service: Run) -> None:
