@@ -16,8 +16,8 @@ from typing import Any, Final, get_args
 import yaml
 from pydantic import ValidationError
 
-from extender.errors import SettingsError
-from extender.settings import Settings
+from extender.errors import SettingsError, kind_of
+from extender.settings import URL_SETTINGS, Settings
 
 ENVIRONMENT_PREFIX: Final = "MADDPG_"
 SERVICE_LINK: Final = re.compile(
@@ -69,9 +69,9 @@ def _from_file(file: Path) -> dict[str, Any]:
         else:
             raise SettingsError(f"settings file {file}: the name must end in .yaml, .yml or .toml")
     except OSError as error:
-        raise SettingsError(f"settings file {file}: cannot read it ({error.strerror})") from error
+        raise SettingsError(f"settings file {file}: cannot read it ({kind_of(error)})") from error
     except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
-        raise SettingsError(f"settings file {file}: does not parse: {error}") from error
+        raise SettingsError(f"settings file {file}: does not parse: {kind_of(error)}") from error
     if document is None:
         return {}
     if not isinstance(document, dict):
@@ -108,7 +108,7 @@ def _parsed(name: str, text: str, where: str) -> Any:
         try:
             return json.loads(text)
         except ValueError as error:
-            raise SettingsError(f"{where}: give a JSON {wanted} ({error})") from error
+            raise SettingsError(f"{where}: give a JSON {wanted} ({kind_of(error)})") from error
     return text
 
 
@@ -125,8 +125,8 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
         if problem["type"] == "extra_forbidden":
             lines.append(f"{path} ({origin.get(name, 'default')}) is no setting; known: {_known()}")
         elif path:
-            found = problem["input"]
-            lines.append(f"{path} ({origin.get(name, 'default')}): {problem['msg']}; found {found!r}")
+            found = "" if name in URL_SETTINGS else f"; found {problem['input']!r}"
+            lines.append(f"{path} ({origin.get(name, 'default')}): {problem['msg']}{found}")
         else:
             lines.append(problem["msg"])
     return "settings refused: " + "; ".join(lines)

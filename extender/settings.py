@@ -11,11 +11,23 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
 
+from extender.urls import secret_problem
 from policy import heuristics
 
 QOS_CLASSES: Final = ("Guaranteed", "Burstable", "BestEffort")
+_MATCHER: Final = r"""[a-zA-Z_]\w*\s*(=|!=|=~|!~)\s*("([^"\\\n]|\\.)*"|'([^'\\\n]|\\.)*')\s*"""
+_MATCHERS: Final = rf"\s*{_MATCHER}(,\s*{_MATCHER})*,?\s*"
+SELECTOR_PATTERN: Final = rf"^(|{_MATCHERS}|\s*\{{{_MATCHERS}\}}\s*)$"
+"""Matchers of PromQL, such as ``cluster="ours", region=~"eu-.*"``; braces around them may be left out."""
+
+URL_SETTINGS: Final = {
+    "prometheus_url": "prometheus_username and prometheus_password_file, or by prometheus_headers_file",
+    "tracing_endpoint": "OTEL_EXPORTER_OTLP_HEADERS",
+}
+"""Settings that somebody may write a password into, and where it belongs: what stands in them is never shown."""
+
 Urgency = Annotated[float, Field(ge=0.0, le=1.0)]
 Speed = Annotated[float, Field(gt=0.0, le=100.0)]
 
@@ -37,7 +49,7 @@ def setting(default: Any, meaning: str, unit: str = "", **limits: Any) -> Any:
 class Settings(BaseModel):
     """The settings of one service; see each field's description."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True)
+    model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
 
     # where it listens
     host: str = setting(
@@ -264,7 +276,9 @@ class Settings(BaseModel):
 
     # what it knows of the cluster
     kubeconfig: Path | None = setting(
-        None, "kubeconfig file; empty: the pod's ServiceAccount, or the user's own kubeconfig outside a pod"
+        None,
+        "kubeconfig file; empty: the files of the variable `KUBECONFIG`, else the pod's ServiceAccount, else "
+        "`~/.kube/config`",
     )
     kube_context: str | None = setting(None, "context of the kubeconfig; empty: its current one")
     list_page_size: int = setting(500, "objects asked for in one page of a list", "objects", ge=1, le=10_000)
@@ -274,7 +288,14 @@ class Settings(BaseModel):
         "scrapes node-exporter; `none`: expected from requests alone",
     )
     prometheus_url: str | None = setting(
-        None, "base URL of Prometheus; needed, and read, where `usage_source` is `prometheus`", pattern="^https?://"
+        None,
+        "base URL of Prometheus, without user and password; needed, and read, where `usage_source` is `prometheus`",
+        pattern="^https?://",
+    )
+    prometheus_selector: str = setting(
+        "",
+        'matchers that narrow node-exporter\'s series, such as `cluster="ours"` where several clusters share a store',
+        pattern=SELECTOR_PATTERN,
     )
     prometheus_node_label: str = setting(
         "node",
@@ -289,6 +310,17 @@ class Settings(BaseModel):
     )
     prometheus_token_file: Path | None = setting(
         None, "file with the bearer token for Prometheus, read for each question; empty: none is sent"
+    )
+    prometheus_username: str | None = setting(
+        None, "user for Prometheus (basic authentication); empty: none", pattern="^[^:]+$"
+    )
+    prometheus_password_file: Path | None = setting(
+        None, "file with that user's password, read for each question; needed with `prometheus_username`"
+    )
+    prometheus_headers_file: Path | None = setting(
+        None,
+        "file with headers for Prometheus, `Name: value` on each line, read for each question: `X-Scope-OrgID` for a "
+        "store with tenants; empty: none",
     )
     cluster_time_limit_s: float = setting(
         300.0,
@@ -412,6 +444,22 @@ class Settings(BaseModel):
             raise ValueError(
                 "operations_tls needs operations_port; on one port, the settings of the verbs hold for all"
             )
+        return self
+
+    @field_validator("prometheus_url", "tracing_endpoint", mode="before")
+    @classmethod
+    def _url_without_secrets(cls, value: object, info: ValidationInfo) -> object:
+        problem = secret_problem(value, URL_SETTINGS[info.field_name or ""]) if isinstance(value, str) else None
+        if problem is not None:
+            raise ValueError(problem)
+        return value
+
+    @model_validator(mode="after")
+    def _prometheus_is_asked_by_one(self) -> Settings:
+        if (self.prometheus_username is None) != (self.prometheus_password_file is None):
+            raise ValueError("prometheus_username and prometheus_password_file belong together: set both, or neither")
+        if self.prometheus_username is not None and self.prometheus_token_file is not None:
+            raise ValueError("prometheus_username and prometheus_token_file exclude each other: set one of them")
         return self
 
     @model_validator(mode="after")

@@ -34,6 +34,7 @@ VALUES = {value.name: value for value in reference.read_values((CHART / "values.
 SERVICE = {"extender": {"mode": "service"}}
 CANDIDATE = nested(("extender", "candidate", "persistentVolumeClaim"), "claim")
 PROMETHEUS = nested(("extender", "prometheus", "url"), "https://prometheus.monitoring:9090")
+BASIC = merged(PROMETHEUS, nested(("extender", "prometheus", "basicAuth"), {"username": "reader", "secret": "login"}))
 SECURED = nested(("tls", "operations"), True)
 
 
@@ -57,6 +58,10 @@ COMPANY: dict[str, dict[str, Any]] = {
     "extender.prometheus.url": {},
     "extender.prometheus.ca.key": merged(PROMETHEUS, nested(("extender", "prometheus", "ca", "secret"), "ca")),
     "extender.prometheus.token.key": merged(PROMETHEUS, nested(("extender", "prometheus", "token", "secret"), "a")),
+    "extender.prometheus.basicAuth.username": BASIC,
+    "extender.prometheus.basicAuth.secret": BASIC,
+    "extender.prometheus.basicAuth.key": BASIC,
+    "extender.prometheus.headers.key": merged(PROMETHEUS, nested(("extender", "prometheus", "headers", "secret"), "a")),
     "scheduler.enabled": SERVICE,
     "networkPolicy.callers": SERVICE,
     "tls": SERVICE,
@@ -161,6 +166,9 @@ OPTIONAL_SETTINGS = {
     "prometheus_url": "https://prometheus.monitoring:9090",
     "prometheus_ca_file": "/etc/ca/ca.crt",
     "prometheus_token_file": "/var/run/secrets/kubernetes.io/serviceaccount/token",
+    "prometheus_username": "reader",
+    "prometheus_password_file": "/etc/login/password",
+    "prometheus_headers_file": "/etc/tenant/headers",
 }
 
 
@@ -250,6 +258,19 @@ DISAGREEING = [
         merged(PROMETHEUS, nested(("extender", "prometheus", "ca"), {"configMap": "a", "secret": "b"})),
     ),
     ("extender.prometheus.url", nested(("extender", "prometheus", "token", "secret"), "a")),
+    ("extender.prometheus.url", nested(("extender", "prometheus", "headers", "secret"), "a")),
+    (
+        "extender.prometheus.basicAuth.username",
+        merged(PROMETHEUS, nested(("extender", "prometheus", "basicAuth", "username"), "a")),
+    ),
+    (
+        "extender.prometheus.basicAuth.username",
+        merged(PROMETHEUS, nested(("extender", "prometheus", "basicAuth", "secret"), "a")),
+    ),
+    (
+        "extender.prometheus.basicAuth.username",
+        merged(BASIC, nested(("extender", "prometheus", "token", "secret"), "a")),
+    ),
     ("extender.prometheus.url", merged(PROMETHEUS, nested(("extender", "settings", "usage_source"), "none"))),
     ("tls.operations", merged(SECURED, nested(("tls", "mode"), "none"))),
     ("tls.existing.serverSecret", merged(SECURED, nested(("tls", "mode"), "existing"))),
@@ -522,6 +543,30 @@ def test_prometheus_is_asked_with_what_is_mounted_and_nothing_of_it_is_in_a_conf
     assert files == {
         settings["prometheus_ca_file"]: ("authority", "bundle.pem"),
         settings["prometheus_token_file"]: ("reader", "token"),
+    }
+
+
+def test_prometheus_is_asked_by_name_and_password_and_with_headers(home: Path) -> None:
+    values = nested(
+        ("extender", "prometheus"),
+        {
+            "url": "https://prometheus.monitoring:9090",
+            "basicAuth": {"username": "reader", "secret": "login", "key": "pw"},
+            "headers": {"secret": "tenant"},
+        },
+    )
+    rendered = template(home, values)
+    settings = rendered.settings()
+    assert settings["prometheus_username"] == "reader"
+    volumes = {each["name"]: each for each in rendered.one("Deployment")["spec"]["template"]["spec"]["volumes"]}
+    files = {
+        f"{mount['mountPath']}/{item['path']}": (volumes[mount["name"]]["secret"]["secretName"], item["key"])
+        for mount in rendered.container("extender")["volumeMounts"]
+        for item in volumes[mount["name"]].get("secret", {}).get("items", ())
+    }
+    assert files == {
+        settings["prometheus_password_file"]: ("login", "pw"),
+        settings["prometheus_headers_file"]: ("tenant", "headers"),
     }
 
 

@@ -85,6 +85,67 @@ def test_a_file_that_does_not_read_is_refused(tmp_path: Path, name: str, text: s
         load(tmp_path / name)
 
 
+SECRET = "s3cr3t"
+
+
+@pytest.mark.parametrize("setting", ["prometheus_url", "tracing_endpoint"])
+@pytest.mark.parametrize(
+    ("url", "complaint"),
+    [
+        (f"http://reader:{SECRET}@prometheus:9090", "holds a user or a password; give them by"),
+        (f"https://{SECRET}@prometheus", "holds a user or a password; give them by"),
+        (f"http://prometheus/?api-key={SECRET}", "has a query or a fragment"),
+        (f"reader:{SECRET}@prometheus:9090", "is no URL"),
+        (f"http://:{SECRET}", "is no URL"),
+        ("http://", "is no URL"),
+    ],
+)
+def test_a_url_that_may_hold_a_secret_is_refused_by_name_and_never_shown(
+    tmp_path: Path, setting: str, url: str, complaint: str
+) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text(f'{setting}: "{url}"\n')
+    for refused in (
+        lambda: load(file),
+        lambda: load(environment={f"MADDPG_{setting.upper()}": url}),
+        lambda: load(flags={setting: url}),
+    ):
+        with pytest.raises(SettingsError, match=f"{setting} .*{complaint}") as raised:
+            refused()
+        assert SECRET not in str(raised.value)
+    with pytest.raises(ValidationError) as invalid:
+        Settings.model_validate({setting: url})
+    assert SECRET not in str(invalid.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "complaint"),
+    [
+        ("a.yaml", f"prometheus_url: {SECRET}\nx: [", r"does not parse: ParserError \(line 2"),
+        ("a.toml", f"prometheus_url = {SECRET}", r"does not parse: TOMLDecodeError \(at line 1, column 18\)"),
+    ],
+)
+def test_a_file_that_does_not_parse_is_told_by_the_place(tmp_path: Path, name: str, text: str, complaint: str) -> None:
+    (tmp_path / name).write_text(text)
+    with pytest.raises(SettingsError, match=complaint) as raised:
+        load(tmp_path / name)
+    assert SECRET not in str(raised.value)
+
+
+@pytest.mark.parametrize(
+    "selector",
+    ["", 'cluster="ours"', '{cluster="ours"}', ' { cluster = "ours" , zone=~"eu-(a|b)" , } ', 'a=\'b\', c!~"d\\"e"'],
+)
+def test_a_selector_is_matchers_with_or_without_braces(selector: str) -> None:
+    assert load(flags={"prometheus_selector": selector}).prometheus_selector == selector
+
+
+@pytest.mark.parametrize("selector", ["ours", "{}", "a=b", 'a="b"} or up{', 'a="b" b="c"', '{a="b"', '1a="b"'])
+def test_what_is_no_selector_is_refused(selector: str) -> None:
+    with pytest.raises(SettingsError, match="prometheus_selector"):
+        load(flags={"prometheus_selector": selector})
+
+
 def test_an_unknown_variable_is_refused_but_service_links_of_kubernetes_are_not() -> None:
     with pytest.raises(SettingsError, match="MADDPG_DEADLINE is no setting"):
         load(environment={"MADDPG_DEADLINE": "1"})

@@ -168,6 +168,16 @@ volumeMounts:
     mountPath: /etc/maddpg/prometheus-token
     readOnly: true
   {{- end }}
+  {{- if $extender.prometheus.basicAuth.username }}
+  - name: prometheus-password
+    mountPath: /etc/maddpg/prometheus-password
+    readOnly: true
+  {{- end }}
+  {{- if $extender.prometheus.headers.secret }}
+  - name: prometheus-headers
+    mountPath: /etc/maddpg/prometheus-headers
+    readOnly: true
+  {{- end }}
   {{- with $extender.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -222,6 +232,24 @@ volumeMounts:
     items:
       - key: {{ .token.key }}
         path: token
+{{- end }}
+{{- if .basicAuth.username }}
+- name: prometheus-password
+  secret:
+    secretName: {{ .basicAuth.secret }}
+    defaultMode: 0440
+    items:
+      - key: {{ .basicAuth.key }}
+        path: password
+{{- end }}
+{{- if .headers.secret }}
+- name: prometheus-headers
+  secret:
+    secretName: {{ .headers.secret }}
+    defaultMode: 0440
+    items:
+      - key: {{ .headers.key }}
+        path: headers
 {{- end }}
 {{- end }}
 {{- with .Values.extender.extraVolumes }}

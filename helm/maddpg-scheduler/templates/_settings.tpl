@@ -27,6 +27,13 @@
 {{- if $prometheus.token.secret -}}
 {{- $_ := set $own "prometheus_token_file" "/etc/maddpg/prometheus-token/token" -}}
 {{- end -}}
+{{- if $prometheus.basicAuth.username -}}
+{{- $_ := set $own "prometheus_username" $prometheus.basicAuth.username -}}
+{{- $_ := set $own "prometheus_password_file" "/etc/maddpg/prometheus-password/password" -}}
+{{- end -}}
+{{- if $prometheus.headers.secret -}}
+{{- $_ := set $own "prometheus_headers_file" "/etc/maddpg/prometheus-headers/headers" -}}
+{{- end -}}
 {{- if eq (include "maddpg.tls" .) "true" -}}
 {{- $_ := set $own "tls_cert_file" "/etc/maddpg/tls/tls.crt" -}}
 {{- $_ := set $own "tls_key_file" "/etc/maddpg/tls/tls.key" -}}
@@ -142,11 +149,17 @@ extenders:
 {{- if and $prometheus.ca.configMap $prometheus.ca.secret -}}
 {{- fail "extender.prometheus.ca.configMap: set it or extender.prometheus.ca.secret, not both" -}}
 {{- end -}}
-{{- if and (not $prometheus.url) (or $prometheus.ca.configMap $prometheus.ca.secret $prometheus.token.secret) -}}
-{{- fail "extender.prometheus.url: is empty, so nobody needs extender.prometheus.ca or extender.prometheus.token" -}}
+{{- if and (not $prometheus.url) (or $prometheus.ca.configMap $prometheus.ca.secret $prometheus.token.secret $prometheus.basicAuth.username $prometheus.headers.secret) -}}
+{{- fail "extender.prometheus.url: is empty, so nobody needs extender.prometheus.ca, token, basicAuth or headers" -}}
+{{- end -}}
+{{- if ne (empty $prometheus.basicAuth.username) (empty $prometheus.basicAuth.secret) -}}
+{{- fail "extender.prometheus.basicAuth.username: and extender.prometheus.basicAuth.secret belong together; set both, or neither" -}}
+{{- end -}}
+{{- if and $prometheus.basicAuth.username $prometheus.token.secret -}}
+{{- fail "extender.prometheus.basicAuth.username: set it or extender.prometheus.token.secret, not both" -}}
 {{- end -}}
 {{- if $prometheus.url -}}
-{{- range $name := list "usage_source" "prometheus_url" "prometheus_ca_file" "prometheus_token_file" -}}
+{{- range $name := list "usage_source" "prometheus_url" "prometheus_ca_file" "prometheus_token_file" "prometheus_username" "prometheus_password_file" "prometheus_headers_file" -}}
 {{- if hasKey $extender.settings $name -}}
 {{- fail (printf "extender.prometheus.url: is set, so leave extender.settings.%s out, and use extender.prometheus" $name) -}}
 {{- end -}}
