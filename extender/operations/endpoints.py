@@ -11,7 +11,7 @@ from fastapi.responses import JSONResponse
 from prometheus_client import CONTENT_TYPE_LATEST
 from starlette.types import ASGIApp, Receive, Scope, Send
 
-from extender.errors import BusyError, LedgerError
+from extender.errors import BusyError, LedgerError, kind_of
 from extender.operations.assembly import SCRAPE_PATIENCE_S, Assembly
 from extender.operations.documents import Documents, encode
 from extender.operations.metrics import Metrics
@@ -130,7 +130,7 @@ def operations_app(
     @app.exception_handler(BusyError)
     @app.exception_handler(LedgerError)
     async def unavailable(request: Request, error: Exception) -> Response:
-        return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "1"})
+        return JSONResponse({"detail": kind_of(error)}, 503, {"Retry-After": "1"})
 
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:

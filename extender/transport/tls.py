@@ -315,9 +315,7 @@ def _authorities(context: ssl.SSLContext, file: Path) -> list[dict[str, Any]]:
     try:
         context.load_verify_locations(cadata=_text("tls_client_ca_file", file))
     except (ssl.SSLError, ValueError) as error:
-        raise CertificateError(
-            f"tls_client_ca_file {file}: holds no certificate in PEM ({getattr(error, 'reason', None) or error})"
-        ) from error
+        raise CertificateError(f"tls_client_ca_file {file}: holds no certificate in PEM ({kind_of(error)})") from error
     found = context.get_ca_certs()
     if not found:
         raise CertificateError(

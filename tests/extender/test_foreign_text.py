@@ -88,6 +88,8 @@ class Formatting(ast.NodeVisitor):
     visit_AsyncFunctionDef = visit_Lambda = visit_FunctionDef  # noqa: N815 - the names that ast gives
 
     def foreign(self, node: ast.expr) -> bool:
+        while isinstance(node, ast.Subscript) or (isinstance(node, ast.Attribute) and node.attr == "args"):
+            node = node.value
         if not isinstance(node, ast.Name):
             return False
         scope = next((names for names in reversed(self.known) if node.id in names), None)
@@ -101,11 +103,6 @@ class Formatting(ast.NodeVisitor):
     def visit_Call(self, node: ast.Call) -> None:
         if isinstance(node.func, ast.Name) and node.func.id in ("str", "repr", "format"):
             self.found += [node.lineno for argument in node.args if self.foreign(argument)]
-        self.generic_visit(node)
-
-    def visit_Attribute(self, node: ast.Attribute) -> None:
-        if node.attr == "args" and self.foreign(node.value):
-            self.found.append(node.lineno)
         self.generic_visit(node)
 
 
@@ -125,7 +122,7 @@ def test_the_search_finds_what_it_is_for() -> None:
 try:
     pass
 except OSError as error:
-    f"{{error}}", str(error), repr(error), f"{{error.reason or error}}", error.args
+    f"{{error}}", str(error), repr(error), f"{{error.reason or error}}", f"{{error.args[0]}}"
 except {SourceError.__name__} as error:
     f"{{error}}"
 lambda error: repr(error)
