@@ -67,7 +67,7 @@ def pod_demand(pod: Pod, rules: UrgencyRules) -> tuple[PodDemand, str | None]:
     except UrgencyError as error:
         urgency, warning = urgency_of_class(pod, rules), str(error)
     if pod.spec.resources is None:
-        return PodDemand(cpu, memory, urgency, cpu_nonzero, memory_nonzero), warning
+        return PodDemand(cpu, memory, urgency, cpu_nonzero, memory_nonzero, cpu_nonzero, memory_nonzero), warning
     contained = pod_requests(replace(pod, spec=replace(pod.spec, resources=None)))
     demand = PodDemand(
         cpu, memory, urgency, cpu_nonzero, memory_nonzero, contained.cpu_nonzero, contained.memory_nonzero

@@ -96,6 +96,8 @@ def _is_settled(pod: Pod) -> bool:
     status = pod.status
     if status.resources is not None or status.allocated_resources is not None or _is_infeasible(pod):
         return False
+    if status.container_statuses is None and status.init_container_statuses is None:
+        return True
     for containers, statuses in (
         (pod.spec.containers, status.container_statuses),
         (pod.spec.init_containers, status.init_container_statuses),
@@ -127,8 +129,11 @@ def _totals(pod: Pod, resource: str, stays: Sequence[bool], resize: _Resize | No
     spec, missing = pod.spec, _MISSING[resource]
     wanted = _wanted(spec.containers, "containers", resource), _wanted(spec.init_containers, "initContainers", resource)
     lists, whole = ([wanted], []) if resize is None else resize.counted(wanted, resource)
-    if resize is None:
-        total, nonzero = _sum(wanted, stays, 0), _sum(wanted, stays, missing)
+    if resize is None and not stays:
+        total = nonzero = 0
+        for said in wanted[0]:
+            total += said or 0
+            nonzero += missing if said is None else said
     else:
         total, nonzero = (
             max((*whole, *(_sum(each, stays, default) for each in lists)), default=0) for default in (0, missing)

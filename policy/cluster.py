@@ -153,15 +153,6 @@ COLUMNS: Final = tuple(field.name for field in fields(ClusterState))
 """Names of the columns of a `ClusterState`, looked up once: it is copied and checked several times per decision."""
 
 
-_DEFAULTS: Final = (
-    ("cpu_nonzero", "cpu"),
-    ("memory_nonzero", "memory"),
-    ("cpu_contained", "cpu_nonzero"),
-    ("memory_contained", "memory_nonzero"),
-)
-"""Requests of a `PodDemand` that are, unless given, equal to another."""
-
-
 @dataclass(frozen=True, slots=True)
 class PodDemand:
     """What a pod asks for. Equal demands form one class of pods: every node answers them alike.
@@ -184,9 +175,15 @@ class PodDemand:
     memory_contained: float = _AS_REQUESTED  # the same for memory, GiB. Default: `memory_nonzero`.
 
     def __post_init__(self) -> None:
-        for name, default in _DEFAULTS:
-            if getattr(self, name) is _AS_REQUESTED:
-                object.__setattr__(self, name, getattr(self, default))
+        # written out, and not in a loop over names: a demand is made for every pod that is asked about
+        if self.cpu_nonzero is _AS_REQUESTED:
+            object.__setattr__(self, "cpu_nonzero", self.cpu)
+        if self.memory_nonzero is _AS_REQUESTED:
+            object.__setattr__(self, "memory_nonzero", self.memory)
+        if self.cpu_contained is _AS_REQUESTED:
+            object.__setattr__(self, "cpu_contained", self.cpu_nonzero)
+        if self.memory_contained is _AS_REQUESTED:
+            object.__setattr__(self, "memory_contained", self.memory_nonzero)
         if (
             0.0 <= self.cpu < inf
             and 0.0 <= self.memory < inf
