@@ -109,6 +109,27 @@ class UsageReader(Protocol):
         ...
 
 
+class UsageFeed(Protocol):
+    """Brings measurements into a table, for as long as it runs."""
+
+    async def run(self) -> None:
+        """Measure until cancelled."""
+        ...
+
+    def staleness(self) -> float | None:
+        """Seconds since the end of the newest measurement; None if there never was one."""
+        ...
+
+    def events(self) -> Mapping[str, int]:
+        """What happened so far: failures, measurements that were ignored in all and by reason."""
+        ...
+
+
+def ignored_events(refused: Counter[str]) -> dict[str, int]:
+    """Measurements that were ignored as events, in all and by reason."""
+    return {"ignored": refused.total(), **{f"ignored_{reason}": count for reason, count in refused.items()}}
+
+
 def implausible(use: NodeUse, cpu_allocatable: float, memory_allocatable: float, busy: bool) -> str | None:
     """Return why a measurement makes no sense, one of `REASONS`; None if it does.
 
@@ -127,6 +148,59 @@ def implausible(use: NodeUse, cpu_allocatable: float, memory_allocatable: float,
     if use.cpu > ABSURD * cpu_allocatable or use.memory > ABSURD * memory_allocatable:
         return "absurd"
     return None
+
+
+class Intake:
+    """Tells a table of measurements that make sense, and counts the others. On the event loop of the table.
+
+    Args:
+        table: whom to tell.
+        clock: seconds since the epoch.
+
+    Attributes:
+        refused: measurements that were ignored, by reason, so far.
+    """
+
+    def __init__(self, table: ClusterTable, clock: Callable[[], float] = time.time) -> None:
+        self._table = table
+        self._clock = clock
+        self._newest: float | None = None
+        self._ahead: dict[str, float] = {}
+        """The end of the latest measurement of each node whose clock is ahead, as that clock has it."""
+        self.refused: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+
+    def staleness(self) -> float | None:
+        """Seconds since the end of the newest measurement; None if there never was one."""
+        return None if self._newest is None else max(0.0, self._clock() - self._newest)
+
+    def take(self, use: NodeUse) -> str | None:
+        """Tell the table of one measurement; returns why it was ignored, one of `REASONS`, or None."""
+        reason = self._reason(use)
+        if reason is not None:
+            self.refused[reason] += 1
+        return reason
+
+    def _reason(self, use: NodeUse) -> str | None:
+        now, room = self._clock(), self._table.room_of(use.node)
+        if room is None:
+            return "unknown_node"
+        reason = implausible(use, *room)
+        if reason is not None:
+            return reason
+        ahead = max(0.0, use.end - now)
+        if not ahead:
+            self._ahead.pop(use.node, None)
+        elif self._ahead.get(use.node) == use.end:
+            return None  # the same again: it ages from when it came first
+        else:
+            # The clock that stamped it is ahead of ours: it was measured just now at the latest.
+            self._ahead[use.node] = use.end
+            use = replace(use, begin=use.begin - ahead, end=now)
+        if not self._table.set_usage(use.node, use.cpu, use.memory, use.pressure, use.begin, ahead=ahead > 0.0):
+            return "older"
+        newest = use.end if self._newest is None else min(self._newest, now)
+        self._newest = max(newest, use.end)
+        return None
 
 
 class UsagePoller:
@@ -159,23 +233,20 @@ class UsagePoller:
         self._interval = interval
         self._clock = clock
         self._ready = ready
-        self._newest: float | None = None
+        self._intake = Intake(table, clock)
         self._asking: asyncio.Future[Answer] | None = None
-        self._ahead: dict[str, float] = {}
-        """The end of the latest measurement of each node whose clock is ahead, as that clock has it."""
         self.failures = 0
         self.partial = 0
-        self.refused: Counter[str] = Counter(dict.fromkeys(REASONS, 0))
+        self.refused = self._intake.refused
         self.trouble: str | None = None
-
-    @property
-    def ignored(self) -> int:
-        """Measurements that were ignored, for whatever reason, so far."""
-        return self.refused.total()
 
     def staleness(self) -> float | None:
         """Seconds since the end of the newest measurement; None if there never was one."""
-        return None if self._newest is None else max(0.0, self._clock() - self._newest)
+        return self._intake.staleness()
+
+    def events(self) -> Mapping[str, int]:
+        """See `UsageFeed`."""
+        return {"failures": self.failures, "partial": self.partial, **ignored_events(self.refused)}
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -229,7 +300,7 @@ class UsagePoller:
         refused = Counter(answer.ignored)
         taken, stranger = 0, ""
         for number, use in enumerate(answer.uses, start=1):
-            reason = self._take(use)
+            reason = self._intake.take(use)
             if reason is None:
                 taken += 1
             else:
@@ -237,7 +308,7 @@ class UsagePoller:
                 stranger = use.node if reason == "unknown_node" else stranger
             if number % READINGS_AT_ONCE == 0:
                 await asyncio.sleep(0)
-        self.refused.update(refused)
+        self.refused.update(answer.ignored)
         if answer.partial:
             self.partial += 1
         if not taken and not refused["older"] and self._table.node_count:
@@ -245,29 +316,6 @@ class UsagePoller:
                 self._nothing_to_use(refused, stranger if refused["unknown_node"] == len(answer.uses) else "")
             )
         return taken
-
-    def _take(self, use: NodeUse) -> str | None:
-        """Tell the table of one measurement; returns why it was ignored, or None."""
-        now, room = self._clock(), self._table.room_of(use.node)
-        if room is None:
-            return "unknown_node"
-        reason = implausible(use, *room)
-        if reason is not None:
-            return reason
-        ahead = max(0.0, use.end - now)
-        if not ahead:
-            self._ahead.pop(use.node, None)
-        elif self._ahead.get(use.node) == use.end:
-            return None  # the same again: it ages from when it came first
-        else:
-            # The clock that stamped it is ahead of ours: it was measured just now at the latest.
-            self._ahead[use.node] = use.end
-            use = replace(use, begin=use.begin - ahead, end=now)
-        if not self._table.set_usage(use.node, use.cpu, use.memory, use.pressure, use.begin, ahead=ahead > 0.0):
-            return "older"
-        newest = use.end if self._newest is None else min(self._newest, now)
-        self._newest = max(newest, use.end)
-        return None
 
     def _nothing_to_use(self, refused: Mapping[str, int], stranger: str) -> str:
         """Why an answer is of no use, with what to do about it."""
