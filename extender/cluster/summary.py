@@ -1,0 +1,234 @@
+"""A kubelet's answer to /stats/summary: use and pressure of its node, and the CPU time of its pods. Pure.
+
+Source of the fields: k8s.io/kubelet/pkg/apis/stats/v1alpha1/types.go. Everything else in the answer, most of its bytes,
+is skipped unread. A pod that does not decode costs itself alone.
+
+Pressure (PSI) is in the answer since Kubernetes 1.34 (feature gate KubeletPSI). A kubelet whose kernel does not collect
+it either leaves it out or sends zeros (pkg/kubelet/stats/helper.go passes on what cAdvisor could not read). A kernel
+that collects it has counted some waiting since it booted: a total of 0 therefore means "not measured".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import msgspec
+
+from extender.cluster.status import seconds
+from extender.errors import SourceError, kind_of
+from extender.pods import GIB
+from extender.quantities import NANO
+
+WINDOW: Final = 15.0
+"""Seconds that the use may cover, and is taken to cover: the longest time between two samples of cAdvisor
+(maxHousekeepingInterval in pkg/kubelet/cadvisor/cadvisor_linux.go)."""
+
+MOST_PODS: Final = 2048
+"""Pods of one node whose CPU time is kept; no kubelet runs as many."""
+
+
+class SummaryError(SourceError):
+    """An answer that cannot be used.
+
+    Attributes:
+        reason: why, in one word: "undecodable", "incomplete", "time" or "value".
+    """
+
+    def __init__(self, reason: str, message: str) -> None:
+        super().__init__(message)
+        self.reason = reason
+
+
+class CpuTime(NamedTuple):
+    """CPU time that a pod has used since it began: its containers, restarted ones included, and its overhead.
+
+    Attributes:
+        seconds: of one core.
+        at: when it was read, seconds since the epoch.
+    """
+
+    seconds: float
+    at: float
+
+
+@dataclass(frozen=True, slots=True)
+class NodePressure:
+    """Share of the last ten seconds in which some task of the node waited, 0..1; None where it is not measured.
+
+    Attributes:
+        cpu: waited for a CPU.
+        memory: waited for memory: reclaim, refaults, swap.
+        io: waited for a disk.
+        at: end of these ten seconds, seconds since the epoch.
+    """
+
+    cpu: float | None
+    memory: float | None
+    io: float | None
+    at: float
+
+    @property
+    def measured(self) -> bool:
+        """Whether the node's kernel collects pressure at all."""
+        return any(share is not None for share in (self.cpu, self.memory, self.io))
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What is read of one answer.
+
+    Attributes:
+        node: name of the node, as its kubelet knows it.
+        cpu: use, cores.
+        memory: working set, GiB.
+        at: when the use was sampled, seconds since the epoch; the CPU's is a mean over the `WINDOW` before.
+        pressure: see there.
+        cpu_times: of pods, by UID.
+        ignored: pods without a usable UID, CPU time or time.
+    """
+
+    node: str
+    cpu: float
+    memory: float
+    at: float
+    pressure: NodePressure
+    cpu_times: Mapping[str, CpuTime] = field(default_factory=dict)
+    ignored: int = 0
+
+
+class _Share(msgspec.Struct):
+    total: float = 0.0
+    avg10: float = 0.0
+
+
+class _Psi(msgspec.Struct):
+    some: _Share | None = None
+    full: _Share | None = None
+
+
+class _Cpu(msgspec.Struct):
+    time: str | None = None
+    cores: float | None = msgspec.field(default=None, name="usageNanoCores")
+    total: float | None = msgspec.field(default=None, name="usageCoreNanoSeconds")
+    psi: _Psi | None = None
+
+
+class _Memory(msgspec.Struct):
+    working_set: float | None = msgspec.field(default=None, name="workingSetBytes")
+    psi: _Psi | None = None
+
+
+class _Io(msgspec.Struct):
+    psi: _Psi | None = None
+
+
+class _Node(msgspec.Struct):
+    name: str = msgspec.field(default="", name="nodeName")
+    cpu: _Cpu | None = None
+    memory: _Memory | None = None
+    io: _Io | None = None
+
+
+class _PodReference(msgspec.Struct):
+    uid: str = ""
+
+
+class _PodCpu(msgspec.Struct):
+    time: str | None = None
+    total: float | None = msgspec.field(default=None, name="usageCoreNanoSeconds")
+
+
+class _Pod(msgspec.Struct):
+    reference: _PodReference | None = msgspec.field(default=None, name="podRef")
+    cpu: _PodCpu | None = None
+
+
+class _Answer(msgspec.Struct):
+    node: _Node
+    pods: list[_Pod] | None = None
+
+
+class _Pieces(msgspec.Struct):
+    node: _Node
+    pods: list[msgspec.Raw] | None = None
+
+
+_WHOLE: Final = msgspec.json.Decoder(_Answer)
+_PIECES: Final = msgspec.json.Decoder(_Pieces)
+_POD: Final = msgspec.json.Decoder(_Pod)
+_BROKEN: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+
+def decode_summary(body: bytes) -> Summary:
+    """Read an answer.
+
+    Raises:
+        SummaryError: it does not decode, or does not say what the node uses and when.
+    """
+    try:
+        answer = _WHOLE.decode(body)
+        node, pods, ignored = answer.node, answer.pods or [], 0
+    except _BROKEN:
+        node, pods, ignored = _by_pieces(body)
+    cpu, memory = node.cpu, node.memory
+    if cpu is None or memory is None or cpu.cores is None or memory.working_set is None or not node.name:
+        raise SummaryError("incomplete", "the node's name, CPU or memory use is missing")
+    at = seconds(cpu.time)
+    if at is None:
+        raise SummaryError("time", "node.cpu.time is missing, or is no time")
+    if cpu.cores < 0.0 or memory.working_set < 0.0:
+        raise SummaryError("value", "the node's use is negative")
+    times: dict[str, CpuTime] = {}
+    read_times: dict[str | None, float | None] = {}  # most pods share a few
+    for pod in pods:
+        read = _cpu_time(pod, read_times)
+        if read is None or len(times) >= MOST_PODS:
+            ignored += 1
+        else:
+            times[read[0]] = read[1]
+    return Summary(
+        node=node.name,
+        cpu=cpu.cores / NANO,
+        memory=memory.working_set / GIB,
+        at=at,
+        pressure=NodePressure(
+            cpu=_share(cpu.psi), memory=_share(memory.psi), io=None if node.io is None else _share(node.io.psi), at=at
+        ),
+        cpu_times=times,
+        ignored=ignored,
+    )
+
+
+def _by_pieces(body: bytes) -> tuple[_Node, list[_Pod], int]:
+    """The node, the pods that decode, and how many do not."""
+    try:
+        answer = _PIECES.decode(body)
+    except _BROKEN as error:
+        raise SummaryError("undecodable", f"it does not decode: {kind_of(error)}") from error
+    pods, ignored = [], 0
+    for raw in answer.pods or ():
+        try:
+            pods.append(_POD.decode(raw))
+        except _BROKEN:
+            ignored += 1
+    return answer.node, pods, ignored
+
+
+def _cpu_time(pod: _Pod, read_times: dict[str | None, float | None]) -> tuple[str, CpuTime] | None:
+    """UID and CPU time of a pod; None where one of them, or its time, is missing or makes no sense."""
+    if pod.reference is None or not pod.reference.uid or pod.cpu is None or pod.cpu.total is None:
+        return None
+    text = pod.cpu.time
+    at = read_times[text] if text in read_times else read_times.setdefault(text, seconds(text))
+    if at is None or pod.cpu.total < 0.0:
+        return None
+    return pod.reference.uid, CpuTime(pod.cpu.total / NANO, at)
+
+
+def _share(psi: _Psi | None) -> float | None:
+    """Share of time in which some task waited, 0..1; None where it is not measured, or is no percentage."""
+    if psi is None or psi.some is None or psi.some.total <= 0.0 or not 0.0 <= psi.some.avg10 <= 100.0:
+        return None
+    return psi.some.avg10 / 100.0

@@ -1,0 +1,124 @@
+"""What is read of a kubelet's answer, and what of it is not believed."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from extender.cluster.summary import CpuTime, SummaryError, decode_summary
+from tests.extender.cluster.fake_kubelet import summary_of
+
+AT = 1_764_439_200.0
+TIME = "2025-11-29T18:00:00Z"
+UID = "00000000-0000-4000-8000-000000000001"
+
+
+def psi(avg10: float, total: float = 1e9) -> dict[str, Any]:
+    """Pressure as a kubelet shows it; the other averages must not be taken for it."""
+    share = {"total": total, "avg10": avg10, "avg60": 77.0, "avg300": 78.0}
+    return {"full": {**share, "avg10": 79.0}, "some": share}
+
+
+def encoded(summary: dict[str, Any]) -> bytes:
+    return json.dumps(summary).encode()
+
+
+def test_use_pressure_and_cpu_times_are_read() -> None:
+    summary = summary_of("node-a", TIME, {UID: 12.5}, cpu=2.5, memory_gib=3.0)
+    summary["node"]["cpu"]["psi"] = psi(20.0)
+    summary["node"]["memory"]["psi"] = psi(5.0)
+    summary["node"]["io"] = {"time": TIME, "psi": psi(1.0)}
+    read = decode_summary(encoded(summary))
+    assert (read.node, read.cpu, read.memory, read.at) == ("node-a", 2.5, 3.0, AT)
+    assert (read.pressure.cpu, read.pressure.memory, read.pressure.io, read.pressure.at) == (0.2, 0.05, 0.01, AT)
+    assert read.pressure.measured
+    assert read.cpu_times == {UID: CpuTime(12.5, AT)}
+    assert read.ignored == 0
+
+
+@pytest.mark.parametrize(
+    ("cpu_psi", "expected", "measured"),
+    [
+        pytest.param(None, None, False, id="absent"),
+        pytest.param(psi(0.0, total=0), None, False, id="zeros of a kernel without PSI"),
+        pytest.param(psi(0.0), 0.0, True, id="no pressure"),
+        pytest.param(psi(100.0), 1.0, True, id="all the time"),
+        pytest.param(psi(100.5), None, False, id="above 100 %"),
+        pytest.param(psi(-1.0), None, False, id="negative"),
+        pytest.param({"full": {"total": 5, "avg10": 3.0}}, None, False, id="without some"),
+    ],
+)
+def test_a_kernel_without_psi_is_told_apart_from_a_node_without_pressure(
+    cpu_psi: dict[str, Any] | None, expected: float | None, measured: bool
+) -> None:
+    summary = summary_of("node-a", TIME, {})
+    summary["node"]["cpu"]["psi"] = cpu_psi
+    read = decode_summary(encoded(summary))
+    assert read.pressure.cpu == expected
+    assert read.pressure.measured is measured
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "reason"),
+    [
+        (("node",), None, "undecodable"),
+        (("node", "nodeName"), "", "incomplete"),
+        (("node", "cpu"), None, "incomplete"),
+        (("node", "memory"), None, "incomplete"),
+        (("node", "cpu", "usageNanoCores"), None, "incomplete"),
+        (("node", "memory", "workingSetBytes"), None, "incomplete"),
+        (("node", "cpu", "time"), None, "time"),
+        (("node", "cpu", "time"), "yesterday", "time"),
+        (("node", "cpu", "time"), "2025-11-29T18:00:00", "time"),
+        (("node", "cpu", "usageNanoCores"), -1, "value"),
+        (("node", "memory", "workingSetBytes"), -1, "value"),
+        (("node", "cpu", "usageNanoCores"), "many", "undecodable"),
+    ],
+)
+def test_an_answer_without_use_is_refused(path: tuple[str, ...], value: object, reason: str) -> None:
+    summary = summary_of("node-a", TIME, {})
+    holder = summary
+    for key in path[:-1]:
+        holder = holder[key]
+    holder[path[-1]] = value
+    with pytest.raises(SummaryError) as raised:
+        decode_summary(encoded(summary))
+    assert raised.value.reason == reason
+
+
+@pytest.mark.parametrize("body", [b"", b"{}", b"[]", b"null", b"\xff\xfe", b'{"node": {"cpu"', b"[" * 100_000])
+def test_what_is_no_summary_is_refused(body: bytes) -> None:
+    with pytest.raises(SummaryError) as raised:
+        decode_summary(body)
+    assert raised.value.reason == "undecodable"
+
+
+@pytest.mark.parametrize(
+    "pod",
+    [
+        {},
+        {"podRef": {"uid": ""}, "cpu": {"time": TIME, "usageCoreNanoSeconds": 1}},
+        {"podRef": {"uid": "x"}},
+        {"podRef": {"uid": "x"}, "cpu": {"time": TIME}},
+        {"podRef": {"uid": "x"}, "cpu": {"time": "", "usageCoreNanoSeconds": 1}},
+        {"podRef": {"uid": "x"}, "cpu": {"time": TIME, "usageCoreNanoSeconds": -1}},
+        {"podRef": {"uid": 7}, "cpu": {"time": TIME, "usageCoreNanoSeconds": 1}},
+        {"podRef": "x"},
+        "x",
+        None,
+    ],
+)
+def test_a_pod_that_says_nothing_costs_itself_alone(pod: object) -> None:
+    summary = summary_of("node-a", TIME, {UID: 3.0})
+    summary["pods"].insert(0, pod)
+    read = decode_summary(encoded(summary))
+    assert read.cpu_times == {UID: CpuTime(3.0, AT)}
+    assert read.ignored == 1
+
+
+def test_no_pods_are_none() -> None:
+    summary = summary_of("node-a", TIME, {})
+    summary["pods"] = None
+    assert decode_summary(encoded(summary)).cpu_times == {}
