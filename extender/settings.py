@@ -282,9 +282,10 @@ class Settings(BaseModel):
     )
     kube_context: str | None = setting(None, "context of the kubeconfig; empty: its current one")
     list_page_size: int = setting(500, "objects asked for in one page of a list", "objects", ge=1, le=10_000)
-    usage_source: Literal["metrics-server", "prometheus", "none"] = setting(
+    usage_source: Literal["metrics-server", "kubelet", "prometheus", "none"] = setting(
         "metrics-server",
-        "where measured use comes from: `metrics-server`; `prometheus`, which knows CPU pressure (PSI) too where it "
+        "where measured use comes from: `metrics-server`; `kubelet`, each node's own, which knows pressure (PSI) from "
+        "Kubernetes 1.34 on and the CPU time of pods; `prometheus`, which knows CPU pressure (PSI) too where it "
         "scrapes node-exporter; `none`: expected from requests alone",
     )
     prometheus_url: str | None = setting(
@@ -321,6 +322,20 @@ class Settings(BaseModel):
         None,
         "file with headers for Prometheus, `Name: value` on each line, read for each question: `X-Scope-OrgID` for a "
         "store with tenants; empty: none",
+    )
+    kubelet_connections: int = setting(
+        32,
+        "connections to kubelets at once; where there are no more nodes than that, each is kept for the next question",
+        ge=1,
+        le=1024,
+    )
+    kubelet_ca_file: Path | None = setting(
+        None, "authorities (PEM) that kubelets' certificates are checked against; empty: those of the API server"
+    )
+    kubelet_insecure_skip_tls_verify: bool = setting(
+        False,
+        "believe any certificate of a kubelet, as metrics-server's `--kubelet-insecure-tls`: whoever answers at a "
+        "node's address then gets the service's token",
     )
     cluster_time_limit_s: float = setting(
         300.0,
@@ -460,6 +475,15 @@ class Settings(BaseModel):
             raise ValueError("prometheus_username and prometheus_password_file belong together: set both, or neither")
         if self.prometheus_username is not None and self.prometheus_token_file is not None:
             raise ValueError("prometheus_username and prometheus_token_file exclude each other: set one of them")
+        return self
+
+    @model_validator(mode="after")
+    def _kubelets_are_verified_or_not(self) -> Settings:
+        if self.kubelet_insecure_skip_tls_verify and self.kubelet_ca_file is not None:
+            raise ValueError(
+                "kubelet_ca_file and kubelet_insecure_skip_tls_verify exclude each other: without verification no "
+                "authority counts"
+            )
         return self
 
     @model_validator(mode="after")

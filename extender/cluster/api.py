@@ -139,6 +139,26 @@ class ApiServer:
         """Where it is."""
         return self._connection.access.server
 
+    @property
+    def authorities(self) -> bytes | None:
+        """Certificates (PEM) that the API server's own is checked against; None: the system's."""
+        return self._connection.access.authorities
+
+    def identity(self) -> Identity:
+        """Who the service is now, for servers that ask the API server who somebody is: kubelets. May run a program.
+
+        Raises:
+            CredentialError: there are no credentials now, or they count with the API server alone.
+        """
+        used = self._connection
+        if used.access.impersonation:
+            raise CredentialError("impersonation (`as`) counts with the API server alone; use an identity of your own")
+        return used.credentials.identity()
+
+    def refused(self, identity: Identity) -> None:
+        """One of these servers did not accept the identity: get another before the next question."""
+        self._connection.credentials.refused(identity)
+
     def get(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
         """Body of a GET.
 

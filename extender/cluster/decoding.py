@@ -152,11 +152,32 @@ class NodeSpec(msgspec.Struct, frozen=True):
     unschedulable: bool | None = None
 
 
+class NodeAddress(msgspec.Struct, frozen=True):
+    """One address of a node."""
+
+    type: str = ""
+    address: str = ""
+
+
+class KubeletEndpoint(msgspec.Struct, frozen=True):
+    """Where a node's kubelet listens; Kubernetes spells this field with a capital."""
+
+    port: int = msgspec.field(default=0, name="Port")
+
+
+class DaemonEndpoints(msgspec.Struct, frozen=True):
+    """Where a node's daemons listen."""
+
+    kubelet: KubeletEndpoint | None = msgspec.field(default=None, name="kubeletEndpoint")
+
+
 class NodeStatus(msgspec.Struct, frozen=True):
     """What is read of a node's status."""
 
     allocatable: Requests | None = None
     conditions: list[Condition] | None = None
+    addresses: list[NodeAddress] | None = None
+    daemon_endpoints: DaemonEndpoints | None = msgspec.field(default=None, name="daemonEndpoints")
 
 
 class Node(msgspec.Struct, frozen=True):

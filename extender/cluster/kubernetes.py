@@ -15,14 +15,16 @@ from extender.cluster.answers import ApiError
 from extender.cluster.api import ApiServer
 from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod
 from extender.cluster.handover import Handover
+from extender.cluster.kubelet import KubeletOptions
+from extender.cluster.kubelets import Kubelets
 from extender.cluster.metrics_server import MetricsServer
 from extender.cluster.prometheus import Prometheus, PrometheusOptions
-from extender.cluster.receivers import NodeChanges, PodChanges, SpeedRules, WaitingRules
+from extender.cluster.receivers import NodeChanges, NodesForBoth, PodChanges, SpeedRules, WaitingRules
 from extender.cluster.reflector import Reflector
-from extender.cluster.resource import Resource, Timing
+from extender.cluster.resource import Receiver, Resource, Timing
 from extender.cluster.source import INPUTS, Binding, PodNote
 from extender.cluster.table import ClusterTable
-from extender.cluster.usage import UsagePoller, UsageReader
+from extender.cluster.usage import UsageFeed, UsagePoller, UsageReader
 from extender.cluster.writes import write_note
 from extender.demand import UrgencyRules
 from extender.errors import BindError, NoteError
@@ -59,6 +61,7 @@ class KubernetesOptions:
         timing: pages, watches, resync.
         speed: where a node's speed comes from.
         usage_interval: seconds between two questions for measured use.
+        kubelets: how to ask kubelets for measured use; None: they are not asked.
         waiting: which unbound pods are told of; None: none.
         requests: what counts of a pod's status for its requests.
     """
@@ -68,6 +71,7 @@ class KubernetesOptions:
     timing: Timing = field(default_factory=Timing)
     speed: SpeedRules = field(default_factory=SpeedRules)
     usage_interval: float = 15.0
+    kubelets: KubeletOptions | None = None
     waiting: WaitingRules | None = None
     requests: RequestRules = NEWEST
 
@@ -82,7 +86,7 @@ class _Work:
     pods: Reflector[WatchedPod]
     node_changes: NodeChanges
     pod_changes: PodChanges
-    poller: UsagePoller | None
+    usage: UsageFeed | None
     supervisor: Supervisor
 
 
@@ -93,6 +97,9 @@ class KubernetesSource:
         options: see there.
         usage: makes the reader of measured use, given the API server; None: use is expected from requests alone.
         clock: monotonic seconds.
+
+    Attributes:
+        kubelets: asks them for measured use; None before `start`, and where they are not asked.
     """
 
     def __init__(
@@ -105,6 +112,7 @@ class KubernetesSource:
         self._usage = usage
         self._clock = clock
         self._work: _Work | None = None
+        self.kubelets: Kubelets | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -117,6 +125,7 @@ class KubernetesSource:
             speed=speed,
             usage_interval=settings.usage_interval_s,
             requests=RULES[settings.kubernetes_version],
+            kubelets=_kubelets(settings),
             waiting=WaitingRules(
                 settings.scheduler_name, UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos)
             ),
@@ -142,14 +151,20 @@ class KubernetesSource:
         handover = Handover(asyncio.get_running_loop(), failures)
         node_changes = NodeChanges(table, handover.put, options.speed)
         pod_changes = PodChanges(table, handover.put, options.waiting, options.requests)
-        poller = None
-        if self._usage is not None:
-            poller = UsagePoller(self._usage(api), table, options.usage_interval, ready=lambda: self.synced)
-        nodes = Reflector(NODES, node_changes, api, options.timing, failures, self._clock)
+        usage: UsageFeed | None = None
+        node_receiver: Receiver[Node] = node_changes
+        if options.kubelets is not None:
+            usage = self.kubelets = Kubelets(
+                options.kubelets, api, table, handover.put, failures, ready=lambda: self.synced
+            )
+            node_receiver = NodesForBoth(node_changes, self.kubelets)
+        elif self._usage is not None:
+            usage = UsagePoller(self._usage(api), table, options.usage_interval, ready=lambda: self.synced)
+        nodes = Reflector(NODES, node_receiver, api, options.timing, failures, self._clock)
         pods = Reflector(PODS, pod_changes, api, options.timing, failures, self._clock)
-        self._work = _Work(api, handover, nodes, pods, node_changes, pod_changes, poller, supervisor)
-        if poller is not None:
-            supervisor.start("usage", poller.run)
+        self._work = _Work(api, handover, nodes, pods, node_changes, pod_changes, usage, supervisor)
+        if usage is not None:
+            supervisor.start("usage", usage.run)
         nodes.start()
         pods.start()
 
@@ -191,7 +206,7 @@ class KubernetesSource:
         return {
             "nodes": work.nodes.staleness(),
             "pods": work.pods.staleness(),
-            "usage": work.poller.staleness() if work.poller is not None else None,
+            "usage": work.usage.staleness() if work.usage is not None else None,
         }
 
     def counts(self) -> Mapping[tuple[str, str], int]:
@@ -204,12 +219,8 @@ class KubernetesSource:
             for event in fields(reflector.tally):
                 counted[reflector.name, event.name] = getattr(reflector.tally, event.name)
             counted[reflector.name, "ignored"] = changes.ignored
-        if work.poller is not None:
-            counted["usage", "failures"] = work.poller.failures
-            counted["usage", "ignored"] = work.poller.ignored
-            counted["usage", "partial"] = work.poller.partial
-            for reason, count in work.poller.refused.items():
-                counted["usage", f"ignored_{reason}"] = count
+        if work.usage is not None:
+            counted.update((("usage", event), count) for event, count in work.usage.events().items())
         counted["table", "refused"] = work.handover.refused
         return counted
 
@@ -242,11 +253,23 @@ class KubernetesSource:
             raise NoteError(f"cannot say why on {note.namespace}/{note.name}: {error}") from error
 
 
+def _kubelets(settings: Settings) -> KubeletOptions | None:
+    """How to ask kubelets, if the settings choose them."""
+    if settings.usage_source != "kubelet":
+        return None
+    return KubeletOptions(
+        interval=settings.usage_interval_s,
+        connections=settings.kubelet_connections,
+        ca_file=settings.kubelet_ca_file,
+        insecure=settings.kubelet_insecure_skip_tls_verify,
+    )
+
+
 def _usage(settings: Settings) -> Callable[[ApiServer], UsageReader] | None:
     """Makes the reader of measured use that the settings choose."""
     if settings.usage_source == "metrics-server":
         return MetricsServer
-    if settings.usage_source == "none" or settings.prometheus_url is None:
+    if settings.usage_source != "prometheus" or settings.prometheus_url is None:
         return None
     options = PrometheusOptions(
         url=settings.prometheus_url,

@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from extender.cluster.decoding import Node, WatchedCondition, WatchedPod
+from extender.cluster.resource import Receiver
 from extender.cluster.status import ENDED, ReadReport, ending, given_up, is_gated, positive, report_of, seconds
 from extender.cluster.table import ClusterTable
 from extender.demand import UrgencyRules, pod_demand
@@ -145,6 +146,28 @@ class NodeChanges:
     def _settle(self, keys: set[str]) -> None:
         self._table.keep_only_nodes(keys)
         self.synced = True
+
+
+class NodesForBoth:
+    """Receives nodes for two receivers: the first one is told first."""
+
+    def __init__(self, first: Receiver[Node], second: Receiver[Node]) -> None:
+        self._both = first, second
+
+    def present(self, received: Node) -> None:
+        """The node exists."""
+        for each in self._both:
+            each.present(received)
+
+    def absent(self, received: Node) -> None:
+        """The node was deleted."""
+        for each in self._both:
+            each.absent(received)
+
+    def complete(self, keys: set[str]) -> None:
+        """These are all."""
+        for each in self._both:
+            each.complete(keys)
 
 
 class PodChanges:

@@ -1,0 +1,289 @@
+"""One kubelet: where it is, whom it is believed to be, and what becomes of its answers."""
+
+from __future__ import annotations
+
+import asyncio
+import datetime as dt
+import socket
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any, TypeVar
+
+import msgspec
+import pytest
+import uvloop
+
+from extender.cluster import kubelet as kubelets
+from extender.cluster.decoding import decode_node
+from extender.cluster.identity import Identity
+from extender.cluster.kubelet import Connection, Endpoint, KubeletError, Trust, endpoint_of, is_for
+from extender.cluster.summary import decode_summary
+from extender.errors import CertificateError
+from tests.control_plane.certificates import Authority
+from tests.extender.cluster.fake_kubelet import FakeKubelet, chunked, head
+
+T = TypeVar("T")
+
+NOBODY = Identity()
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "cluster-ca")
+
+
+def trust(authority: Authority, **options: Any) -> Trust:
+    return Trust(authority.certificate.read_bytes, **options)
+
+
+def run(work: Coroutine[Any, Any, T]) -> T:
+    """What a coroutine returns on the kind of event loop that asks kubelets."""
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(work)
+
+
+def ask(fake: FakeKubelet, believed: Trust, identity: Identity = NOBODY, node: str = "") -> bytes:
+    """One question on a connection of its own."""
+
+    async def there() -> bytes:
+        endpoint = Endpoint(node or fake.node, "127.0.0.1", fake.port)
+        connection = await Connection.open(endpoint, believed, identity)
+        try:
+            async with asyncio.timeout(5):
+                return await connection.ask(endpoint, identity)
+        finally:
+            connection.close()
+
+    return run(there())
+
+
+def why(fake: FakeKubelet, believed: Trust, identity: Identity = NOBODY, node: str = "") -> str:
+    """Why the question has no answer."""
+    with pytest.raises(KubeletError) as raised:
+        ask(fake, believed, identity, node)
+    return raised.value.reason
+
+
+# ---- where it is -------------------------------------------------------------------------------------------------
+
+
+def node(*addresses: tuple[str, str], port: int | None = None) -> Any:
+    status: dict[str, Any] = {"addresses": [{"type": kind, "address": address} for kind, address in addresses]}
+    if port is not None:
+        status["daemonEndpoints"] = {"kubeletEndpoint": {"Port": port}}
+    return decode_node(msgspec.Raw(msgspec.json.encode({"metadata": {"name": "node-a"}, "status": status})))
+
+
+@pytest.mark.parametrize(
+    ("addresses", "port", "expected"),
+    [
+        ([("InternalIP", "10.0.0.7")], None, ("10.0.0.7", 10250)),
+        ([("InternalIP", "10.0.0.7")], 0, ("10.0.0.7", 10250)),
+        ([("InternalIP", "10.0.0.7")], 10259, ("10.0.0.7", 10259)),
+        ([("Hostname", "node-a"), ("ExternalIP", "1.2.3.4"), ("InternalIP", "10.0.0.7")], None, ("10.0.0.7", 10250)),
+        ([("InternalIP", "fd00:0:0:0::7")], None, ("fd00::7", 10250)),
+        ([("InternalIP", "10.0.0.7"), ("InternalIP", "fd00::7")], None, ("10.0.0.7", 10250)),
+        ([("InternalIP", "nonsense"), ("InternalIP", "10.0.0.8")], None, ("10.0.0.8", 10250)),
+        ([("InternalIP", "10.0.0.7")], 70000, None),
+        ([("InternalIP", "10.0.0.7")], -1, None),
+        ([("Hostname", "node-a")], None, None),
+        ([], None, None),
+        ([("InternalIP", "127.0.0.1")], None, None),
+        ([("InternalIP", "::1")], None, None),
+        ([("InternalIP", "169.254.169.254")], None, None),
+        ([("InternalIP", "fe80::1")], None, None),
+        ([("InternalIP", "0.0.0.0")], None, None),
+        ([("InternalIP", "224.0.0.1")], None, None),
+    ],
+)
+def test_a_kubelet_is_at_the_internal_address_of_its_node(
+    addresses: list[tuple[str, str]], port: int | None, expected: tuple[str, int] | None
+) -> None:
+    found = endpoint_of(node(*addresses, port=port))
+    assert found == (None if expected is None else Endpoint("node-a", *expected))
+
+
+def test_a_status_without_addresses_gives_none() -> None:
+    raw = msgspec.Raw(b'{"metadata": {"name": "node-a"}, "status": {"addresses": null, "daemonEndpoints": null}}')
+    assert endpoint_of(decode_node(raw)) is None
+
+
+# ---- whom it is believed to be -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("hosts", [["127.0.0.1"], ["node-a"], ["NODE-A"], ["other", "10.0.0.1", "127.0.0.1"]])
+def test_a_certificate_for_the_address_or_the_name_is_believed(authority: Authority, hosts: list[str]) -> None:
+    with FakeKubelet("node-a", authority.issue("kubelet", *hosts)) as fake:
+        assert decode_summary(ask(fake, trust(authority))).node == "node-a"
+
+
+def test_the_token_is_sent(authority: Authority) -> None:
+    with FakeKubelet("node-a", authority.issue("kubelet", "node-a"), token="abc") as fake:
+        ask(fake, trust(authority), Identity("Bearer abc"))
+        assert why(fake, trust(authority)) == "unauthorized"
+
+
+@pytest.mark.parametrize(
+    "hosts", [[], ["node-b"], ["127.0.0.2"], ["node-a.example.com"], ["*.example.com"]], ids=lambda hosts: str(hosts)
+)
+def test_a_certificate_for_another_node_is_refused_before_anything_is_sent(
+    authority: Authority, hosts: list[str]
+) -> None:
+    with FakeKubelet("node-a", authority.issue("node-a", *hosts, file_name="kubelet")) as fake:
+        assert why(fake, trust(authority), Identity("Bearer abc")) == "certificate"
+        assert fake.heads == []
+
+
+def test_a_self_signed_certificate_is_refused_unless_the_setting_says_otherwise(
+    authority: Authority, tmp_path: Path
+) -> None:
+    (folder := tmp_path / "own").mkdir()
+    own = Authority(folder, "node-a-ca@1764439200")
+    with FakeKubelet("node-a", own.issue("node-a", "node-a")) as fake:
+        assert why(fake, trust(authority), Identity("Bearer abc")) == "certificate"
+        assert fake.heads == []
+        assert decode_summary(ask(fake, trust(authority, insecure=True))).node == "node-a"
+        assert decode_summary(ask(fake, trust(authority, file=own.certificate))).node == "node-a"
+
+
+def test_a_certificate_out_of_date_is_refused(authority: Authority) -> None:
+    ended = authority.issue("kubelet", "node-a", begins=-dt.timedelta(days=2), ends=-dt.timedelta(days=1))
+    with FakeKubelet("node-a", ended) as fake:
+        assert why(fake, trust(authority)) == "certificate"
+        fake.rotate(authority.issue("kubelet", "node-a", file_name="next"))
+        assert decode_summary(ask(fake, trust(authority))).node == "node-a"
+
+
+def test_a_rotated_authority_is_read_again(authority: Authority, tmp_path: Path) -> None:
+    (folder := tmp_path / "next").mkdir()
+    following = Authority(folder, "kubelet-ca")
+    file, now = tmp_path / "kubelets.crt", [0.0]
+    file.write_bytes(authority.certificate.read_bytes())
+    believed = trust(authority, file=file, timer=lambda: now[0])
+    with FakeKubelet("node-a", authority.issue("kubelet", "node-a")) as fake:
+        ask(fake, believed)
+        before = believed.context(NOBODY)
+        fake.rotate(following.issue("kubelet", "node-a"))
+        assert why(fake, believed) == "certificate"
+        file.write_bytes(following.certificate.read_bytes())
+        now[0] += kubelets.AUTHORITIES_CACHE_S
+        ask(fake, believed)
+        assert believed.context(NOBODY) is not before
+        file.unlink()
+        now[0] += kubelets.AUTHORITIES_CACHE_S
+        ask(fake, believed)  # the last ones stay believed
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no certificate"])
+def test_a_file_without_authorities_believes_nobody(
+    authority: Authority, tmp_path: Path, content: bytes | None
+) -> None:
+    file = tmp_path / "kubelets.crt"
+    if content is not None:
+        file.write_bytes(content)
+    believed = trust(authority, file=file)
+    with pytest.raises(CertificateError, match="kubelet_ca_file"):
+        believed.context(NOBODY)
+    with FakeKubelet("node-a", authority.issue("kubelet", "node-a")) as fake:
+        assert why(fake, believed) == "authorities"
+        assert fake.opened == 0
+
+
+def test_the_context_is_made_once(authority: Authority) -> None:
+    believed = trust(authority)
+    assert believed.context(NOBODY) is believed.context(Identity("Bearer abc"))
+
+
+def test_ipv6_names_of_certificates_compare_as_addresses() -> None:
+    certificate = {"subjectAltName": (("IP Address", "FD00:0:0:0:0:0:0:7"), ("URI", "x"), ("IP Address", "bad"))}
+    assert is_for(certificate, Endpoint("node-a", "fd00::7", 1))
+    assert not is_for(certificate, Endpoint("node-a", "fd00::8", 1))
+    assert not is_for(None, Endpoint("node-a", "fd00::8", 1))
+
+
+# ---- its answers -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [(401, "unauthorized"), (403, "forbidden"), (404, "missing"), (500, "status"), (503, "status"), (302, "status")],
+)
+def test_a_refusal_is_told_by_its_kind(authority: Authority, status: int, reason: str) -> None:
+    with FakeKubelet("node-a", authority.issue("kubelet", "node-a"), status=status) as fake:
+        assert why(fake, trust(authority)) == reason
+        assert len(fake.asked) == 1
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        pytest.param(b"", "lost", id="nothing"),
+        pytest.param(b"SSH-2.0-OpenSSH_9.9\r\n", "protocol", id="another protocol"),
+        pytest.param(head(200, "Content-Length: 100") + b"{}", "truncated", id="short of its length"),
+        pytest.param(head(200, "Transfer-Encoding: chunked") + b"5\r\nab", "truncated", id="inside a chunk"),
+        pytest.param(head(200, "Transfer-Encoding: chunked") + b"2\r\n{}\r\n", "truncated", id="without a last chunk"),
+        pytest.param(head(200, "Transfer-Encoding: chunked") + b"zz\r\n", "protocol", id="a chunk without a size"),
+        pytest.param(b"HTTP/1.1 200 OK\r\n", "truncated", id="inside the head"),
+        pytest.param(head(200) + b"{}", "truncated", id="without a length"),
+    ],
+)
+def test_a_broken_answer_is_told_by_its_kind(authority: Authority, raw: bytes, reason: str) -> None:
+    with FakeKubelet("node-a", authority.issue("kubelet", "node-a"), raw=raw) as fake:
+        assert why(fake, trust(authority)) == reason
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        pytest.param(lambda size: head(200, f"Content-Length: {size}") + b" " * size, id="body"),
+        pytest.param(lambda size: head(200, "Transfer-Encoding: chunked") + chunked(b" " * size), id="chunks"),
+        pytest.param(lambda size: head(200, "X: " + "x" * size), id="head"),
+    ],
+)
+def test_an_endless_answer_is_cut_off(
+    authority: Authority, monkeypatch: pytest.MonkeyPatch, make: Callable[[int], bytes]
+) -> None:
+    monkeypatch.setattr(kubelets, "LARGEST_ANSWER", 200_000)
+    with FakeKubelet("node-a", authority.issue("kubelet", "node-a"), raw=make(3_000_000)) as fake:
+        assert why(fake, trust(authority)) in ("too_large", "protocol")
+
+
+def test_one_that_is_not_there_is_not_reached(authority: Authority) -> None:
+    with FakeKubelet("node-a", authority.issue("kubelet", "node-a")) as fake:
+        pass
+    assert why(fake, trust(authority)) == "connect"
+
+
+def test_one_that_does_not_shake_hands_is_given_up(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(kubelets, "CONNECT_TIMEOUT", 0.2)
+
+    async def there(port: int) -> str:
+        with pytest.raises(KubeletError) as raised:
+            await Connection.open(Endpoint("node-a", "127.0.0.1", port), trust(authority), NOBODY)
+        return raised.value.reason
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        began = time.monotonic()
+        assert run(there(silent.getsockname()[1])) == "timeout"
+        assert time.monotonic() - began < 3.0
+
+
+def test_a_connection_serves_more_than_one_question(authority: Authority) -> None:
+    async def there() -> list[bool]:
+        endpoint = Endpoint("node-a", "127.0.0.1", fake.port)
+        connection = await Connection.open(endpoint, trust(authority), NOBODY)
+        reusable = []
+        for _ in range(3):
+            await connection.ask(endpoint, NOBODY)
+            reusable.append(connection.reusable)
+        fake.drop()
+        await asyncio.sleep(0.1)
+        reusable.append(connection.reusable)
+        with pytest.raises(KubeletError, match="lost"):
+            await connection.ask(endpoint, NOBODY)
+        return reusable
+
+    with FakeKubelet("node-a", authority.issue("kubelet", "node-a")) as fake:
+        assert run(there()) == [True, True, True, False]
+        assert fake.opened == 1

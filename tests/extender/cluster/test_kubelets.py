@@ -1,0 +1,363 @@
+"""Measured use from kubelets, from the watch of nodes to the table."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from extender.cluster import kubelets as module
+from extender.cluster.cpu_times import KEPT_ANSWERS, MOST_GONE, CpuTimes
+from extender.cluster.kubelet import RESULTS, KubeletOptions
+from extender.cluster.kubelets import Kubelets
+from extender.cluster.kubernetes import KubernetesOptions, KubernetesSource
+from extender.cluster.summary import CpuTime, decode_summary
+from extender.cluster.table import ClusterTable
+from extender.settings import Settings
+from policy.errors import InvalidInputError
+from tests.control_plane.certificates import Authority
+from tests.extender.cluster.fake_api import NODES, FakeApi
+from tests.extender.cluster.fake_kubelet import FakeKubelet, head
+from tests.extender.cluster.following import Following, eventually, node
+
+TOKEN = "a-token"
+INTERVAL = 0.2
+
+
+@pytest.fixture
+def kubeconfig(api: FakeApi, tmp_path: Path) -> Path:
+    return api.kubeconfig(tmp_path, {"token": TOKEN})
+
+
+@pytest.fixture
+def authority(tmp_path: Path) -> Authority:
+    return Authority(tmp_path, "kubelet-ca")
+
+
+@pytest.fixture
+def kubelet(api: FakeApi, authority: Authority) -> Iterator[Callable[..., FakeKubelet]]:
+    """Start a kubelet and let the API server show its node."""
+    with ExitStack() as ending:
+
+        def start(name: str, **more: Any) -> FakeKubelet:
+            pair = more.pop("pair", None) or authority.issue(name, name)
+            fake = ending.enter_context(FakeKubelet(name, pair, token=TOKEN, **more))
+            show(api, name, fake.port)
+            return fake
+
+        yield start
+
+
+def show(api: FakeApi, name: str, port: int, address: str = "127.0.0.1") -> None:
+    """Let the API server show a node with its kubelet there."""
+    shown = node(name)
+    shown["status"]["addresses"] = [{"type": "InternalIP", "address": address}]
+    shown["status"]["daemonEndpoints"] = {"kubeletEndpoint": {"Port": port}}
+    api.put(NODES, name, shown)
+
+
+@pytest.fixture
+def measure(follow: Callable[..., Following], authority: Authority) -> Callable[..., tuple[Following, Kubelets]]:
+    """Follow the cluster and ask its kubelets; keywords are those of `KubeletOptions`."""
+
+    def start(**options: Any) -> tuple[Following, Kubelets]:
+        values = {"interval": INTERVAL, "ca_file": authority.certificate, "loopback": True, **options}
+        following = follow(options={"kubelets": KubeletOptions(**values)})
+        found = following.source.kubelets
+        assert found is not None
+        return following, found
+
+    return start
+
+
+def used(following: Following, name: str) -> tuple[float, float, float]:
+    """Cores and GiB used on a node, and its CPU pressure."""
+
+    def look(table: ClusterTable) -> tuple[float, float, float]:
+        state, row = table.state, table.rows_of([name])[0]
+        return float(state.cpu_used[row]), float(state.memory_used[row]), float(state.cpu_pressure[row])
+
+    return following.see(look)  # type: ignore[no-any-return]
+
+
+def test_use_and_pressure_reach_the_table(kubelet: Any, measure: Any) -> None:
+    kubelet("node-a", cpu=2.0, memory_gib=3.0, pressure=0.25, cpu_seconds={"uid-1": 12.5})
+    kubelet("node-b", cpu=1.0, memory_gib=1.0)
+    following, found = measure()
+    eventually(lambda: used(following, "node-a") == (2.0, 3.0, 0.25), "measured")
+    eventually(lambda: used(following, "node-b")[:2] == (1.0, 1.0), "the other one too")
+    assert found.pressures["node-a"].memory == found.pressures["node-a"].io == 0.25
+    assert not found.pressures["node-b"].measured
+    assert found.psi() == {"true": 1, "false": 1}
+    time_ = found.cpu_times.of("node-a", "uid-1")
+    assert time_ is not None
+    assert time_.seconds == 12.5
+    assert abs(time_.at - time.time()) < 30.0
+    assert found.states() == {"measured": 2, "failing": 0, "waiting": 0, "no_address": 0}
+    staleness = following.source.staleness()["usage"]
+    assert staleness is not None
+    assert staleness < 10.0
+    assert following.source.counts()["usage", "failures"] == 0
+
+
+def test_pressure_is_estimated_where_the_kernel_does_not_collect_it(kubelet: Any, measure: Any) -> None:
+    kubelet("node-a", cpu=4.0)  # all that can be allocated
+    kubelet("node-b", cpu=4.0, pressure=0.0)
+    following, _ = measure()
+    eventually(lambda: used(following, "node-a")[0] == used(following, "node-b")[0] == 4.0, "measured")
+    assert used(following, "node-a")[2] > 0.0
+    assert used(following, "node-b")[2] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("fault", "reason"),
+    [
+        ({"status": 403}, "forbidden"),
+        ({"status": 500}, "status"),
+        ({"raw": head(200, "Content-Length: 9") + b"{}"}, "truncated"),
+        ({"raw": head(200, "Content-Length: 2") + b"{}"}, "undecodable"),
+        ({"memory_gib": -1.0}, "value"),
+    ],
+)
+def test_a_kubelet_at_fault_spoils_no_other_and_is_taken_back(
+    kubelet: Any, measure: Any, fault: dict[str, Any], reason: str
+) -> None:
+    good, bad = kubelet("node-a"), kubelet("node-b", cpu=3.0)
+    sound = {name: getattr(bad, name) for name in fault}
+    for name, value in fault.items():
+        setattr(bad, name, value)
+    following, found = measure()
+    eventually(lambda: found.results[reason] >= 2, "asked again")
+    assert used(following, "node-a")[0] == 1.0
+    assert found.states()["failing"] == 1
+    eventually(lambda: len(good.asked) >= len(bad.asked) + 2, "the good one is asked more often")
+    assert following.source.counts()["usage", "failures"] == sum(found.results.values()) - found.results["measured"]
+    for name, value in sound.items():
+        setattr(bad, name, value)
+    eventually(lambda: used(following, "node-b")[0] == 3.0, "taken back")
+    assert found.states()["measured"] == 2
+    assert set(found.results) == set(RESULTS)
+
+
+def test_one_that_never_answers_is_given_up(kubelet: Any, measure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "ANSWER_TIMEOUT", 0.3)
+    good = kubelet("node-a")
+    kubelet("node-b", silent=True)
+    _, found = measure(connections=2)
+    eventually(lambda: found.results["timeout"] >= 1, "given up")
+    assert good.asked
+
+
+def test_values_that_make_no_sense_are_counted_and_left_out(kubelet: Any, measure: Any) -> None:
+    kubelet("node-a", cpu=4000.0)
+    kubelet("node-b", memory_gib=0.0)
+    following, _ = measure()
+    counts = following.source.counts
+    eventually(lambda: counts()["usage", "ignored_absurd"] and counts()["usage", "ignored_zero"], "counted")
+    assert used(following, "node-a")[0] == used(following, "node-b")[0] == 0.0
+
+
+def test_the_kubelet_of_another_node_is_not_believed(kubelet: Any, measure: Any, authority: Authority) -> None:
+    fake = kubelet("node-a", pair=authority.issue("any", "127.0.0.1"))
+    fake.node = "node-b"
+    _, found = measure()
+    eventually(lambda: found.results["other_node"], "noticed")
+
+
+def test_a_self_signed_certificate_needs_the_setting(kubelet: Any, measure: Any, tmp_path: Path) -> None:
+    (folder := tmp_path / "own").mkdir()
+    fake = kubelet("node-a", pair=Authority(folder, "node-a-ca").issue("node-a", "node-a"))
+    _, found = measure()
+    eventually(lambda: found.results["certificate"], "refused")
+    assert fake.heads == []
+
+
+def test_any_certificate_does_with_the_setting(kubelet: Any, measure: Any, tmp_path: Path) -> None:
+    (folder := tmp_path / "own").mkdir()
+    kubelet("node-a", pair=Authority(folder, "node-a-ca").issue("x"))
+    following, _ = measure(ca_file=None, insecure=True)
+    eventually(lambda: used(following, "node-a")[0] == 1.0, "measured")
+
+
+def test_connections_are_kept_where_there_are_enough(kubelet: Any, measure: Any, authority: Authority) -> None:
+    fakes = [kubelet(f"node-{name}") for name in "ab"]
+    _, found = measure(connections=2)
+    eventually(lambda: all(len(fake.asked) >= 3 for fake in fakes), "asked again and again")
+    assert [fake.opened for fake in fakes] == [1, 1]
+    fakes[0].rotate(authority.issue("next", "node-a"))
+    fakes[0].drop()
+    before = len(fakes[0].asked)
+    eventually(lambda: len(fakes[0].asked) >= before + 2, "asked on a new connection")
+    assert fakes[0].opened == 2
+    assert found.results["lost"] == found.results["certificate"] == 0
+
+
+def test_there_are_never_more_connections_than_stated(kubelet: Any, measure: Any) -> None:
+    fakes = [kubelet(f"node-{name}", delay=0.02) for name in "abcdef"]
+    following, _ = measure(connections=2)
+    most = 0
+
+    def all_asked() -> bool:
+        nonlocal most
+        most = max(most, sum(fake.open_now for fake in fakes))
+        return all(len(fake.asked) >= 3 for fake in fakes)
+
+    eventually(all_asked, "asked again and again")
+    # A server sees that a connection was closed a little later than the next one sees it opened.
+    assert most <= 4
+    assert all(fake.opened >= 3 for fake in fakes)
+    assert used(following, "node-f")[0] == 1.0
+
+
+def test_a_node_that_goes_is_not_asked_and_one_that_moves_is_asked_there(
+    api: FakeApi, kubelet: Any, measure: Any
+) -> None:
+    fake, other = kubelet("node-a", cpu_seconds={"uid-1": 1.0}), kubelet("node-b")
+    following, found = measure()
+    eventually(lambda: len(fake.asked) and len(other.asked), "asked")
+    api.delete(NODES, "node-a")
+    eventually(lambda: "node-a" not in found.pressures, "forgotten")
+    asked = len(fake.asked)
+    show(api, "node-b", fake.port)
+    fake.node, fake.cpu = "node-b", 3.0
+    eventually(lambda: found.results["certificate"], "the certificate is the other node's")
+    assert len(fake.asked) == asked
+    assert found.cpu_times.of("node-a", "uid-1") is None
+    assert found.states()["measured"] == 0
+    following.wait(lambda table: table.node_count == 1, "one node")
+
+
+def test_a_list_forgets_what_it_lacks(api: FakeApi, kubelet: Any, measure: Any) -> None:
+    kubelet("node-a")
+    kubelet("node-b")
+    _, found = measure()
+    eventually(lambda: len(found.pressures) == 2, "measured")
+    api.delete(NODES, "node-a", watched=False)
+    api.compact()
+    api.cut_watches()
+    eventually(lambda: len(found.pressures) == 1, "forgotten")
+
+
+def test_nodes_without_a_usable_address_are_counted(api: FakeApi, measure: Any) -> None:
+    api.put(NODES, "node-a", node("node-a"))
+    show(api, "node-b", 10250)
+    _, found = measure(loopback=False)
+    eventually(lambda: found.states()["no_address"] == 2, "counted")
+    assert found.states()["waiting"] == 0
+
+
+def test_a_refused_token_is_read_again(
+    kubelet: Any, measure: Any, kubeconfig: Path, api: FakeApi, tmp_path: Path
+) -> None:
+    (file := tmp_path / "token").write_text("old")
+    api.kubeconfig(tmp_path, {"tokenFile": str(file)})
+    kubelet("node-a")
+    following, found = measure()
+    eventually(lambda: found.results["unauthorized"], "refused")
+    file.write_text(TOKEN)
+    eventually(lambda: used(following, "node-a")[0] == 1.0, "measured")
+
+
+def test_nothing_is_asked_without_credentials(kubelet: Any, measure: Any, api: FakeApi, tmp_path: Path) -> None:
+    api.kubeconfig(tmp_path, {"token": TOKEN, "as": "somebody"})
+    fake = kubelet("node-a")
+    _, found = measure()
+    eventually(lambda: found.results["credentials"], "noticed")
+    assert fake.opened == 0
+
+
+def test_it_stops_at_once_whatever_kubelets_do(kubelet: Any, measure: Any) -> None:
+    kubelet("node-a", silent=True)
+    fake = kubelet("node-b")
+    following, _ = measure()
+    eventually(lambda: len(fake.asked), "asked")
+    began = time.monotonic()
+    following.run(following.source.stop())
+    assert time.monotonic() - began < 4.0
+    asked = len(fake.asked)
+    time.sleep(3 * INTERVAL)
+    assert len(fake.asked) == asked
+
+
+def test_an_unexpected_error_is_recorded_and_costs_one_question(
+    kubelet: Any, measure: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = decode_summary
+    broken = iter([True])
+
+    def decode(body: bytes) -> Any:
+        if next(broken, False):
+            raise KeyError("a bug")
+        return real(body)
+
+    monkeypatch.setattr(module, "decode_summary", decode)
+    kubelet("node-a")
+    following, found = measure()
+    eventually(lambda: used(following, "node-a")[0] == 1.0, "measured")
+    assert found.results["unexpected"] == 1
+
+
+def test_settings_choose_kubelets(kubeconfig: Path, tmp_path: Path) -> None:
+    settings = Settings(
+        kubeconfig=kubeconfig,
+        usage_source="kubelet",
+        usage_interval_s=20.0,
+        kubelet_connections=7,
+        kubelet_ca_file=tmp_path / "ca.crt",
+    )
+    options = KubernetesSource.from_settings(settings)._options
+    assert options.kubelets == KubeletOptions(interval=20.0, connections=7, ca_file=tmp_path / "ca.crt")
+    assert replace(options, kubelets=None) == replace(
+        KubernetesSource.from_settings(settings.model_copy(update={"usage_source": "metrics-server"}))._options
+    )
+    assert KubernetesOptions().kubelets is None
+
+
+def test_contradicting_settings_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="exclude each other"):
+        Settings(kubelet_insecure_skip_tls_verify=True, kubelet_ca_file=tmp_path)
+
+
+@pytest.mark.parametrize("values", [{"interval": 0.0}, {"connections": 0}])
+def test_options_out_of_range_are_refused(values: dict[str, Any]) -> None:
+    with pytest.raises(InvalidInputError):
+        KubeletOptions(**values)
+
+
+# ---- CPU time of pods --------------------------------------------------------------------------------------------
+
+
+def test_the_cpu_time_of_a_pod_that_ended_is_kept_for_a_while() -> None:
+    times, last = CpuTimes(), CpuTime(7.0, 100.0)
+    times.record("node-a", {"uid-1": last})
+    for _ in range(KEPT_ANSWERS):
+        times.record("node-a", {"uid-2": CpuTime(1.0, 115.0)})
+        assert times.of("node-a", "uid-1") == last
+    times.record("node-a", {"uid-2": CpuTime(1.0, 115.0)})
+    assert times.of("node-a", "uid-1") is None
+    assert times.of("node-b", "uid-2") is None
+    assert len(times) == 1
+
+
+def test_a_pod_that_is_shown_again_counts_with_its_new_time() -> None:
+    times = CpuTimes()
+    times.record("node-a", {"uid-1": CpuTime(7.0, 100.0)})
+    times.record("node-a", {})
+    times.record("node-a", {"uid-1": CpuTime(8.0, 130.0)})
+    assert times.of("node-a", "uid-1") == CpuTime(8.0, 130.0)
+    assert len(times) == 1
+
+
+def test_pods_that_are_gone_are_bounded() -> None:
+    times = CpuTimes()
+    for round_ in range(3):
+        times.record("node-a", {f"uid-{round_}-{i}": CpuTime(1.0, 100.0) for i in range(MOST_GONE)})
+    times.record("node-a", {})
+    assert len(times) == MOST_GONE
+    assert times.of("node-a", "uid-2-0") is not None
+    assert times.of("node-a", "uid-0-0") is None
