@@ -20,7 +20,7 @@ from extender.engine import Engine, Limits
 from extender.errors import kind_of
 from extender.history.ledger import Ledger
 from extender.history.notes import Notes
-from extender.operations.collectors import agreement, autoscaling, inputs, memory, serving
+from extender.operations.collectors import agreement, autoscaling, inputs, kubelets, memory, serving
 from extender.operations.documents import Documents
 from extender.operations.endpoints import operations_app
 from extender.operations.metrics import Metrics
@@ -128,6 +128,7 @@ class Application:
             timer=timer,
         )
         self.metrics.register(source, inputs.SOURCE)
+        self.metrics.register(_asking(settings, source, signals), kubelets.KUBELETS)
         self.metrics.register(self.table, inputs.TABLE)
         self.metrics.register(self.ledger, memory.LEDGER)
         self.metrics.register(self.store, memory.STORE)
@@ -244,6 +245,13 @@ def _tracing(settings: Settings, version: str, failures: Failures) -> Tracing | 
     return Tracing(
         settings.tracing_endpoint, settings.tracing_sample_share, settings.shutdown_grace_s, version, failures
     )
+
+
+def _asking(settings: Settings, source: ClusterSource, signals: Signals) -> kubelets.Asking | None:
+    """Return what asks kubelets, for metrics, where measured use comes from them."""
+    if settings.usage_source != "kubelet" or not isinstance(source, kubelets.AsksKubelets):
+        return None
+    return kubelets.Asking(source, signals)
 
 
 def _verbs(tracing: Tracing | None) -> tuple[type[SchedulingVerbs], type[VerbConnection]]:

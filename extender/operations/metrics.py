@@ -14,6 +14,7 @@ from extender.operations.collectors import (
     autoscaling,
     connections,
     inputs,
+    kubelets,
     memory,
     serving,
     traffic,
@@ -27,6 +28,7 @@ P = TypeVar("P")
 FAMILIES: Final[tuple[Family[Any], ...]] = (
     *traffic.FAMILIES,
     *inputs.SOURCE,
+    *kubelets.KUBELETS,
     *inputs.TABLE,
     *memory.LEDGER,
     *memory.STORE,

@@ -24,6 +24,7 @@ PIECES: Final = {
     "latency": "the verbs over HTTP, in turns with a do-nothing extender in Go",
     "steps": "one pod in process, step by step, with warm and with cold caches",
     "memory": "memory, and time to ready, over 5,000 nodes and 50,000 pods",
+    "kubelets": "use of 5,000 nodes read from their kubelets, one interval",
     "simulator": "decisions of the simulator on one core, 10 to 1,000 nodes",
     "throughput": "pods bound per second by a real kube-scheduler, beside the do-nothing extender",
     "endurance": "memory over ten minutes of churn and requests, 5,000 nodes and 50,000 pods",

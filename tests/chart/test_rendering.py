@@ -35,6 +35,7 @@ SERVICE = {"extender": {"mode": "service"}}
 CANDIDATE = nested(("extender", "candidate", "persistentVolumeClaim"), "claim")
 PROMETHEUS = nested(("extender", "prometheus", "url"), "https://prometheus.monitoring:9090")
 BASIC = merged(PROMETHEUS, nested(("extender", "prometheus", "basicAuth"), {"username": "reader", "secret": "login"}))
+KUBELET = nested(("extender", "kubelet", "enabled"), True)
 SECURED = nested(("tls", "operations"), True)
 
 
@@ -62,6 +63,9 @@ COMPANY: dict[str, dict[str, Any]] = {
     "extender.prometheus.basicAuth.secret": BASIC,
     "extender.prometheus.basicAuth.key": BASIC,
     "extender.prometheus.headers.key": merged(PROMETHEUS, nested(("extender", "prometheus", "headers", "secret"), "a")),
+    "extender.kubelet": KUBELET,
+    "extender.kubelet.enabled": {},
+    "extender.kubelet.ca.key": merged(KUBELET, nested(("extender", "kubelet", "ca", "secret"), "a")),
     "scheduler.enabled": SERVICE,
     "networkPolicy.callers": SERVICE,
     "tls": SERVICE,
@@ -169,6 +173,7 @@ OPTIONAL_SETTINGS = {
     "prometheus_username": "reader",
     "prometheus_password_file": "/etc/login/password",
     "prometheus_headers_file": "/etc/tenant/headers",
+    "kubelet_ca_file": "/etc/kubelets/ca.crt",
 }
 
 
@@ -272,6 +277,18 @@ DISAGREEING = [
         merged(BASIC, nested(("extender", "prometheus", "token", "secret"), "a")),
     ),
     ("extender.prometheus.url", merged(PROMETHEUS, nested(("extender", "settings", "usage_source"), "none"))),
+    ("extender.kubelet.enabled", merged(KUBELET, PROMETHEUS)),
+    ("extender.kubelet.enabled", merged(KUBELET, nested(("extender", "settings", "usage_source"), "none"))),
+    ("extender.kubelet.enabled", nested(("extender", "kubelet", "insecureSkipTLSVerify"), True)),
+    ("extender.kubelet.enabled", nested(("extender", "kubelet", "ca", "secret"), "a")),
+    (
+        "extender.kubelet.ca.configMap",
+        merged(KUBELET, nested(("extender", "kubelet", "ca"), {"configMap": "a", "secret": "b"})),
+    ),
+    (
+        "extender.kubelet.insecureSkipTLSVerify",
+        merged(KUBELET, nested(("extender", "kubelet"), {"insecureSkipTLSVerify": True, "ca": {"secret": "b"}})),
+    ),
     ("tls.operations", merged(SECURED, nested(("tls", "mode"), "none"))),
     ("tls.existing.serverSecret", merged(SECURED, nested(("tls", "mode"), "existing"))),
     ("scheduler.leaderElection.renewDeadline", nested(("scheduler", "leaderElection", "renewDeadline"), "15s")),
@@ -313,6 +330,33 @@ def test_rights_are_those_of_the_shipped_manifest(home: Path) -> None:
         more = rules["ClusterRole", f"maddpg-extender-{form}"]
         role = explaining.one("ClusterRole", f"{RELEASE}-extender")
         assert role["rules"] == rules["ClusterRole", "maddpg-extender"] + more
+
+
+@pytest.mark.parametrize("mode", ["sidecar", "service"])
+@pytest.mark.parametrize("values", [KUBELET, nested(("extender", "settings", "usage_source"), "kubelet")], ids=str)
+def test_kubelets_are_asked_by_right_and_let_through(home: Path, mode: str, values: dict[str, Any]) -> None:
+    rendered = template(home, merged(values, nested(("extender", "mode"), mode)))
+    shipped = [each for each in yaml.safe_load_all((REPOSITORY / "deploy" / "rbac.yaml").read_text()) if each]
+    (more,) = [each["rules"] for each in shipped if each["metadata"]["name"] == "maddpg-extender-kubelet"]
+    rules = rendered.one("ClusterRole", f"{RELEASE}-extender")["rules"]
+    assert rules == [{"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["list", "watch"]}, *more]
+    assert more == [{"apiGroups": [""], "resources": ["nodes/stats"], "verbs": ["get"]}]
+    assert rendered.settings()["usage_source"] == "kubelet"
+    policy = rendered.one("NetworkPolicy", RELEASE if mode == "sidecar" else f"{RELEASE}-extender")
+    assert {"ports": [{"port": 10250, "protocol": "TCP"}]} in policy["spec"]["egress"]
+
+
+def test_kubelets_are_not_let_through_where_they_are_not_asked(home: Path) -> None:
+    assert "10250" not in str(template(home).one("NetworkPolicy", RELEASE)["spec"])
+
+
+def test_authorities_of_kubelets_are_mounted_where_the_setting_says(home: Path) -> None:
+    rendered = template(home, merged(KUBELET, nested(("extender", "kubelet", "ca"), {"configMap": "a", "key": "b"})))
+    (mount,) = [each for each in rendered.container("extender")["volumeMounts"] if each["name"] == "kubelet-ca"]
+    volumes = rendered.one("Deployment")["spec"]["template"]["spec"]["volumes"]
+    (volume,) = [each for each in volumes if each["name"] == "kubelet-ca"]
+    assert volume["configMap"] == {"name": "a", "items": [{"key": "b", "path": "ca.crt"}]}
+    assert rendered.settings()["kubelet_ca_file"] == f"{mount['mountPath']}/ca.crt"
 
 
 @pytest.mark.parametrize(

@@ -178,6 +178,11 @@ volumeMounts:
     mountPath: /etc/maddpg/prometheus-headers
     readOnly: true
   {{- end }}
+  {{- if or $extender.kubelet.ca.configMap $extender.kubelet.ca.secret }}
+  - name: kubelet-ca
+    mountPath: /etc/maddpg/kubelet-ca
+    readOnly: true
+  {{- end }}
   {{- with $extender.extraVolumeMounts }}
   {{- toYaml . | nindent 2 }}
   {{- end }}
@@ -250,6 +255,22 @@ volumeMounts:
     items:
       - key: {{ .headers.key }}
         path: headers
+{{- end }}
+{{- end }}
+{{- with .Values.extender.kubelet.ca }}
+{{- if or .configMap .secret }}
+- name: kubelet-ca
+  {{- if .configMap }}
+  configMap:
+    name: {{ .configMap }}
+  {{- else }}
+  secret:
+    secretName: {{ .secret }}
+    defaultMode: 0440
+  {{- end }}
+    items:
+      - key: {{ .key }}
+        path: ca.crt
 {{- end }}
 {{- end }}
 {{- with .Values.extender.extraVolumes }}

@@ -34,6 +34,16 @@
 {{- if $prometheus.headers.secret -}}
 {{- $_ := set $own "prometheus_headers_file" "/etc/maddpg/prometheus-headers/headers" -}}
 {{- end -}}
+{{- $kubelet := .Values.extender.kubelet -}}
+{{- if $kubelet.enabled -}}
+{{- $_ := set $own "usage_source" "kubelet" -}}
+{{- end -}}
+{{- if $kubelet.insecureSkipTLSVerify -}}
+{{- $_ := set $own "kubelet_insecure_skip_tls_verify" true -}}
+{{- end -}}
+{{- if or $kubelet.ca.configMap $kubelet.ca.secret -}}
+{{- $_ := set $own "kubelet_ca_file" "/etc/maddpg/kubelet-ca/ca.crt" -}}
+{{- end -}}
 {{- if eq (include "maddpg.tls" .) "true" -}}
 {{- $_ := set $own "tls_cert_file" "/etc/maddpg/tls/tls.crt" -}}
 {{- $_ := set $own "tls_key_file" "/etc/maddpg/tls/tls.key" -}}
@@ -162,6 +172,27 @@ extenders:
 {{- range $name := list "usage_source" "prometheus_url" "prometheus_ca_file" "prometheus_token_file" "prometheus_username" "prometheus_password_file" "prometheus_headers_file" -}}
 {{- if hasKey $extender.settings $name -}}
 {{- fail (printf "extender.prometheus.url: is set, so leave extender.settings.%s out, and use extender.prometheus" $name) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- $kubelet := $extender.kubelet -}}
+{{- $kubeletCA := or $kubelet.ca.configMap $kubelet.ca.secret -}}
+{{- if and $kubelet.enabled $prometheus.url -}}
+{{- fail "extender.kubelet.enabled: use comes from one source, and extender.prometheus.url is set; leave one of them out" -}}
+{{- end -}}
+{{- if and $kubelet.ca.configMap $kubelet.ca.secret -}}
+{{- fail "extender.kubelet.ca.configMap: set it or extender.kubelet.ca.secret, not both" -}}
+{{- end -}}
+{{- if and $kubelet.insecureSkipTLSVerify $kubeletCA -}}
+{{- fail "extender.kubelet.insecureSkipTLSVerify: is true, so no authority counts; leave extender.kubelet.ca out" -}}
+{{- end -}}
+{{- if and (not $kubelet.enabled) (or $kubelet.insecureSkipTLSVerify $kubeletCA) -}}
+{{- fail "extender.kubelet.enabled: is false, so nobody needs extender.kubelet.ca or extender.kubelet.insecureSkipTLSVerify" -}}
+{{- end -}}
+{{- if $kubelet.enabled -}}
+{{- range $name := list "usage_source" "kubelet_ca_file" "kubelet_insecure_skip_tls_verify" -}}
+{{- if hasKey $extender.settings $name -}}
+{{- fail (printf "extender.kubelet.enabled: is true, so leave extender.settings.%s out, and use extender.kubelet" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}
