@@ -11,6 +11,7 @@ import os
 import sys
 import urllib.parse
 from collections.abc import Iterator, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
@@ -79,23 +80,45 @@ def demo(
 
 
 @app.command("check-config", context_settings=FLAGS, epilog=FLAGS_HELP)
-def check_config(context: typer.Context, config: ConfigFile = None) -> None:
-    """Validate settings, bundles and certificates, print the settings in effect, and exit; 2 if any is refused."""
-    from extender.scorer.load import load_candidate, load_scorer
-    from extender.transport.tls import Certificates
+def check_config(
+    context: typer.Context,
+    config: ConfigFile = None,
+    scheduler_config: Annotated[
+        Path | None, typer.Option(help="a kube-scheduler's configuration, to be held against these settings")
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="leave out what needs the network")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="print settings and findings as one JSON document")] = False,
+) -> None:
+    """Try everything that `serve` would: settings, policy, certificates, addresses, API server, rights, measured use.
 
-    settings = _settings(config, context.args)
+    Prints the settings in effect, and a line for each thing tried; exits with 2 if any failed.
+    """
+    from extender.inspection import machine, neighbours
+    from extender.inspection import scheduler_config as caller
+    from extender.inspection.finding import failed, shown
+
     try:
-        loaded = load_scorer(settings)
-        for candidate in (settings.shadow, settings.experiment):
-            if candidate is not None:
-                load_candidate(candidate)
-        if settings.tls_cert_file is not None:
-            Certificates(settings)
-    except SchedulerError as error:
+        settings = configuration.load(config, os.environ, parse_flags(context.args))
+    except SettingsError as error:
+        if as_json:
+            refused = {"name": "settings", "verdict": "failed", "told": str(error), "fix": ""}
+            typer.echo(json.dumps({"settings": None, "findings": [refused], "failed": True}, indent=2))
         _refuse(error)
-    typer.echo(settings.model_dump_json(indent=2))
-    typer.echo(f"scorer {loaded.scorer.name}, temperature {loaded.temperature}: accepted", err=True)
+    findings = list(machine.inspect(settings))
+    if not offline:
+        findings += neighbours.inspect(settings)
+    if scheduler_config is not None:
+        findings += caller.inspect(scheduler_config, settings)
+    broken = failed(findings)
+    if as_json:
+        told = [asdict(finding) for finding in findings]
+        typer.echo(json.dumps({"settings": shown(settings), "findings": told, "failed": broken}, indent=2))
+    else:
+        typer.echo(json.dumps(shown(settings), indent=2))
+        for finding in findings:
+            typer.echo(str(finding), err=True)
+    if broken:
+        raise typer.Exit(REFUSED)
 
 
 @app.command()

@@ -86,6 +86,10 @@ class CertificateError(SettingsError):
     """Certificates or keys cannot serve; the message names the setting, the file and what to do."""
 
 
+class SchedulerConfigError(InvalidInputError):
+    """A kube-scheduler's configuration does not read; the message says where."""
+
+
 class WireError(InvalidInputError):
     """A request body is not what kube-scheduler sends; the message names the JSON path.
 

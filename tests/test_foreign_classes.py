@@ -12,6 +12,7 @@ import policy
 import training
 
 OVERRIDDEN = {
+    "extender.inspection.scheduler_file._Loader": {"construct_mapping"},
     "extender.logs._Handler": {"handleError"},
     "extender.operations.tracing.TracedConnection": {"on_message_complete"},
     "extender.operations.families.PartCollector": {"collect"},

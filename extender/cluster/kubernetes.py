@@ -130,7 +130,7 @@ class KubernetesSource:
                 settings.scheduler_name, UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos)
             ),
         )
-        return cls(options, _usage(settings))
+        return cls(options, usage_reader(settings))
 
     async def start(self, table: ClusterTable, supervisor: Supervisor) -> None:
         """Begin to watch; nothing more if it has begun.
@@ -265,8 +265,8 @@ def _kubelets(settings: Settings) -> KubeletOptions | None:
     )
 
 
-def _usage(settings: Settings) -> Callable[[ApiServer], UsageReader] | None:
-    """Makes the reader of measured use that the settings choose."""
+def usage_reader(settings: Settings) -> Callable[[ApiServer], UsageReader] | None:
+    """Return what makes the reader of measured use that the settings choose; None where there is none."""
     if settings.usage_source == "metrics-server":
         return MetricsServer
     if settings.usage_source != "prometheus" or settings.prometheus_url is None:

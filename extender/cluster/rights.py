@@ -1,0 +1,82 @@
+"""What the service may have to do in a cluster, by its settings, and whether the API server lets it.
+
+deploy/rbac.yaml and the chart grant exactly these; tests compare them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+import msgspec
+
+from extender.cluster.api import ApiError, ApiServer
+from extender.settings import Settings
+
+REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
+
+
+@dataclass(frozen=True, slots=True)
+class Right:
+    """One verb on one kind of object, in all namespaces.
+
+    Attributes:
+        verb: such as ``list``.
+        group: API group; empty for the core one.
+        resource: plural name, with a subresource behind a slash.
+        needed_for: what does not work without it.
+    """
+
+    verb: str
+    group: str
+    resource: str
+    needed_for: str
+
+    def __str__(self) -> str:
+        """As `kubectl auth can-i` takes it: ``list nodes.metrics.k8s.io``."""
+        resource, slash, subresource = self.resource.partition("/")
+        return f"{self.verb} {resource}{f'.{self.group}' if self.group else ''}{slash}{subresource}"
+
+
+class _Verdict(msgspec.Struct):
+    allowed: bool
+
+
+class _Review(msgspec.Struct):
+    status: _Verdict
+
+
+def rights(settings: Settings) -> list[Right]:
+    """Return what these settings need."""
+    needed = [
+        Right(verb, "", resource, "the state of the cluster")
+        for resource in ("nodes", "pods")
+        for verb in ("list", "watch")
+    ]
+    if settings.usage_source == "metrics-server":
+        needed.append(Right("list", "metrics.k8s.io", "nodes", "usage_source: metrics-server"))
+    if settings.enable_bind:
+        needed.append(Right("create", "", "pods/binding", "enable_bind: true"))
+    if settings.explain_on_pod == "event":
+        needed.append(Right("create", "events.k8s.io", "events", "explain_on_pod: event"))
+    if settings.explain_on_pod == "annotation":
+        needed.append(Right("patch", "", "pods", "explain_on_pod: annotation"))
+    return needed
+
+
+def allowed(api: ApiServer, right: Right) -> bool | None:
+    """Return whether the API server lets us; None where it does not say.
+
+    Source: authorization.k8s.io/v1, SelfSubjectAccessReview, which every authenticated user may make.
+    """
+    resource, _, subresource = right.resource.partition("/")
+    attributes = {"verb": right.verb, "group": right.group, "resource": resource, "subresource": subresource}
+    body = {
+        "apiVersion": "authorization.k8s.io/v1",
+        "kind": "SelfSubjectAccessReview",
+        "spec": {"resourceAttributes": attributes},
+    }
+    try:
+        return msgspec.json.decode(api.post(REVIEWS, body), type=_Review).status.allowed
+    except (ApiError, msgspec.DecodeError, UnicodeDecodeError):
+        return None
