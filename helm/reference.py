@@ -23,7 +23,16 @@ from extender.settings import Settings
 CHART = Path(__file__).resolve().parent / "maddpg-scheduler"
 BEGIN, END = "<!-- values: begin -->", "<!-- values: end -->"
 OWNED = frozenset(
-    {"host", "port", "operations_port", "bundle_path", "kubeconfig", "kube_context", "scheduler_name"}
+    {
+        "host",
+        "operations_host",
+        "port",
+        "operations_port",
+        "bundle_path",
+        "kubeconfig",
+        "kube_context",
+        "scheduler_name",
+    }
     | {"tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_client_names", "operations_tls"}
 )
 """Settings that templates/_settings.tpl decides, or that make no sense in a pod."""
@@ -125,16 +134,30 @@ def schema(values: list[Value]) -> Schema:
         "title": "Values of the chart maddpg-scheduler",
         "type": "object",
         "additionalProperties": False,
-        # helm puts `global` into the values of every chart
-        "properties": {"global": {"type": "object"}},
+        # helm puts `global` into the values of every chart, and a parent chart's condition reads `enabled` there
+        "properties": {
+            "global": {"type": ["object", "null"]},
+            "enabled": {"type": "boolean", "description": "For the condition of a parent chart; read by nobody else."},
+        },
     }
     for value in values:
         group = root
         for key in value.path[:-1]:
-            closed = {"type": "object", "additionalProperties": False, "properties": {}}
-            group = group["properties"].setdefault(key, closed)
+            if key not in group["properties"]:
+                group["properties"][key] = {"type": "object", "additionalProperties": False, "properties": {}}
+                group.setdefault("required", []).append(key)  # helm takes out what is null
+            group = group["properties"][key]
         group["properties"][value.path[-1]] = _leaf(value)
+        if _is_needed(value):
+            group.setdefault("required", []).append(value.path[-1])
     return root
+
+
+def _is_needed(value: Value) -> bool:
+    """Whether templates need the value: a number, a truth value, or a text of a certain form that may not be empty."""
+    if isinstance(value.default, str):
+        return bool(value.default and value.narrowed)
+    return isinstance(value.default, (bool, int, float))
 
 
 def _leaf(value: Value) -> Schema:

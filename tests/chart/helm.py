@@ -17,6 +17,8 @@ from tests.control_plane.toolchain import REPOSITORY
 CHART = REPOSITORY / "helm" / "maddpg-scheduler"
 CI_VALUES = sorted((CHART / "ci").glob("*-values.yaml"))
 RELEASE, NAMESPACE = "maddpg-scheduler", "maddpg-scheduler"
+CLUSTER_NAME = f"{NAMESPACE}:{RELEASE}"
+"""Beginning of the names of the cluster's objects."""
 KUBE_VERSION = "v1.37.2"
 ALL_APIS = ("monitoring.coreos.com/v1", "metrics.k8s.io/v1beta1")
 
@@ -106,13 +108,18 @@ def template(
     *,
     files: Iterable[Path] = (),
     kube_version: str = KUBE_VERSION,
+    release: str = RELEASE,
+    namespace: str = NAMESPACE,
+    chart: Path = CHART,
+    apis: Iterable[str] = (),
 ) -> Rendering:
-    """Render the chart without a cluster.
+    """Render the chart, or one that holds it, without a cluster.
 
     Raises:
         HelmError: it refused the values.
     """
-    arguments = [RELEASE, str(CHART), "--namespace", NAMESPACE, "--kube-version", kube_version]
+    arguments = [release, str(chart), "--namespace", namespace, "--kube-version", kube_version]
+    arguments += [part for api in apis for part in ("--api-versions", api)]
     for file in files:
         arguments += ["--values", str(file)]
     if values:

@@ -38,7 +38,7 @@ class Installation:
         """kind/name of everything in the cluster that carries the release's label."""
         found = set()
         for group, kinds in {
-            "/api/v1": ["configmaps", "services", "serviceaccounts", "pods", "secrets"],
+            "/api/v1": ["configmaps", "services", "serviceaccounts", "pods", "secrets", "resourcequotas"],
             "/apis/apps/v1": ["deployments", "replicasets"],
             "/apis/policy/v1": ["poddisruptionbudgets"],
             "/apis/networking.k8s.io/v1": ["networkpolicies"],

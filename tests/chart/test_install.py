@@ -14,7 +14,7 @@ from kubernetes import client
 
 from tests.chart.audit import AuditedControlPlane, granted
 from tests.chart.deployed import Extender
-from tests.chart.helm import CHART, NAMESPACE, RELEASE, template
+from tests.chart.helm import CHART, CLUSTER_NAME, NAMESPACE, RELEASE, template
 from tests.chart.installation import RBAC, SERVICE, SIDECAR, Installation, installed
 from tests.control_plane import access
 from tests.control_plane.processes import Process
@@ -113,7 +113,7 @@ def test_rights_are_what_is_used_and_no_more(running: Running) -> None:
     with Binds(installation.api) as binds:
         create(installation.api, [pod(f"{installation.mode}-only", scheduler=PROFILE)])
         binds.wait([f"{installation.mode}-only"])
-    rules = access.request(installation.api, "GET", f"{RBAC}/clusterroles/{RELEASE}-extender")["rules"]
+    rules = access.request(installation.api, "GET", f"{RBAC}/clusterroles/{CLUSTER_NAME}-extender")["rules"]
     wanted = granted(rules)
     deadline = time.monotonic() + 20.0
     while (missing := wanted - installation.plane.used(installation.extender_account)) and time.monotonic() < deadline:

@@ -12,11 +12,13 @@ import yaml
 from cryptography import x509
 
 from extender import configuration
+from extender.inspection.scheduler_config import inspect
 from extender.settings import Settings
 from helm import reference
 from tests.chart.helm import (
     CHART,
     CI_VALUES,
+    CLUSTER_NAME,
     KUBE_VERSION,
     NAMESPACE,
     RELEASE,
@@ -34,7 +36,7 @@ VALUES = {value.name: value for value in reference.read_values((CHART / "values.
 SERVICE = {"extender": {"mode": "service"}}
 CANDIDATE = nested(("extender", "candidate", "persistentVolumeClaim"), "claim")
 PROMETHEUS = nested(("extender", "prometheus", "url"), "https://prometheus.monitoring:9090")
-BASIC = merged(PROMETHEUS, nested(("extender", "prometheus", "basicAuth"), {"username": "reader", "secret": "login"}))
+BASIC = nested(("extender", "prometheus", "basicAuth"), {"username": "reader", "secret": "a"})
 KUBELET = nested(("extender", "kubelet", "enabled"), True)
 SECURED = nested(("tls", "operations"), True)
 
@@ -49,6 +51,7 @@ COMPANY: dict[str, dict[str, Any]] = {
     "": {},
     "extender.replicas": SERVICE,
     "extender.serviceAccount": SERVICE,
+    "extender.serviceAccount.create": merged(SERVICE, nested(("extender", "serviceAccount", "name"), "mine")),
     "extender.podDisruptionBudget": SERVICE,
     "extender.autoscaling": nested(("extender",), {"mode": "service", "autoscaling": {"enabled": True}}),
     "extender.autoscaling.enabled": SERVICE,
@@ -59,15 +62,17 @@ COMPANY: dict[str, dict[str, Any]] = {
     "extender.prometheus.url": {},
     "extender.prometheus.ca.key": merged(PROMETHEUS, nested(("extender", "prometheus", "ca", "secret"), "ca")),
     "extender.prometheus.token.key": merged(PROMETHEUS, nested(("extender", "prometheus", "token", "secret"), "a")),
-    "extender.prometheus.basicAuth.username": BASIC,
-    "extender.prometheus.basicAuth.secret": BASIC,
-    "extender.prometheus.basicAuth.key": BASIC,
+    "extender.prometheus.basicAuth.key": merged(PROMETHEUS, BASIC),
+    "extender.prometheus.basicAuth.secret": merged(PROMETHEUS, BASIC),
+    "extender.prometheus.basicAuth.username": merged(PROMETHEUS, BASIC),
     "extender.prometheus.headers.key": merged(PROMETHEUS, nested(("extender", "prometheus", "headers", "secret"), "a")),
     "extender.kubelet": KUBELET,
     "extender.kubelet.enabled": {},
     "extender.kubelet.ca.key": merged(KUBELET, nested(("extender", "kubelet", "ca", "secret"), "a")),
     "scheduler.enabled": SERVICE,
+    "scheduler.serviceAccount.create": nested(("scheduler", "serviceAccount", "name"), "mine"),
     "networkPolicy.callers": SERVICE,
+    "networkPolicy.dns": SERVICE,
     "tls": SERVICE,
     "tls.certManager": merged(SERVICE, nested(("tls", "mode"), "certManager")),
     "tls.certManager.issuerRef": merged(
@@ -108,6 +113,8 @@ OTHER: dict[str, Any] = {
     "networkPolicy.callers": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
     "networkPolicy.observers": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
     "networkPolicy.apiServerPorts": [8443],
+    "networkPolicy.dns.ports": [5300],
+    "networkPolicy.dns.peers": [{"namespaceSelector": {}}],
     "networkPolicy.extraEgress": [{"ports": [{"port": 9090}]}],
     "monitoring.serviceMonitor.interval": "1m",
 }
@@ -201,12 +208,27 @@ def test_service_accepts_the_rendered_settings(home: Path, tmp_path: Path, value
     container = rendered.container("extender")
     ports = {each["name"]: each["containerPort"] for each in container["ports"]}
     assert (loaded.port, loaded.operations_port) == (ports["verbs"], ports["operations"])
-    assert loaded.host == "0.0.0.0"
+    assert loaded.operations_host == "0.0.0.0,::"
+    mode = (yaml.safe_load(values.read_text()).get("extender") or {}).get("mode", "sidecar")
+    assert loaded.host == {"sidecar": "127.0.0.1,::1", "service": "0.0.0.0,::"}[mode]
     mounts = [each["mountPath"] for each in container["volumeMounts"]]
     if loaded.bundle_path is None:
         assert "/etc/maddpg/bundle" not in mounts
     else:
         assert any(loaded.bundle_path.is_relative_to(mount) for mount in mounts)
+
+
+@pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
+def test_what_kube_scheduler_is_given_suits_what_the_service_is_given(home: Path, tmp_path: Path, values: Path) -> None:
+    rendered = template(home, files=[values])
+    files = {name: text for each in rendered.all("ConfigMap") for name, text in each["data"].items()}
+    for name in ("settings.yaml", "config.yaml"):
+        (tmp_path / name).write_text(files.get(name, ""))
+    found = list(inspect(tmp_path / "config.yaml", configuration.load(tmp_path / "settings.yaml")))
+    left_on = [each for each in found if each.name.endswith(".plugins.score")]
+    if "config.yaml" in files:
+        assert [each.verdict for each in found if each not in left_on] in ([], ["ok"]), found
+        assert bool(left_on) == (values.stem == "small-values")
 
 
 WRONG = [
@@ -226,6 +248,10 @@ WRONG = [
     ("/extender/prometheus/url", "does not match", nested(("extender", "prometheus", "url"), "https://me:secret@here")),
     ("/scheduler/name", "not", nested(("scheduler", "name"), "default-scheduler")),
     ("/scheduler/image/tag", "does not match pattern", nested(("scheduler", "image", "tag"), "latest")),
+    ("/fullnameOverride", "does not match pattern", {"fullnameOverride": "Abc"}),
+    ("/nameOverride", "does not match pattern", {"nameOverride": "A b"}),
+    ("/enabled", "want boolean", {"enabled": "yes"}),
+    ("/networkPolicy/dns/ports/0", "maximum", nested(("networkPolicy", "dns", "ports"), [70_000])),
     ("/scheduler/extender/httpTimeout", "pattern", nested(("scheduler", "extender", "httpTimeout"), "fast")),
     ("/pods/antiAffinity", "must be one of", nested(("pods", "antiAffinity"), "maybe")),
     ("/networkPolicy/apiServerPorts/0", "maximum", nested(("networkPolicy", "apiServerPorts"), [70_000])),
@@ -242,6 +268,8 @@ def test_wrong_value_is_refused_by_its_path(home: Path, path: str, why: str, val
     assert why in str(refused.value)
 
 
+BASIC_SECRET = ("extender", "prometheus", "basicAuth", "secret")
+TOKEN_SECRET = ("extender", "prometheus", "token", "secret")
 DISAGREEING = [
     ("extender.mode", nested(("scheduler", "enabled"), False)),
     ("extender.autoscaling.enabled", nested(("extender", "autoscaling", "enabled"), True)),
@@ -264,18 +292,8 @@ DISAGREEING = [
     ),
     ("extender.prometheus.url", nested(("extender", "prometheus", "token", "secret"), "a")),
     ("extender.prometheus.url", nested(("extender", "prometheus", "headers", "secret"), "a")),
-    (
-        "extender.prometheus.basicAuth.username",
-        merged(PROMETHEUS, nested(("extender", "prometheus", "basicAuth", "username"), "a")),
-    ),
-    (
-        "extender.prometheus.basicAuth.username",
-        merged(PROMETHEUS, nested(("extender", "prometheus", "basicAuth", "secret"), "a")),
-    ),
-    (
-        "extender.prometheus.basicAuth.username",
-        merged(BASIC, nested(("extender", "prometheus", "token", "secret"), "a")),
-    ),
+    ("extender.prometheus.basicAuth.username", merged(PROMETHEUS, nested(BASIC_SECRET, "a"))),
+    ("extender.prometheus.basicAuth.username", merged(merged(PROMETHEUS, BASIC), nested(TOKEN_SECRET, "a"))),
     ("extender.prometheus.url", merged(PROMETHEUS, nested(("extender", "settings", "usage_source"), "none"))),
     ("extender.kubelet.enabled", merged(KUBELET, PROMETHEUS)),
     ("extender.kubelet.enabled", merged(KUBELET, nested(("extender", "settings", "usage_source"), "none"))),
@@ -297,7 +315,25 @@ DISAGREEING = [
     ("tls.existing.serverSecret", merged(SERVICE, nested(("tls", "mode"), "existing"))),
     ("extender.settings.deadline_ms", nested(("extender", "settings", "deadline_ms"), 1000)),
     ("extender.settings.deadline_ms", nested(("scheduler", "extender", "httpTimeout"), "40ms")),
-]
+    ("scheduler.extender.filter", {"scheduler": {"extender": {"filter": True}},
+                                   "extender": {"settings": {"enable_filter": False}}}),
+    ("enabled", {"enabled": False}),
+    ("scheduler.serviceAccount.name", nested(("scheduler", "serviceAccount", "create"), False)),
+    ("scheduler.serviceAccount.name", nested(("scheduler", "serviceAccount", "name"), "default")),
+    ("extender.serviceAccount.name", merged(SERVICE, nested(("extender", "serviceAccount", "create"), False))),
+    ("commonLabels", {"commonLabels": {"app.kubernetes.io/name": "x"}}),
+    ("pods.labels", {"pods": {"labels": {"app.kubernetes.io/component": "x"}}}),
+    ("monitoring.dashboard.labels", {"monitoring": {"dashboard": {"labels": {"app.kubernetes.io/instance": "x"}}}}),
+    ("pods.annotations", {"pods": {"annotations": {"checksum/settings": "x"}}}),
+    ("extender.port", nested(("extender", "port"), 10259)),
+    ("extender.port", nested(("extender", "operationsPort"), 10259)),
+    ("extender.extraVolumes", nested(("extender", "extraVolumes"), [{"name": "tmp", "emptyDir": {}}])),
+    ("extender.extraVolumes", nested(("extender", "extraVolumes"), [{"name": "a"}, {"name": "a"}])),
+    ("extender.extraVolumeMounts", nested(("extender", "extraVolumeMounts"), [{"name": "a", "mountPath": "/tmp/"}])),
+    ("scheduler.image.tag", nested(("scheduler", "image", "tag"), "v1.33.9")),
+    ("scheduler.image.tag", nested(("scheduler", "image", "tag"), "v1.30")),
+    ("scheduler.image.tag", nested(("scheduler", "image", "tag"), "v1.36")),
+]  # fmt: skip
 
 
 @pytest.mark.parametrize(("path", "values"), DISAGREEING, ids=[f"{path} {v}" for path, v in DISAGREEING])
@@ -320,15 +356,18 @@ def test_rights_are_those_of_the_shipped_manifest(home: Path) -> None:
     shipped = [each for each in yaml.safe_load_all((REPOSITORY / "deploy" / "rbac.yaml").read_text()) if each]
     rules = {(each["kind"], each["metadata"]["name"]): each["rules"] for each in shipped if "rules" in each}
     rendered = template(home)
-    assert rendered.one("ClusterRole", f"{RELEASE}-extender")["rules"] == rules["ClusterRole", "maddpg-extender"]
+    assert rendered.one("ClusterRole", f"{CLUSTER_NAME}-extender")["rules"] == rules["ClusterRole", "maddpg-extender"]
     assert rendered.one("Role", RELEASE)["rules"] == rules["Role", "maddpg-scheduler-leader-election"]
     binding = template(home, nested(("extender", "settings", "enable_bind"), True))
     more = rules["ClusterRole", "maddpg-extender-bind"]
-    assert binding.one("ClusterRole", f"{RELEASE}-extender")["rules"] == rules["ClusterRole", "maddpg-extender"] + more
+    assert (
+        binding.one("ClusterRole", f"{CLUSTER_NAME}-extender")["rules"]
+        == rules["ClusterRole", "maddpg-extender"] + more
+    )
     for form in ("event", "annotation"):
         explaining = template(home, nested(("extender", "settings", "explain_on_pod"), form))
         more = rules["ClusterRole", f"maddpg-extender-{form}"]
-        role = explaining.one("ClusterRole", f"{RELEASE}-extender")
+        role = explaining.one("ClusterRole", f"{CLUSTER_NAME}-extender")
         assert role["rules"] == rules["ClusterRole", "maddpg-extender"] + more
 
 
@@ -361,12 +400,28 @@ def test_authorities_of_kubelets_are_mounted_where_the_setting_says(home: Path) 
 
 @pytest.mark.parametrize(
     ("cluster", "tag"),
-    [("v1.34.4", "v1.34.4"), ("v1.36.3-eks-1a2b3c", "v1.36.3"), ("v1.35.4+k3s1", "v1.35.4"), ("1.37.2", "v1.37.2")],
+    [
+        ("v1.34.4", "v1.34.4"),
+        ("v1.36.3-eks-1a2b3c", "v1.36.3"),
+        ("v1.36.2-gke.1293000", "v1.36.2"),
+        ("v1.35.4+k3s1", "v1.35.4"),
+        ("v1.34.3-aliyun.1", "v1.34.3"),
+        ("v1.36.0-rc.1", "v1.36.0-rc.1"),
+        ("1.37.2", "v1.37.2"),
+        ("v1.34", "v1.34.0"),  # as Argo CD gives it
+        ("1.36", "v1.36.0"),
+    ],
     ids=lambda text: str(text),
 )
 def test_scheduler_has_the_version_of_the_cluster(home: Path, cluster: str, tag: str) -> None:
     image = template(home, kube_version=cluster).container("kube-scheduler")["image"]
     assert image.endswith(f"/kube-scheduler:{tag}")
+
+
+def test_digest_of_the_scheduler_stands_for_a_version_that_nobody_knows(home: Path) -> None:
+    digest = "sha256:" + "0" * 64
+    rendered = template(home, nested(("scheduler", "image"), {"digest": digest, "tag": ""}))
+    assert rendered.container("kube-scheduler")["image"] == f"registry.k8s.io/kube-scheduler@{digest}"
 
 
 def test_cluster_that_is_too_old_is_refused(home: Path) -> None:
@@ -386,8 +441,13 @@ VERB_SETTINGS = [
 def test_scheduler_calls_the_verbs_that_the_service_answers(
     home: Path, settings: dict[str, bool], verbs: set[str]
 ) -> None:
-    (extender,) = template(home, nested(("extender", "settings"), settings)).scheduler_configuration()["extenders"]
+    given = nested(("extender", "settings"), settings)
+    (extender,) = template(home, given).scheduler_configuration()["extenders"]
     assert {key for key in extender if key.endswith("Verb")} == verbs
+    given |= nested(("scheduler", "extender", "filter"), True)
+    (extender,) = template(home, given).scheduler_configuration()["extenders"]
+    assert {key for key in extender if key.endswith("Verb")} == verbs | {"filterVerb"}
+    assert extender["nodeCacheCapable"] is True, "by object, in-tree scores would see empty nodes after /filter"
 
 
 @pytest.mark.parametrize("values", [{}, SERVICE], ids=["sidecar", "service"])
@@ -470,7 +530,26 @@ def test_notes_say_how_to_schedule_the_first_pod(home: Path) -> None:
     said = notes(home, nested(("scheduler", "name"), "by-policy"))
     assert '"schedulerName": "by-policy"' in said
     assert f"helm -n {NAMESPACE} test {RELEASE}" in said
-    assert "NOTE" not in said
+    assert said.count("NOTE:") == 1
+    assert "nobody publishes the image maddpg-scheduler/extender:" in said
+    assert "NOTE" not in notes(home, nested(("extender", "image", "repository"), "registry.example/extender"))
+
+
+def test_notes_say_which_replica_remembers(home: Path) -> None:
+    said = notes(home)
+    assert f"get lease {RELEASE} -o jsonpath='{{.spec.holderIdentity}}'" in said
+    assert "http://127.0.0.1:8889" in said
+    assert "Ask each one:" in notes(home, SERVICE)
+    assert "https://127.0.0.1:8889" in notes(home, SECURED)
+    for alone in (nested(("scheduler", "replicas"), 1), merged(SERVICE, nested(("extender", "replicas"), 1))):
+        assert "remembers" not in notes(home, alone)
+
+
+def test_notes_say_what_a_provider_makes_of_the_priority_class_without_a_quota(home: Path) -> None:
+    without = nested(("pods", "criticalQuota"), 0)
+    assert "pods.priorityClassName" in notes(home, without)
+    assert not template(home, without).all("ResourceQuota")
+    assert "pods.priorityClassName" not in notes(home)
 
 
 def test_notes_without_a_scheduler_hold_its_configuration(home: Path) -> None:
@@ -566,7 +645,8 @@ def test_prometheus_is_asked_with_what_is_mounted_and_nothing_of_it_is_in_a_conf
         {
             "url": "https://prometheus.monitoring:9090",
             "ca": {"secret": "authority", "key": "bundle.pem"},
-            "token": {"secret": "reader"},
+            "basicAuth": {"username": "reader", "secret": "password"},
+            "headers": {"secret": "tenant", "key": "all"},
         },
     )
     rendered = template(home, values)
@@ -575,7 +655,7 @@ def test_prometheus_is_asked_with_what_is_mounted_and_nothing_of_it_is_in_a_conf
         "prometheus",
         "https://prometheus.monitoring:9090",
     )
-    assert [each["resources"] for each in rendered.one("ClusterRole", f"{RELEASE}-extender")["rules"]] == [
+    assert [each["resources"] for each in rendered.one("ClusterRole", f"{CLUSTER_NAME}-extender")["rules"]] == [
         ["nodes", "pods"]
     ], "nothing is asked of metrics-server"
     files = {}
@@ -586,8 +666,14 @@ def test_prometheus_is_asked_with_what_is_mounted_and_nothing_of_it_is_in_a_conf
             files[f"{mount['mountPath']}/{item['path']}"] = (source["secretName"], item["key"])
     assert files == {
         settings["prometheus_ca_file"]: ("authority", "bundle.pem"),
-        settings["prometheus_token_file"]: ("reader", "token"),
+        settings["prometheus_password_file"]: ("password", "password"),
+        settings["prometheus_headers_file"]: ("tenant", "all"),
     }
+    assert settings["prometheus_username"] == "reader"
+    token = template(home, merged(PROMETHEUS, nested(TOKEN_SECRET, "reader")))
+    volumes = {each["name"]: each for each in token.one("Deployment")["spec"]["template"]["spec"]["volumes"]}
+    assert volumes["prometheus-token"]["secret"]["items"] == [{"key": "token", "path": "token"}]
+    assert token.settings()["prometheus_token_file"] == "/etc/maddpg/prometheus-token/token"
 
 
 def test_prometheus_is_asked_by_name_and_password_and_with_headers(home: Path) -> None:

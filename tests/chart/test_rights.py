@@ -9,7 +9,7 @@ import pytest
 
 from tests.chart.audit import AuditedControlPlane, Right, granted
 from tests.chart.deployed import Extender
-from tests.chart.helm import CHART, NAMESPACE, RELEASE
+from tests.chart.helm import CHART, CLUSTER_NAME, NAMESPACE, RELEASE
 from tests.chart.installation import LEASES, RBAC, SERVICE, Installation, installed
 from tests.control_plane import access
 from tests.control_plane.access import Manifest
@@ -17,11 +17,11 @@ from tests.control_plane.scheduler import PROFILE
 from tests.control_plane.workload import Binds, create, create_nodes, node, pod
 
 NOWHERE = "http://127.0.0.1:1"  # an extender that is away: it is ignorable, and rights are what is asked about here
-EXTENDER_ROLE = f"{RBAC}/clusterroles/{RELEASE}-extender"
+EXTENDER_ROLE = f"{RBAC}/clusterroles/{CLUSTER_NAME}-extender"
 LEASE_ROLE = f"{RBAC}/namespaces/{NAMESPACE}/roles/{RELEASE}"
-EXTENDER_BINDING = f"{RBAC}/clusterrolebindings/{RELEASE}-extender"
-SCHEDULER_BINDING = f"{RBAC}/clusterrolebindings/{RELEASE}"
-VOLUME_BINDING = f"{RBAC}/clusterrolebindings/{RELEASE}-volumes"
+EXTENDER_BINDING = f"{RBAC}/clusterrolebindings/{CLUSTER_NAME}-extender"
+SCHEDULER_BINDING = f"{RBAC}/clusterrolebindings/{CLUSTER_NAME}"
+VOLUME_BINDING = f"{RBAC}/clusterrolebindings/{CLUSTER_NAME}-volumes"
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,14 @@
 
 {{- define "maddpg.fullname" -}}
 {{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- $whole := contains $name .Release.Name | ternary .Release.Name (printf "%s-%s" .Release.Name $name) -}}
 {{- if .Values.fullnameOverride -}}
 {{- .Values.fullnameOverride -}}
-{{- else if contains $name .Release.Name -}}
-{{- .Release.Name | trunc 40 | trimSuffix "-" -}}
+{{- else if le (len $whole) 40 -}}
+{{- $whole -}}
 {{- else -}}
-{{- printf "%s-%s" .Release.Name $name | trunc 40 | trimSuffix "-" -}}
+{{- /* cut off alone, two long names would be one */ -}}
+{{- printf "%s-%s" (trunc 31 $whole | trimSuffix "-") (sha256sum $whole | trunc 8) -}}
 {{- end -}}
 {{- end -}}
 
@@ -15,23 +17,42 @@
 {{- include "maddpg.fullname" . }}-extender
 {{- end -}}
 
+{{/* (list $ "suffix") -> the name of an object of the whole cluster: equal releases of two namespaces must not clash.
+     A name that is too long keeps its beginning, and a hash of the whole. */}}
+{{- define "maddpg.clusterName" -}}
+{{- $root := index . 0 -}}
+{{- $whole := printf "%s:%s%s" $root.Release.Namespace (include "maddpg.fullname" $root) (index . 1) -}}
+{{- if le (len $whole) 63 -}}
+{{- $whole -}}
+{{- else -}}
+{{- printf "%s-%s" (trunc 54 $whole | trimSuffix "-") (sha256sum $whole | trunc 8) -}}
+{{- end -}}
+{{- end -}}
+
 {{/* The ServiceAccount that the extender runs with: a sidecar has its pod's. */}}
 {{- define "maddpg.extenderAccount" -}}
 {{- if eq .Values.extender.mode "sidecar" -}}
 {{- include "maddpg.schedulerAccount" . -}}
-{{- else if .Values.extender.serviceAccount.create -}}
-{{- default (include "maddpg.extenderName" .) .Values.extender.serviceAccount.name -}}
 {{- else -}}
-{{- default "default" .Values.extender.serviceAccount.name -}}
+{{- include "maddpg.account" (list "extender" .Values.extender.serviceAccount (include "maddpg.extenderName" .)) -}}
 {{- end -}}
 {{- end -}}
 
 {{- define "maddpg.schedulerAccount" -}}
-{{- if .Values.scheduler.serviceAccount.create -}}
-{{- default (include "maddpg.fullname" .) .Values.scheduler.serviceAccount.name -}}
-{{- else -}}
-{{- default "default" .Values.scheduler.serviceAccount.name -}}
+{{- include "maddpg.account" (list "scheduler" .Values.scheduler.serviceAccount (include "maddpg.fullname" .)) -}}
 {{- end -}}
+
+{{/* (list "component" serviceAccount "name of the chart") -> its name. Never the one that every pod of the namespace has. */}}
+{{- define "maddpg.account" -}}
+{{- $account := index . 1 -}}
+{{- $name := $account.name | default (ternary (index . 2) "" $account.create) -}}
+{{- if not $name -}}
+{{- fail (printf "%s.serviceAccount.name: name the ServiceAccount to use, since %s.serviceAccount.create is false" (index . 0) (index . 0)) -}}
+{{- end -}}
+{{- if eq $name "default" -}}
+{{- fail (printf "%s.serviceAccount.name: is default, which every pod of the namespace has and which would get these rights; name another" (index . 0)) -}}
+{{- end -}}
+{{- $name -}}
 {{- end -}}
 
 {{/* The component whose pods hold the extender. */}}
@@ -42,21 +63,24 @@
 {{/* (list $ "component") -> labels that select its pods; they never change between versions. */}}
 {{- define "maddpg.selector" -}}
 {{- $root := index . 0 -}}
-app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride }}
-app.kubernetes.io/instance: {{ $root.Release.Name }}
+app.kubernetes.io/name: {{ default $root.Chart.Name $root.Values.nameOverride | quote }}
+app.kubernetes.io/instance: {{ $root.Release.Name | quote }}
 app.kubernetes.io/component: {{ index . 1 }}
 {{- end -}}
 
-{{/* (list $ "component") -> labels of an object. */}}
+{{/* (list $ "component" more...) -> labels of an object, each key once: maps further right win, and the selector's labels,
+     which "maddpg.validate" keeps out of the values, over all. */}}
 {{- define "maddpg.labels" -}}
 {{- $root := index . 0 -}}
-{{ include "maddpg.selector" . }}
-app.kubernetes.io/version: {{ $root.Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ $root.Release.Service }}
-helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_" }}
-{{- with $root.Values.commonLabels }}
-{{ toYaml . }}
-{{- end }}
+{{- $labels := dict
+    "app.kubernetes.io/version" $root.Chart.AppVersion
+    "app.kubernetes.io/managed-by" $root.Release.Service
+    "helm.sh/chart" (printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace "+" "_")
+-}}
+{{- range $more := prepend (slice . 2) $root.Values.commonLabels -}}
+{{- $labels = merge (dict) (default dict $more) $labels -}}
+{{- end -}}
+{{- toYaml (merge (include "maddpg.selector" . | fromYaml) $labels) -}}
 {{- end -}}
 
 {{/* (dict "image" values "tag" default) -> repository:tag or repository@digest. */}}
@@ -68,12 +92,45 @@ helm.sh/chart: {{ printf "%s-%s" $root.Chart.Name $root.Chart.Version | replace 
 {{- end -}}
 {{- end -}}
 
-{{/* The kube-scheduler that fits the cluster: v1.37.2 of v1.37.2-eks-1a2b3c. */}}
+{{/* The kube-scheduler that fits the cluster: v1.37.2 of v1.37.2-eks-1a2b3c, v1.37.0 of v1.37, as Argo CD has it. */}}
 {{- define "maddpg.clusterVersion" -}}
-{{- regexFind "^v[0-9]+\\.[0-9]+\\.[0-9]+" .Capabilities.KubeVersion.Version -}}
+{{- $found := regexFind "^v?[0-9]+[.][0-9]+([.][0-9]+(-(alpha|beta|rc)[.][0-9]+)?)?" .Capabilities.KubeVersion.Version | trimPrefix "v" -}}
+{{- if $found -}}
+v{{ $found }}{{ if eq (len (splitList "." $found)) 2 }}.0{{ end }}
+{{- end -}}
 {{- end -}}
 
-{{/* Where a kube-scheduler finds the extender. */}}
+{{/* The version of kube-scheduler's image; empty where only a digest says it. */}}
+{{- define "maddpg.schedulerVersion" -}}
+{{- $image := .Values.scheduler.image -}}
+{{- $version := $image.tag -}}
+{{- if not (or $image.tag $image.digest) -}}
+{{- $version = include "maddpg.clusterVersion" . -}}
+{{- if not $version -}}
+{{- fail (printf "scheduler.image.tag: give the version of kube-scheduler, such as v1.36.2: the cluster's own, %q, has none" .Capabilities.KubeVersion.Version) -}}
+{{- end -}}
+{{- end -}}
+{{- if and $version (not (regexMatch "^v[0-9]+[.][0-9]+[.][0-9]+" $version)) -}}
+{{- fail (printf "scheduler.image.tag: is %q, which names no release; give one with its patch version, such as v1.36.2" $version) -}}
+{{- end -}}
+{{- $numbers := regexFind "^v?[0-9]+[.][0-9]+" $version | trimPrefix "v" | splitList "." -}}
+{{- if eq (len $numbers) 2 -}}
+{{- if or (lt (index $numbers 0 | int) 1) (and (eq (index $numbers 0) "1") (lt (index $numbers 1 | int) 34)) -}}
+{{- fail (printf "scheduler.image.tag: kube-scheduler %s is older than v1.34, the oldest that is supported" $version) -}}
+{{- end -}}
+{{- end -}}
+{{- $version -}}
+{{- end -}}
+
+{{/* The minor version, such as 1.36, whose kube-scheduler calls, among those that the extender knows; empty where nobody says. */}}
+{{- define "maddpg.minorVersion" -}}
+{{- $version := .Values.scheduler.enabled | ternary "maddpg.schedulerVersion" "maddpg.clusterVersion" -}}
+{{- with regexFind "[0-9]+[.][0-9]+" (include $version .) -}}
+{{- printf "1.%d" (min 37 (max 34 (splitList "." . | last | int))) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Where a kube-scheduler finds the extender. Every pod has 127.0.0.1, one of an IPv6-only cluster too. */}}
 {{- define "maddpg.extenderURL" -}}
 {{ eq (include "maddpg.tls" .) "true" | ternary "https" "http" }}://{{ eq .Values.extender.mode "sidecar" | ternary "127.0.0.1" (include "maddpg.extenderHost" .) }}:{{ .Values.extender.port }}
 {{- end -}}

@@ -4,22 +4,30 @@
 {{- define "maddpg.podMetadata" -}}
 {{- $root := index . 0 -}}
 {{- $component := index . 1 -}}
+{{- /* a changed configuration replaces the pods */ -}}
+{{- $sums := dict -}}
+{{- if eq $component (include "maddpg.extenderComponent" $root) -}}
+{{- $_ := set $sums "checksum/settings" (include "maddpg.settings" $root | sha256sum) -}}
+{{- end -}}
+{{- if eq $component "scheduler" -}}
+{{- $_ := set $sums "checksum/scheduler" (include "maddpg.schedulerConfiguration" $root | sha256sum) -}}
+{{- end -}}
 annotations:
-  {{- if eq $component (include "maddpg.extenderComponent" $root) }}
-  # a changed configuration replaces the pods
-  checksum/settings: {{ include "maddpg.settings" $root | sha256sum }}
-  {{- end }}
-  {{- if eq $component "scheduler" }}
-  checksum/scheduler: {{ include "maddpg.schedulerConfiguration" $root | sha256sum }}
-  {{- end }}
-  {{- with $root.Values.pods.annotations }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- toYaml (merge $sums (default dict $root.Values.pods.annotations)) | nindent 2 }}
 labels:
-  {{- include "maddpg.labels" . | nindent 2 }}
-  {{- with $root.Values.pods.labels }}
-  {{- toYaml . | nindent 2 }}
-  {{- end }}
+  {{- include "maddpg.labels" (list $root $component $root.Values.pods.labels) | nindent 2 }}
+{{- end -}}
+
+{{/* The pods' security context. OpenShift chooses users and groups itself, and refuses others. */}}
+{{- define "maddpg.podSecurityContext" -}}
+{{- $context := .Values.pods.securityContext -}}
+{{- $apis := .Capabilities.APIVersions -}}
+{{- if or ($apis.Has "security.openshift.io/v1") ($apis.Has "security.openshift.io/v1/SecurityContextConstraints") -}}
+{{- $context = omit $context "runAsUser" "runAsGroup" "fsGroup" -}}
+{{- end -}}
+{{- with $context -}}
+{{- toYaml . -}}
+{{- end -}}
 {{- end -}}
 
 {{/* (list $ "component") -> the part of a pod's spec that says where and how it runs */}}
@@ -34,11 +42,11 @@ imagePullSecrets:
   {{- toYaml . | nindent 2 }}
 {{- end }}
 {{- with $pods.priorityClassName }}
-priorityClassName: {{ . }}
+priorityClassName: {{ . | quote }}
 {{- end }}
-{{- with $pods.securityContext }}
+{{- with include "maddpg.podSecurityContext" $root }}
 securityContext:
-  {{- toYaml . | nindent 2 }}
+  {{- . | nindent 2 }}
 {{- end }}
 {{- with $pods.nodeSelector }}
 nodeSelector:
@@ -73,7 +81,7 @@ affinity:
 {{- with $pods.spreadOver }}
 topologySpreadConstraints:
   - maxSkew: 1
-    topologyKey: {{ . }}
+    topologyKey: {{ . | quote }}
     whenUnsatisfiable: ScheduleAnyway
     # without it a rolling update counts the old pods as well
     matchLabelKeys: [pod-template-hash]
@@ -86,7 +94,7 @@ topologySpreadConstraints:
 {{- define "maddpg.extenderContainer" -}}
 {{- $extender := .Values.extender -}}
 name: extender
-image: {{ include "maddpg.image" (dict "image" $extender.image "tag" .Chart.AppVersion) }}
+image: {{ include "maddpg.image" (dict "image" $extender.image "tag" .Chart.AppVersion) | quote }}
 imagePullPolicy: {{ $extender.image.pullPolicy }}
 args: [serve, --config, /etc/maddpg/settings.yaml]
 {{- with $extender.extraEnv }}
@@ -126,7 +134,7 @@ lifecycle:
   preStop:
     # it still answers while Services and kube-scheduler move on; the kubelet does the sleeping: the image has no shell
     sleep:
-      seconds: {{ $extender.drainSeconds }}
+      seconds: {{ int64 $extender.drainSeconds }}
 {{- with $extender.resources }}
 resources:
   {{- toYaml . | nindent 2 }}
@@ -163,19 +171,9 @@ volumeMounts:
     mountPath: /etc/maddpg/prometheus-ca
     readOnly: true
   {{- end }}
-  {{- if $extender.prometheus.token.secret }}
-  - name: prometheus-token
-    mountPath: /etc/maddpg/prometheus-token
-    readOnly: true
-  {{- end }}
-  {{- if $extender.prometheus.basicAuth.username }}
-  - name: prometheus-password
-    mountPath: /etc/maddpg/prometheus-password
-    readOnly: true
-  {{- end }}
-  {{- if $extender.prometheus.headers.secret }}
-  - name: prometheus-headers
-    mountPath: /etc/maddpg/prometheus-headers
+  {{- range $name, $_ := include "maddpg.prometheusSecrets" . | fromYaml }}
+  - name: prometheus-{{ $name }}
+    mountPath: /etc/maddpg/prometheus-{{ $name }}
     readOnly: true
   {{- end }}
   {{- if or $extender.kubelet.ca.configMap $extender.kubelet.ca.secret }}
@@ -188,6 +186,18 @@ volumeMounts:
   {{- end }}
 {{- end -}}
 
+{{/* What Prometheus asks for: name of the file -> Secret and key. */}}
+{{- define "maddpg.prometheusSecrets" -}}
+{{- $prometheus := .Values.extender.prometheus -}}
+{{- $found := dict -}}
+{{- range $name, $from := dict "token" $prometheus.token "password" $prometheus.basicAuth "headers" $prometheus.headers -}}
+{{- if $from.secret -}}
+{{- $_ := set $found $name (pick $from "secret" "key") -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $found -}}
+{{- end -}}
+
 {{- define "maddpg.extenderVolumes" -}}
 - name: settings
   configMap:
@@ -198,7 +208,7 @@ volumeMounts:
 {{- if eq (include "maddpg.tls" .) "true" }}
 - name: server-tls
   secret:
-    secretName: {{ include "maddpg.serverSecret" . }}
+    secretName: {{ include "maddpg.serverSecret" . | quote }}
     defaultMode: 0440
 {{- end }}
 {{- range $name := list "bundle" "candidate" }}
@@ -206,11 +216,11 @@ volumeMounts:
 {{- if $from.configMap }}
 - name: {{ $name }}
   configMap:
-    name: {{ $from.configMap }}
+    name: {{ $from.configMap | quote }}
 {{- else if $from.persistentVolumeClaim }}
 - name: {{ $name }}
   persistentVolumeClaim:
-    claimName: {{ $from.persistentVolumeClaim }}
+    claimName: {{ $from.persistentVolumeClaim | quote }}
     readOnly: true
 {{- end }}
 {{- end }}
@@ -219,43 +229,25 @@ volumeMounts:
 - name: prometheus-ca
   {{- if .ca.configMap }}
   configMap:
-    name: {{ .ca.configMap }}
+    name: {{ .ca.configMap | quote }}
   {{- else }}
   secret:
-    secretName: {{ .ca.secret }}
+    secretName: {{ .ca.secret | quote }}
     defaultMode: 0440
   {{- end }}
     items:
-      - key: {{ .ca.key }}
+      - key: {{ .ca.key | quote }}
         path: ca.crt
 {{- end }}
-{{- if .token.secret }}
-- name: prometheus-token
+{{- end }}
+{{- range $name, $from := include "maddpg.prometheusSecrets" . | fromYaml }}
+- name: prometheus-{{ $name }}
   secret:
-    secretName: {{ .token.secret }}
+    secretName: {{ $from.secret | quote }}
     defaultMode: 0440
     items:
-      - key: {{ .token.key }}
-        path: token
-{{- end }}
-{{- if .basicAuth.username }}
-- name: prometheus-password
-  secret:
-    secretName: {{ .basicAuth.secret }}
-    defaultMode: 0440
-    items:
-      - key: {{ .basicAuth.key }}
-        path: password
-{{- end }}
-{{- if .headers.secret }}
-- name: prometheus-headers
-  secret:
-    secretName: {{ .headers.secret }}
-    defaultMode: 0440
-    items:
-      - key: {{ .headers.key }}
-        path: headers
-{{- end }}
+      - key: {{ $from.key | quote }}
+        path: {{ $name }}
 {{- end }}
 {{- with .Values.extender.kubelet.ca }}
 {{- if or .configMap .secret }}
@@ -280,5 +272,6 @@ volumeMounts:
 
 {{/* Seconds from the signal to the kill: the drain, then the answers in progress. */}}
 {{- define "maddpg.grace" -}}
-{{- add .Values.extender.drainSeconds (default 10 .Values.extender.settings.shutdown_grace_s | float64 | ceil | int) (default 0 .Values.extender.settings.shutdown_delay_s | float64 | ceil | int) 5 -}}
+{{- $settings := default dict .Values.extender.settings -}}
+{{- add .Values.extender.drainSeconds (default 10 $settings.shutdown_grace_s | float64 | ceil | int) (default 0 $settings.shutdown_delay_s | float64 | ceil | int) 5 -}}
 {{- end -}}

@@ -2,8 +2,11 @@
 
 {{/* The service's settings file: what the user gave, and what is the chart's business. */}}
 {{- define "maddpg.settings" -}}
+{{- /* A sidecar's verbs are for its own pod; health and metrics are asked for at the pod's addresses, of either family. */ -}}
+{{- $all := "0.0.0.0,::" -}}
 {{- $own := dict
-    "host" "0.0.0.0"
+    "host" (ternary "127.0.0.1,::1" $all (eq .Values.extender.mode "sidecar"))
+    "operations_host" $all
     "port" (int .Values.extender.port)
     "operations_port" (int .Values.extender.operationsPort)
     "scheduler_name" .Values.scheduler.name
@@ -27,8 +30,8 @@
 {{- if $prometheus.token.secret -}}
 {{- $_ := set $own "prometheus_token_file" "/etc/maddpg/prometheus-token/token" -}}
 {{- end -}}
-{{- if $prometheus.basicAuth.username -}}
-{{- $_ := set $own "prometheus_username" $prometheus.basicAuth.username -}}
+{{- with $prometheus.basicAuth.username -}}
+{{- $_ := set $own "prometheus_username" . -}}
 {{- $_ := set $own "prometheus_password_file" "/etc/maddpg/prometheus-password/password" -}}
 {{- end -}}
 {{- if $prometheus.headers.secret -}}
@@ -56,13 +59,22 @@
 {{- if .Values.tls.operations -}}
 {{- $_ := set $own "operations_tls" true -}}
 {{- end -}}
-{{- toYaml (merge $own .Values.extender.settings) -}}
+{{- $settings := merge $own (default dict .Values.extender.settings) -}}
+{{- if not (hasKey $settings "kubernetes_version") -}}
+{{- with include "maddpg.minorVersion" . -}}
+{{- $_ := set $settings "kubernetes_version" . -}}
+{{- end -}}
+{{- end -}}
+{{- toYaml $settings -}}
 {{- end -}}
 
 {{/* The extender as kube-scheduler's configuration names it. A verb that the settings switch off is not called. */}}
 {{- define "maddpg.extenderConfiguration" -}}
-{{- $settings := .Values.extender.settings -}}
-urlPrefix: {{ include "maddpg.extenderURL" . }}
+{{- $settings := default dict .Values.extender.settings -}}
+urlPrefix: {{ include "maddpg.extenderURL" . | quote }}
+{{- if .Values.scheduler.extender.filter }}
+filterVerb: filter
+{{- end }}
 {{- if ne (toString (get $settings "enable_prioritize")) "false" }}
 prioritizeVerb: prioritize
 {{- end }}
@@ -82,7 +94,7 @@ tlsConfig:
   certFile: /etc/kube-scheduler-tls/tls.crt
   keyFile: /etc/kube-scheduler-tls/tls.key
 {{- end }}
-weight: {{ .Values.scheduler.extender.weight }}
+weight: {{ int64 .Values.scheduler.extender.weight }}
 nodeCacheCapable: true
 httpTimeout: {{ .Values.scheduler.extender.httpTimeout }}
 ignorable: {{ .Values.scheduler.extender.ignorable }}
@@ -92,26 +104,26 @@ ignorable: {{ .Values.scheduler.extender.ignorable }}
 apiVersion: kubescheduler.config.k8s.io/v1
 kind: KubeSchedulerConfiguration
 clientConnection:
-  qps: {{ .Values.scheduler.client.qps }}
-  burst: {{ .Values.scheduler.client.burst }}
+  qps: {{ int64 .Values.scheduler.client.qps }}
+  burst: {{ int64 .Values.scheduler.client.burst }}
 leaderElection:
   leaderElect: true
   leaseDuration: {{ .Values.scheduler.leaderElection.leaseDuration }}
   renewDeadline: {{ .Values.scheduler.leaderElection.renewDeadline }}
   retryPeriod: {{ .Values.scheduler.leaderElection.retryPeriod }}
-  resourceNamespace: {{ .Release.Namespace }}
-  resourceName: {{ include "maddpg.fullname" . }}
+  resourceNamespace: {{ .Release.Namespace | quote }}
+  resourceName: {{ include "maddpg.fullname" . | quote }}
 {{- with .Values.scheduler.percentageOfNodesToScore }}
 percentageOfNodesToScore: {{ . }}
 {{- end }}
 profiles:
-  - schedulerName: {{ .Values.scheduler.name }}
+  - schedulerName: {{ .Values.scheduler.name | quote }}
     {{- with .Values.scheduler.disabledScores }}
     plugins:
       score:
         disabled:
           {{- range . }}
-          - name: {{ . }}
+          - name: {{ . | quote }}
           {{- end }}
     {{- end }}
 extenders:
@@ -126,7 +138,38 @@ extenders:
 {{/* Values that disagree with each other; a schema sees only one at a time. */}}
 {{- define "maddpg.validate" -}}
 {{- $extender := .Values.extender -}}
+{{- $settings := default dict $extender.settings -}}
 {{- $scheduler := .Values.scheduler -}}
+{{- if eq (toString .Values.enabled) "false" -}}
+{{- fail "enabled: is the condition of a parent chart, and this one has no such condition: add `condition: maddpg-scheduler.enabled` to its dependency, or leave the chart out" -}}
+{{- end -}}
+{{- $name := include "maddpg.fullname" . -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]*[a-z0-9])?$" $name) -}}
+{{- fail (printf "fullnameOverride: set it to a name of small letters, digits and dashes that begins with a letter: %q cannot be the name of a Service" $name) -}}
+{{- end -}}
+{{- $labels := dict "commonLabels" .Values.commonLabels "pods.labels" .Values.pods.labels -}}
+{{- range $kind := list "serviceMonitor" "prometheusRule" "dashboard" -}}
+{{- $_ := set $labels (printf "monitoring.%s.labels" $kind) (get $.Values.monitoring $kind).labels -}}
+{{- end -}}
+{{- range $at, $map := $labels -}}
+{{- range $key := list "app.kubernetes.io/name" "app.kubernetes.io/instance" "app.kubernetes.io/component" -}}
+{{- if hasKey (default dict $map) $key -}}
+{{- fail (printf "%s: %s is the label by which the chart selects its pods; leave it out" $at $key) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+{{- range $key := list "checksum/settings" "checksum/scheduler" -}}
+{{- if hasKey (default dict $.Values.pods.annotations) $key -}}
+{{- fail (printf "pods.annotations: %s is the annotation by which the chart replaces pods; leave it out" $key) -}}
+{{- end -}}
+{{- end -}}
+{{- include "maddpg.validateVolumes" . -}}
+{{- if and $scheduler.extender.filter (eq (toString $settings.enable_filter) "false") -}}
+{{- fail "scheduler.extender.filter: kube-scheduler would call what extender.settings.enable_filter switches off; leave one of them out" -}}
+{{- end -}}
+{{- if and (eq $extender.mode "sidecar") (has 10259 (list (int $extender.port) (int $extender.operationsPort))) -}}
+{{- fail "extender.port: 10259 is kube-scheduler's own port in that pod; choose another, and for extender.operationsPort" -}}
+{{- end -}}
 {{- if and (eq $extender.mode "sidecar") (not $scheduler.enabled) -}}
 {{- fail "extender.mode: sidecar needs scheduler.enabled: true, since it lives in that pod; set extender.mode: service" -}}
 {{- end -}}
@@ -152,25 +195,26 @@ extenders:
 {{- if and $candidate.subPath (not $candidate.persistentVolumeClaim) -}}
 {{- fail "extender.candidate.subPath: is a folder of extender.candidate.persistentVolumeClaim, which is empty" -}}
 {{- end -}}
-{{- if and (or $candidate.configMap $candidate.persistentVolumeClaim) (get $extender.settings $candidate.use) -}}
+{{- if and (or $candidate.configMap $candidate.persistentVolumeClaim) (get $settings $candidate.use) -}}
 {{- fail (printf "extender.candidate.use: is %s, which extender.settings.%s names too; leave one of them out" $candidate.use $candidate.use) -}}
 {{- end -}}
 {{- $prometheus := $extender.prometheus -}}
 {{- if and $prometheus.ca.configMap $prometheus.ca.secret -}}
 {{- fail "extender.prometheus.ca.configMap: set it or extender.prometheus.ca.secret, not both" -}}
 {{- end -}}
-{{- if and (not $prometheus.url) (or $prometheus.ca.configMap $prometheus.ca.secret $prometheus.token.secret $prometheus.basicAuth.username $prometheus.headers.secret) -}}
-{{- fail "extender.prometheus.url: is empty, so nobody needs extender.prometheus.ca, token, basicAuth or headers" -}}
+{{- $basic := $prometheus.basicAuth -}}
+{{- if and (not $prometheus.url) (or $prometheus.ca.configMap $prometheus.ca.secret $prometheus.token.secret $basic.username $basic.secret $prometheus.headers.secret) -}}
+{{- fail "extender.prometheus.url: is empty, so nobody needs the other values of extender.prometheus" -}}
 {{- end -}}
-{{- if ne (empty $prometheus.basicAuth.username) (empty $prometheus.basicAuth.secret) -}}
-{{- fail "extender.prometheus.basicAuth.username: and extender.prometheus.basicAuth.secret belong together; set both, or neither" -}}
+{{- if ne (empty $basic.username) (empty $basic.secret) -}}
+{{- fail "extender.prometheus.basicAuth.username: belongs to extender.prometheus.basicAuth.secret; set both, or neither" -}}
 {{- end -}}
-{{- if and $prometheus.basicAuth.username $prometheus.token.secret -}}
+{{- if and $basic.username $prometheus.token.secret -}}
 {{- fail "extender.prometheus.basicAuth.username: set it or extender.prometheus.token.secret, not both" -}}
 {{- end -}}
 {{- if $prometheus.url -}}
 {{- range $name := list "usage_source" "prometheus_url" "prometheus_ca_file" "prometheus_token_file" "prometheus_username" "prometheus_password_file" "prometheus_headers_file" -}}
-{{- if hasKey $extender.settings $name -}}
+{{- if hasKey $settings $name -}}
 {{- fail (printf "extender.prometheus.url: is set, so leave extender.settings.%s out, and use extender.prometheus" $name) -}}
 {{- end -}}
 {{- end -}}
@@ -210,11 +254,29 @@ extenders:
 {{- if le (trimSuffix "s" $lease.renewDeadline | float64) (mulf 1.2 (trimSuffix "s" $lease.retryPeriod | float64)) -}}
 {{- fail "scheduler.leaderElection.retryPeriod: times 1.2 must be less than renewDeadline" -}}
 {{- end -}}
-{{- if and (eq (default "" $extender.settings.usage_source) "prometheus") (not $extender.settings.prometheus_url) -}}
+{{- if and (eq (default "" $settings.usage_source) "prometheus") (not $settings.prometheus_url) -}}
 {{- fail "extender.settings.prometheus_url: needed where usage_source is prometheus" -}}
 {{- end -}}
-{{- $deadline := float64 (default 50 $extender.settings.deadline_ms) -}}
+{{- $deadline := float64 (default 50 $settings.deadline_ms) -}}
 {{- if ge $deadline (include "maddpg.milliseconds" $scheduler.extender.httpTimeout | float64) -}}
 {{- fail "extender.settings.deadline_ms: must be less than scheduler.extender.httpTimeout, or kube-scheduler gives up before the fallback answers" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A name or path of extraVolumes that the chart uses itself: the API server would refuse the pod. */}}
+{{- define "maddpg.validateVolumes" -}}
+{{- $names := list "settings" "tmp" "server-tls" "bundle" "candidate" "prometheus-ca" "prometheus-token" "prometheus-password" "prometheus-headers" "config" "client-tls" -}}
+{{- range $volume := .Values.extender.extraVolumes -}}
+{{- if has $volume.name $names -}}
+{{- fail (printf "extender.extraVolumes: the name %s is the chart's own; choose another" $volume.name) -}}
+{{- end -}}
+{{- $names = append $names $volume.name -}}
+{{- end -}}
+{{- $paths := list "/tmp" "/etc/maddpg/settings.yaml" "/etc/maddpg/tls" "/etc/maddpg/bundle" "/etc/maddpg/candidate" "/etc/maddpg/prometheus-ca" "/etc/maddpg/prometheus-token" "/etc/maddpg/prometheus-password" "/etc/maddpg/prometheus-headers" -}}
+{{- range $mount := .Values.extender.extraVolumeMounts -}}
+{{- if has (clean $mount.mountPath) $paths -}}
+{{- fail (printf "extender.extraVolumeMounts: something is mounted at %s already; choose another mountPath" $mount.mountPath) -}}
+{{- end -}}
+{{- $paths = append $paths (clean $mount.mountPath) -}}
 {{- end -}}
 {{- end -}}
