@@ -10,7 +10,8 @@ from typing import Final
 
 import msgspec
 
-from extender.cluster.api import ApiError, ApiServer
+from extender.cluster.answers import ApiError
+from extender.cluster.api import ApiServer
 from extender.settings import Settings
 
 REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -55,6 +56,8 @@ def rights(settings: Settings) -> list[Right]:
     ]
     if settings.usage_source == "metrics-server":
         needed.append(Right("list", "metrics.k8s.io", "nodes", "usage_source: metrics-server"))
+    if settings.usage_source == "kubelet":
+        needed.append(Right("get", "", "nodes/stats", "usage_source: kubelet"))
     if settings.enable_bind:
         needed.append(Right("create", "", "pods/binding", "enable_bind: true"))
     if settings.explain_on_pod == "event":

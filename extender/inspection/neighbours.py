@@ -12,7 +12,8 @@ from urllib.parse import urlsplit
 
 import msgspec
 
-from extender.cluster.api import UNAUTHORIZED, UNREACHED, ApiError, ApiServer
+from extender.cluster.answers import UNAUTHORIZED, UNREACHED, ApiError
+from extender.cluster.api import ApiServer
 from extender.cluster.kubernetes import NODES, usage_reader
 from extender.cluster.rights import Right, allowed, rights
 from extender.errors import SourceError
@@ -181,7 +182,7 @@ def _use(settings: Settings, api: ApiServer | None, names: list[str]) -> Iterato
     try:
         reader = make(cast("ApiServer", api))  # Prometheus is not asked through it, and needs none
         try:
-            readings = reader.read()
+            readings = reader.read().uses
         finally:
             reader.close()
     except (SourceError, OSError, ValueError) as error:
