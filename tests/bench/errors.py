@@ -116,14 +116,11 @@ def _problem(verb: str, names: Sequence[str], status: int, body: bytes) -> str |
         return f"{verb}: status {status}"
     document: Any = json.loads(body)
     found = {
-        "prioritize": lambda: {each["Host"] for each in document if 1 <= each["Score"] <= 10},
+        "prioritize": lambda: {each["Host"] for each in document if 0 <= each["Score"] <= 10},
         "filter": lambda: set(document["NodeNames"]) if not document["Error"] else set(),
         "preempt": lambda: set(document["NodeNameToMetaVictims"]),
     }[verb]()
-    wanted = set(names)
-    if verb == "prioritize" and (found or len(names) == 1):  # nodes of the lowest priority are not named
-        wanted &= found
-    return None if found == wanted else f"{verb}: other nodes than asked about"
+    return None if found == set(names) else f"{verb}: other nodes than asked about"
 
 
 class Faults:

@@ -106,4 +106,5 @@ def test_a_kube_scheduler_without_a_certificate_is_not_answered(cluster: Control
         while not extender.metric("maddpg_tls_handshake_failures_total", reason="no_certificate"):
             assert time.monotonic() < deadline
             time.sleep(0.05)
-        assert extender.decisions() == {}
+        # nobody was asked; the watch cannot tell why, and takes it that one node was left
+        assert {each["verb"] for each in extender.decisions().values()} <= {"watch"}
