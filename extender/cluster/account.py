@@ -11,8 +11,11 @@ from dataclasses import dataclass, field
 
 from extender.pods import GIB
 from extender.quantities import NANO
+from policy.cluster import NONZERO_CPU, NONZERO_MEMORY
 from policy.criteria import EXPECTED_USE_RATIO
 from policy.errors import InvalidInputError
+
+_SOME_CPU, _SOME_MEMORY = round(NONZERO_CPU * NANO), round(NONZERO_MEMORY * GIB)
 
 
 @dataclass(slots=True)
@@ -66,6 +69,16 @@ class HeldPod:
             assumed=assumed,
         )
 
+    @property
+    def expected_cpu(self) -> int:
+        """What its expected use is a share of, billionths of a core: a pod that requests zero uses some, too."""
+        return self.cpu_nonzero or _SOME_CPU
+
+    @property
+    def expected_memory(self) -> int:
+        """The same for memory, bytes."""
+        return self.memory_nonzero or _SOME_MEMORY
+
 
 @dataclass(slots=True)
 class NodeAccount:
@@ -77,7 +90,7 @@ class NodeAccount:
         pods: those on it, by UID.
         requested_cpu, requested_memory: sums over all pods, billionths of a core and bytes.
         nonzero_cpu, nonzero_memory: sums of what scores count over all pods, billionths of a core and bytes.
-        unmeasured_cpu, unmeasured_memory: the same over the unmeasured ones.
+        unmeasured_cpu, unmeasured_memory: sums of what expected use is a share of, over the unmeasured ones.
         measured_cpu, measured_memory: the latest measurement, cores and GiB.
         measured_pressure: share of time that tasks waited for a CPU, 0..1; None where it is not measured.
         measured_at: start of the interval that was measured; minus infinity without a measurement.
@@ -108,8 +121,8 @@ class NodeAccount:
         self.nonzero_memory += pod.memory_nonzero
         pod.unmeasured = pod.since > self.measured_at
         if pod.unmeasured:
-            self.unmeasured_cpu += pod.cpu_nonzero
-            self.unmeasured_memory += pod.memory_nonzero
+            self.unmeasured_cpu += pod.expected_cpu
+            self.unmeasured_memory += pod.expected_memory
 
     def remove(self, uid: str) -> None:
         """Undo `add`. Use already measured stays until the next measurement shows the pod gone."""
@@ -119,8 +132,8 @@ class NodeAccount:
         self.nonzero_cpu -= pod.cpu_nonzero
         self.nonzero_memory -= pod.memory_nonzero
         if pod.unmeasured:
-            self.unmeasured_cpu -= pod.cpu_nonzero
-            self.unmeasured_memory -= pod.memory_nonzero
+            self.unmeasured_cpu -= pod.expected_cpu
+            self.unmeasured_memory -= pod.expected_memory
 
     def measure(
         self,
@@ -149,8 +162,8 @@ class NodeAccount:
             pod.since = min(pod.since, now)
             pod.unmeasured = pod.since > measured_at
             if pod.unmeasured:
-                self.unmeasured_cpu += pod.cpu_nonzero
-                self.unmeasured_memory += pod.memory_nonzero
+                self.unmeasured_cpu += pod.expected_cpu
+                self.unmeasured_memory += pod.expected_memory
 
     @property
     def cpu_used(self) -> float:

@@ -14,7 +14,7 @@ from extender.cluster.assumption import RETRIED_LIMIT
 from extender.cluster.status import ReadReport
 from extender.cluster.table import UNKNOWN, ClusterTable
 from extender.errors import OwnershipError
-from policy.cluster import COLUMNS
+from policy.cluster import COLUMNS, NONZERO_CPU, NONZERO_MEMORY
 from policy.criteria import EXPECTED_USE_RATIO
 from policy.errors import InvalidInputError
 from tests.extender.tables import node_names
@@ -76,6 +76,17 @@ def test_pods_add_to_requests_and_to_expected_use(table: ClusterTable) -> None:
     assert found["cpu_used"] == pytest.approx(2.0 * EXPECTED_USE_RATIO)
     assert found["memory_used"] == pytest.approx(4.0 * EXPECTED_USE_RATIO)
     assert row(table, "b")["cpu_requested"] == 0.0
+
+
+def test_a_pod_that_asks_for_zero_is_expected_to_use_something(table: ClusterTable) -> None:
+    """`cpu: "0"` is a request, which scores count as it is; but what runs uses some, and a burst must see itself."""
+    table.pod_bound("p", "a", 0.0, 0.0)
+    found = row(table, "a")
+    assert (found["cpu_nonzero"], found["memory_nonzero"]) == (0.0, 0.0)
+    assert found["cpu_used"] == pytest.approx(EXPECTED_USE_RATIO * NONZERO_CPU)
+    assert found["memory_used"] == pytest.approx(EXPECTED_USE_RATIO * NONZERO_MEMORY)
+    table.pod_removed("p")
+    assert row(table, "a")["cpu_used"] == 0.0
 
 
 def test_a_measurement_replaces_the_expectation_of_pods_bound_before_it(table: ClusterTable, clock: Clock) -> None:

@@ -73,6 +73,19 @@ def test_a_decision_without_nodes_and_one_with_fields_of_the_future_come_back_to
     assert encoded(decoded(json.dumps(future).encode())) == encoded(a_decision())
 
 
+def test_a_decision_from_before_requests_were_counted_comes_back() -> None:
+    """0.1.0 knew the requests alone: what it decided by is what scores counted then."""
+    record = json.loads(encoded(a_decision()))
+    for part, names in (("demand", ("nonzero", "contained")), ("rows", ("nonzero",))):
+        record[part] = {key: value for key, value in record[part].items() if not key.endswith(names)}
+    old = {key: value for key, value in record.items() if key not in ("odd", "odd_nodes")}
+    found = decoded(json.dumps(old).encode())
+    assert found.rows is not None
+    np.testing.assert_array_equal(found.rows.cpu_nonzero, found.rows.cpu_requested)
+    assert (found.demand.cpu_nonzero, found.demand.memory_contained) == (found.demand.cpu, found.demand.memory)
+    assert (found.odd, found.odd_nodes) == (0, ())
+
+
 WRITTEN_BY_SQLALCHEMY = """
 CREATE TABLE decisions (
 \tuid VARCHAR NOT NULL,\x20
