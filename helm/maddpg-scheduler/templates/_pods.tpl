@@ -254,14 +254,14 @@ volumeMounts:
 - name: kubelet-ca
   {{- if .configMap }}
   configMap:
-    name: {{ .configMap }}
+    name: {{ .configMap | quote }}
   {{- else }}
   secret:
-    secretName: {{ .secret }}
+    secretName: {{ .secret | quote }}
     defaultMode: 0440
   {{- end }}
     items:
-      - key: {{ .key }}
+      - key: {{ .key | quote }}
         path: ca.crt
 {{- end }}
 {{- end }}

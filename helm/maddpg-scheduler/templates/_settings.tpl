@@ -265,14 +265,14 @@ extenders:
 
 {{/* A name or path of extraVolumes that the chart uses itself: the API server would refuse the pod. */}}
 {{- define "maddpg.validateVolumes" -}}
-{{- $names := list "settings" "tmp" "server-tls" "bundle" "candidate" "prometheus-ca" "prometheus-token" "prometheus-password" "prometheus-headers" "config" "client-tls" -}}
+{{- $names := list "settings" "tmp" "server-tls" "bundle" "candidate" "prometheus-ca" "prometheus-token" "prometheus-password" "prometheus-headers" "kubelet-ca" "config" "client-tls" -}}
 {{- range $volume := .Values.extender.extraVolumes -}}
 {{- if has $volume.name $names -}}
 {{- fail (printf "extender.extraVolumes: the name %s is the chart's own; choose another" $volume.name) -}}
 {{- end -}}
 {{- $names = append $names $volume.name -}}
 {{- end -}}
-{{- $paths := list "/tmp" "/etc/maddpg/settings.yaml" "/etc/maddpg/tls" "/etc/maddpg/bundle" "/etc/maddpg/candidate" "/etc/maddpg/prometheus-ca" "/etc/maddpg/prometheus-token" "/etc/maddpg/prometheus-password" "/etc/maddpg/prometheus-headers" -}}
+{{- $paths := list "/tmp" "/etc/maddpg/settings.yaml" "/etc/maddpg/tls" "/etc/maddpg/bundle" "/etc/maddpg/candidate" "/etc/maddpg/prometheus-ca" "/etc/maddpg/prometheus-token" "/etc/maddpg/prometheus-password" "/etc/maddpg/prometheus-headers" "/etc/maddpg/kubelet-ca" -}}
 {{- range $mount := .Values.extender.extraVolumeMounts -}}
 {{- if has (clean $mount.mountPath) $paths -}}
 {{- fail (printf "extender.extraVolumeMounts: something is mounted at %s already; choose another mountPath" $mount.mountPath) -}}
