@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
-from typing import Final
+from contextlib import asynccontextmanager, suppress
+from typing import Final, TypeVar, cast
 
 from extender.errors import BusyError
 from extender.pace import SHARE
+
+T = TypeVar("T")
 
 PATIENCE_S: Final = 1.0
 """How long a request waits for its turn before it is told to come again."""
@@ -69,7 +72,7 @@ class Assembly:
             answer = build()
             return answer, (time.thread_time() - used) / SHARE - (time.monotonic() - begun)
 
-        answer, self._rest_s = await asyncio.to_thread(work)
+        answer, self._rest_s = await _in_thread(work)
         return answer
 
     @asynccontextmanager
@@ -88,3 +91,29 @@ class Assembly:
                 asyncio.get_running_loop().call_later(self._rest_s, self._turn.release)
             else:
                 self._turn.release()
+
+
+async def _in_thread(work: Callable[[], T]) -> T:
+    """Return what `work` returns, called in a thread that a service which ends does not wait for."""
+    loop = asyncio.get_running_loop()
+    done: asyncio.Future[T] = loop.create_future()
+
+    def settle(result: T | None, error: BaseException | None) -> None:
+        if done.cancelled():
+            return
+        if error is not None:
+            done.set_exception(error)
+        else:
+            done.set_result(cast("T", result))
+
+    def run() -> None:
+        result, error = None, None
+        try:
+            result = work()
+        except BaseException as raised:  # handed to whoever waits
+            error = raised
+        with suppress(RuntimeError):  # the loop has ended meanwhile
+            loop.call_soon_threadsafe(settle, result, error)
+
+    threading.Thread(target=run, name="document", daemon=True).start()
+    return await done

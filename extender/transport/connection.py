@@ -237,10 +237,12 @@ class VerbConnection(LimitedConnection):
 
     def on_response_complete(self) -> None:
         """Wait for the next request. A timer that still runs finds out how long; that is cheaper than a new one."""
-        if self.timeout_keep_alive_task is None or self.pipeline or self.transport.is_closing():
+        if self.timeout_keep_alive_task is None or self.pipeline or self.ended or self.transport.is_closing():
             super().on_response_complete()
         else:
             self._idle_since = self.loop.time()
+            self.hold_body(0)
+            self.port.used(self)
             self.server_state.total_requests += 1
             self.flow.resume_reading()
 

@@ -47,13 +47,14 @@ class FramedConnection(HttpToolsProtocol):
     Attributes:
         port: as given.
         in_head: whether a head has begun that is not whole.
-        deaf: whether nothing more is read: the connection is about to end.
+        deaf: whether nothing more is read: the connection ends after the answers that are still to come.
+        ended: whether none is to come.
     """
 
     def __init__(self, port: Port, **parts: Any) -> None:
         super().__init__(**parts)
         self.port = port
-        self.in_head = self.deaf = False
+        self.in_head = self.deaf = self.ended = False
         self._weight = self._weight_before = 0
         """What the heads weigh that wait for an answer, with and without the last; see `FIELD_BYTES`."""
         self._refusal: Refusal | None = None
@@ -109,10 +110,10 @@ class FramedConnection(HttpToolsProtocol):
 
     def end(self) -> None:
         """Close, after what was written, though the caller may still send."""
-        self.deaf = True
+        self.deaf = self.ended = True
         if self.scheme == "http" and self.transport.can_write_eof():
             self.transport.write_eof()
-            self.transport.pause_reading()
+            self.flow.pause_reading()
             self.loop.call_later(LINGER_S, self.transport.abort)
         else:
             self.transport.close()

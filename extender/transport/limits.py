@@ -102,9 +102,12 @@ class LimitedConnection(FramedConnection):
         cycle: object = self.cycle
         if isinstance(cycle, RequestResponseCycle) and cycle.response_complete:
             cycle.body = bytearray()  # what nobody read of the body would stay until the next request
+            if cycle.more_body and not self.transport.is_closing():
+                self.end()  # the rest of a body that nobody wants: reading it would be work for nothing
         self.hold_body(0)
         self.port.used(self)
-        super().on_response_complete()
+        if not self.ended:
+            super().on_response_complete()
 
     def timeout_keep_alive_handler(self) -> None:
         """Close an idle connection, at once if the caller does not read its answer: closing would wait for that."""

@@ -138,3 +138,20 @@ def test_metrics_written_in_parts_are_what_they_are_as_a_whole() -> None:
         return [line for line in text.split(b"\n") if not line.startswith((b"process_", b"python_gc_"))]
 
     assert steady(metrics.exposition()) == steady(generate_latest(metrics.registry))
+
+
+def test_a_service_that_ends_does_not_wait_for_a_document() -> None:
+    gate = threading.Event()
+
+    async def ask() -> None:
+        answers = Assembly(lambda reason: None)
+        asking = asyncio.create_task(answers.of(lambda: b"x" if gate.wait(20.0) else b""))
+        await asyncio.sleep(0.05)
+        asking.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await asking
+
+    began = time.perf_counter()
+    run(ask())
+    assert time.perf_counter() - began < 10.0
+    gate.set()

@@ -118,6 +118,24 @@ def test_the_operations_port_keeps_no_bodies(run_service: Run) -> None:
     service.eventually(lambda: counted(service, "maddpg_bytes_in_flight") == 0)
 
 
+@pytest.mark.parametrize("operations", [False, True], ids=["verbs", "operations"])
+def test_the_rest_of_a_body_that_nobody_wants_is_not_read(run_service: Run, operations: bool) -> None:
+    service = run_service(operations_port=0, max_body_bytes=2 * MIB)
+    with connect(service, operations=operations) as connection:
+        connection.sendall(b"POST /no HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % (1 << 30))
+        sent, began = 0, time.monotonic()
+        try:
+            while time.monotonic() - began < 10.0:
+                sent += connection.send(b" " * MIB)
+        except ConnectionError:
+            pass
+        else:
+            pytest.fail("it is still read")
+        assert sent < 1 << 28
+        with contextlib.suppress(ConnectionError):
+            assert answered(connection)[0] in (404, 405)
+
+
 def large_answer(size: int) -> bytes:
     """A request whose answer is as long: whole nodes come back from /filter."""
     node = {"metadata": {"name": "a", "annotations": {"padding": "x" * size}}}
