@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import threading
 import time
@@ -193,8 +194,9 @@ def read_text(path: Path, what: str) -> str:
         CredentialError: it cannot be read, is too long, or is not UTF-8.
     """
     try:
-        with path.open("rb") as file:
-            content = file.read(LONGEST_FILE + 1)
+        # O_NONBLOCK: nobody may ever write to a pipe that stands where a file should.
+        with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+            content = file.read(LONGEST_FILE + 1) or b""
     except (OSError, ValueError) as error:
         raise CredentialError(f"{what} {path} cannot be read: {kind_of(error)}") from error
     if len(content) > LONGEST_FILE:

@@ -15,6 +15,7 @@ store are told apart by a selector. Neither secrets nor what Prometheus says in 
 from __future__ import annotations
 
 import re
+import time
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -41,6 +42,9 @@ from extender.urls import secret_problem
 from policy.errors import InvalidInputError
 
 TIMEOUT: Final = urllib3.Timeout(connect=5.0, read=10.0)
+LONGEST_S: Final = 30.0
+"""Seconds that the body of an answer may take."""
+CHUNK: Final = 64 * 1024
 LONGEST_ANSWER: Final = 64 * 1024 * 1024
 """Bytes of one answer; a series takes some 100."""
 MOST_LABELS: Final = 10
@@ -185,13 +189,11 @@ class Prometheus:
                 preload_content=False,
             )
             try:
-                body = response.read(LONGEST_ANSWER + 1)
+                body = _read(response)
             finally:
                 response.release_conn()
         except (urllib3.exceptions.HTTPError, OSError, ValueError) as error:
             raise UsageError(f"cannot reach Prometheus at {self._base}: {kind_of(error)}") from error
-        if len(body) > LONGEST_ANSWER:
-            raise UsageError(f"Prometheus answered more than {LONGEST_ANSWER} bytes")
         return values_of(response.status, body, self._options.node_label)
 
     def _pool(self) -> urllib3.PoolManager:
@@ -223,6 +225,17 @@ class Prometheus:
         except CredentialError as error:
             raise UsageError(f"nothing is asked of Prometheus without its credentials: {error}") from error
         return headers
+
+
+def _read(response: urllib3.BaseHTTPResponse) -> bytes:
+    """The body of an answer, which may neither drip for ever nor be endless."""
+    body, until = bytearray(), time.monotonic() + LONGEST_S
+    while chunk := response.read1(CHUNK):
+        body += chunk
+        if len(body) > LONGEST_ANSWER or time.monotonic() > until:
+            response.close()
+            raise UsageError(f"Prometheus answered more than {LONGEST_ANSWER} bytes, or for more than {LONGEST_S:g} s")
+    return bytes(body)
 
 
 def read_headers(path: Path) -> dict[str, str]:

@@ -2,6 +2,7 @@
 
 import base64
 import json
+import os
 import ssl
 import threading
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
+from extender.cluster import prometheus as reading
 from extender.cluster.prometheus import Prometheus, PrometheusOptions
 from extender.cluster.series import without_port
 from extender.cluster.usage import Answer, NodeUse, UsageError
@@ -320,6 +322,23 @@ def test_a_token_file_that_holds_no_token_is_told_by_its_kind(
         reader(prometheus, token_file=token).read()
     assert "s3cr" not in str(raised.value)
     assert prometheus.queries == []
+
+
+def test_a_pipe_and_a_folder_in_the_place_of_a_token_file_are_told(prometheus: FakePrometheus, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    for name, why in (("pipe", "holds no token"), ("folder", "Is a directory")):
+        with pytest.raises(UsageError, match=why):
+            reader(prometheus, token_file=tmp_path / name).read()
+
+
+@pytest.mark.parametrize(("setting", "value"), [("LONGEST_S", 0.0), ("LONGEST_ANSWER", 10)])
+def test_an_answer_that_never_ends_is_given_up(
+    prometheus: FakePrometheus, monkeypatch: pytest.MonkeyPatch, setting: str, value: float
+) -> None:
+    monkeypatch.setattr(reading, setting, value)
+    with pytest.raises(UsageError, match="answered more than"):
+        reader(prometheus).read()
 
 
 def test_user_and_password_are_sent(prometheus: FakePrometheus, tmp_path: Path) -> None:
