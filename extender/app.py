@@ -20,7 +20,7 @@ from extender.engine import Engine, Limits
 from extender.errors import kind_of
 from extender.history.ledger import Ledger
 from extender.history.notes import Notes
-from extender.operations.collectors import agreement, autoscaling, inputs, kubelets, memory, serving
+from extender.operations.collectors import agreement, autoscaling, inputs, memory, polling, serving
 from extender.operations.documents import Documents
 from extender.operations.endpoints import operations_app
 from extender.operations.metrics import Metrics
@@ -128,7 +128,7 @@ class Application:
             timer=timer,
         )
         self.metrics.register(source, inputs.SOURCE)
-        self.metrics.register(_asking(settings, source, signals), kubelets.KUBELETS)
+        self.metrics.register(_asking(settings, source, signals), polling.KUBELETS)
         self.metrics.register(self.table, inputs.TABLE)
         self.metrics.register(self.ledger, memory.LEDGER)
         self.metrics.register(self.store, memory.STORE)
@@ -247,11 +247,11 @@ def _tracing(settings: Settings, version: str, failures: Failures) -> Tracing | 
     )
 
 
-def _asking(settings: Settings, source: ClusterSource, signals: Signals) -> kubelets.Asking | None:
+def _asking(settings: Settings, source: ClusterSource, signals: Signals) -> polling.Asking | None:
     """Return what asks kubelets, for metrics, where measured use comes from them."""
-    if settings.usage_source != "kubelet" or not isinstance(source, kubelets.AsksKubelets):
+    if settings.usage_source != "kubelet" or not isinstance(source, polling.AsksKubelets):
         return None
-    return kubelets.Asking(source, signals)
+    return polling.Asking(source, signals)
 
 
 def _verbs(tracing: Tracing | None) -> tuple[type[SchedulingVerbs], type[VerbConnection]]:

@@ -95,7 +95,7 @@ def check_config(
     """
     from extender.inspection import machine, neighbours
     from extender.inspection import scheduler_config as caller
-    from extender.inspection.finding import failed, shown
+    from extender.inspection.finding import failed
 
     try:
         settings = configuration.load(config, os.environ, parse_flags(context.args))
@@ -112,9 +112,11 @@ def check_config(
     broken = failed(findings)
     if as_json:
         told = [asdict(finding) for finding in findings]
-        typer.echo(json.dumps({"settings": shown(settings), "findings": told, "failed": broken}, indent=2))
+        typer.echo(
+            json.dumps({"settings": settings.model_dump(mode="json"), "findings": told, "failed": broken}, indent=2)
+        )
     else:
-        typer.echo(json.dumps(shown(settings), indent=2))
+        typer.echo(json.dumps(settings.model_dump(mode="json"), indent=2))
         for finding in findings:
             typer.echo(str(finding), err=True)
     if broken:

@@ -12,6 +12,7 @@ import policy
 import training
 
 OVERRIDDEN = {
+    "extender.cluster.kubelet.Connection": {"connection_lost", "connection_made", "data_received"},
     "extender.inspection.scheduler_file._Loader": {"construct_mapping"},
     "extender.logs._Handler": {"handleError"},
     "extender.operations.tracing.TracedConnection": {"on_message_complete"},

@@ -19,6 +19,7 @@ import urllib3
 
 from extender.cluster.access import Access, find_access
 from extender.cluster.answers import UNAUTHORIZED, Answer, ApiError, refusal
+from extender.cluster.authorities import show, unverifying_context, verifying_context
 from extender.cluster.identity import (
     CredentialError,
     Credentials,
@@ -30,7 +31,6 @@ from extender.cluster.identity import (
 )
 from extender.cluster.lines import Lines
 from extender.cluster.plugin import Plugin
-from extender.cluster.trust import show, unverifying_context, verifying_context
 from extender.errors import CertificateError, SourceError, kind_of
 from extender.proxies import proxy_for
 from extender.urls import split_url

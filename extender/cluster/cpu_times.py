@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-from extender.cluster.summary import CpuTime
+from extender.cluster.stats import CpuTime
 
 KEPT_ANSWERS: Final = 4
 """Answers of a node for which a pod that is gone from them is kept: a minute at the default interval."""
@@ -30,7 +30,7 @@ class _Node:
 class CpuTimes:
     """CPU time by node and pod. Written by one thread; read by any.
 
-    Its memory is bounded by the nodes and by what one answer may hold (`extender.cluster.summary.MOST_PODS`).
+    Its memory is bounded by the nodes and by what one answer may hold (`extender.cluster.stats.MOST_PODS`).
     """
 
     def __init__(self) -> None:

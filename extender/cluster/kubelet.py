@@ -20,9 +20,9 @@ from typing import Any, Final, NamedTuple
 
 import httptools
 
+from extender.cluster.authorities import show, unverifying_context, verifying_context
 from extender.cluster.decoding import Node
 from extender.cluster.identity import Identity
-from extender.cluster.trust import show, unverifying_context, verifying_context
 from extender.errors import CertificateError, SourceError, kind_of
 from policy.errors import InvalidInputError
 

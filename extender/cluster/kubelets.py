@@ -38,7 +38,7 @@ from extender.cluster.kubelet import (
     endpoint_of,
 )
 from extender.cluster.rounds import Kubelet, Rounds
-from extender.cluster.summary import WINDOW, NodePressure, Summary, SummaryError, decode_summary
+from extender.cluster.stats import WINDOW, NodePressure, Summary, SummaryError, decode_summary
 from extender.cluster.table import ClusterTable
 from extender.cluster.usage import READY_INTERVAL_S, Intake, NodeUse, ignored_events
 from extender.supervision import Failures, detached

@@ -24,6 +24,7 @@ from typing import Final
 
 import urllib3
 
+from extender.cluster.authorities import verifying_context
 from extender.cluster.identity import (
     CredentialError,
     basic,
@@ -33,7 +34,6 @@ from extender.cluster.identity import (
     read_token,
 )
 from extender.cluster.series import Values, values_of
-from extender.cluster.trust import verifying_context
 from extender.cluster.usage import Answer, NodeUse, UsageError
 from extender.errors import CertificateError, kind_of
 from extender.pods import GIB

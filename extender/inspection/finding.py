@@ -1,13 +1,10 @@
-"""What came of one thing that was tried, and settings as they may be shown."""
+"""What came of one thing that was tried."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Any, Final, Literal
-
-from extender.settings import Settings
+from typing import Literal
 
 Verdict = Literal["ok", "warning", "failed", "skipped"]
 
@@ -37,18 +34,3 @@ class Finding:
 def failed(findings: Iterable[Finding]) -> bool:
     """Return whether anything failed."""
     return any(finding.verdict == "failed" for finding in findings)
-
-
-_USER: Final = re.compile(r"(?<=://)[^/?#]*@")
-_QUERY: Final = re.compile(r"[?#].*", re.DOTALL)
-
-
-def shown(settings: Settings) -> dict[str, Any]:
-    """Return the settings as JSON, without what URLs may hold of secrets: users, passwords, queries."""
-    return {name: _masked(value) for name, value in settings.model_dump(mode="json").items()}
-
-
-def _masked(value: Any) -> Any:
-    if isinstance(value, str) and "://" in value:
-        return _QUERY.sub("?***", _USER.sub("***@", value))
-    return value

@@ -16,7 +16,7 @@ from extender.cluster.answers import UNAUTHORIZED, UNREACHED, ApiError
 from extender.cluster.api import ApiServer
 from extender.cluster.kubernetes import NODES, usage_reader
 from extender.cluster.rights import Right, allowed, rights
-from extender.errors import SourceError
+from extender.errors import SourceError, kind_of
 from extender.inspection.finding import Finding
 from extender.proxies import PORTS, proxy_for
 from extender.settings import Settings
@@ -186,7 +186,7 @@ def _use(settings: Settings, api: ApiServer | None, names: list[str]) -> Iterato
         finally:
             reader.close()
     except (SourceError, OSError, ValueError) as error:
-        told = str(error) if isinstance(error, SourceError) else f"cannot be asked ({type(error).__name__})"
+        told = str(error) if isinstance(error, SourceError) else f"cannot be asked ({kind_of(error)})"
         fix = "install metrics-server" if source == "metrics-server" else "look at the settings prometheus_..."
         absent = isinstance(error.__cause__, ApiError) and error.__cause__.status == NOT_FOUND
         yield Finding(source, "warning" if absent else "failed", told, f"{fix}, {otherwise}")

@@ -14,8 +14,8 @@ from extender.operations.collectors import (
     autoscaling,
     connections,
     inputs,
-    kubelets,
     memory,
+    polling,
     serving,
     traffic,
 )
@@ -28,7 +28,7 @@ P = TypeVar("P")
 FAMILIES: Final[tuple[Family[Any], ...]] = (
     *traffic.FAMILIES,
     *inputs.SOURCE,
-    *kubelets.KUBELETS,
+    *polling.KUBELETS,
     *inputs.TABLE,
     *memory.LEDGER,
     *memory.STORE,

@@ -20,7 +20,7 @@ import pytest
 
 from extender.cluster.decoding import WatchedPod, decode_node, decode_page, decode_pod
 from extender.cluster.receivers import NodeChanges, PodChanges, SpeedRules
-from extender.cluster.status import is_unplaced
+from extender.cluster.status import given_up
 from extender.cluster.table import ClusterTable
 from extender.demand import UrgencyRules, pod_demand
 from extender.requests import RULES
@@ -191,7 +191,7 @@ def _tried(cluster: ControlPlane, probes: list[Manifest], timeout_s: float = 120
     while True:
         found = [decode_pod(raw) for raw in _items(cluster, f"{PODS}?labelSelector={PROBE}")]
         waiting = [
-            each.metadata.name for each in found if not (each.spec.node_name or is_unplaced(each.status.conditions))
+            each.metadata.name for each in found if not (each.spec.node_name or given_up(each.status.conditions))
         ]
         if not waiting:
             break

@@ -18,7 +18,7 @@ from extender.cluster import kubelet as kubelets
 from extender.cluster.decoding import decode_node
 from extender.cluster.identity import Identity
 from extender.cluster.kubelet import Connection, Endpoint, KubeletError, Trust, endpoint_of, is_for
-from extender.cluster.summary import decode_summary
+from extender.cluster.stats import decode_summary
 from extender.errors import CertificateError
 from tests.control_plane.certificates import Authority
 from tests.extender.cluster.fake_kubelet import FakeKubelet, chunked, head

@@ -16,7 +16,7 @@ from extender.cluster.cpu_times import KEPT_ANSWERS, MOST_GONE, CpuTimes
 from extender.cluster.kubelet import RESULTS, KubeletOptions
 from extender.cluster.kubelets import Kubelets
 from extender.cluster.kubernetes import KubernetesOptions, KubernetesSource
-from extender.cluster.summary import CpuTime, decode_summary
+from extender.cluster.stats import CpuTime, decode_summary
 from extender.cluster.table import ClusterTable
 from extender.settings import Settings
 from policy.errors import InvalidInputError

@@ -6,8 +6,8 @@ from collections import Counter
 from types import SimpleNamespace
 from typing import Any, cast
 
-from extender.cluster.summary import NodePressure
-from extender.operations.collectors.kubelets import KUBELETS, Asking, AsksKubelets
+from extender.cluster.stats import NodePressure
+from extender.operations.collectors.polling import KUBELETS, Asking, AsksKubelets
 from extender.operations.metrics import Metrics
 from extender.operations.signals import Signals
 

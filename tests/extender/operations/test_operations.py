@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 
 from extender import logs
 from extender.cli import app as cli
-from extender.operations.collectors.kubelets import KUBELETS
+from extender.operations.collectors.polling import KUBELETS
 from extender.operations.families import RENAMED
 from extender.operations.metrics import FAMILIES
 from extender.operations.reference import describe, metrics_table, settings_table

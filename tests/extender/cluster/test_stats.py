@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from extender.cluster.summary import CpuTime, SummaryError, decode_summary
+from extender.cluster.stats import CpuTime, SummaryError, decode_summary
 from tests.extender.cluster.fake_kubelet import summary_of
 
 AT = 1_764_439_200.0

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import Final, Protocol, runtime_checkable
 
-from extender.cluster.summary import NodePressure
+from extender.cluster.stats import NodePressure
 from extender.operations.families import Family
 from extender.operations.signals import Signals
 
