@@ -179,17 +179,19 @@ def _use(settings: Settings, api: ApiServer | None, names: list[str]) -> Iterato
         yield Finding(source, "skipped", "it is asked through the API server")
         return
     otherwise = "or set usage_source: none, and use is expected from requests"
+    fix = "install metrics-server" if source == "metrics-server" else "look at the settings prometheus_..."
     try:
         reader = make(cast("ApiServer", api))  # Prometheus is not asked through it, and needs none
         try:
             readings = reader.read().uses
         finally:
             reader.close()
-    except (SourceError, OSError, ValueError) as error:
-        told = str(error) if isinstance(error, SourceError) else f"cannot be asked ({kind_of(error)})"
-        fix = "install metrics-server" if source == "metrics-server" else "look at the settings prometheus_..."
+    except SourceError as error:
         absent = isinstance(error.__cause__, ApiError) and error.__cause__.status == NOT_FOUND
-        yield Finding(source, "warning" if absent else "failed", told, f"{fix}, {otherwise}")
+        yield Finding(source, "warning" if absent else "failed", str(error), f"{fix}, {otherwise}")
+        return
+    except (OSError, ValueError) as error:
+        yield Finding(source, "failed", f"cannot be asked ({kind_of(error)})", f"{fix}, {otherwise}")
         return
     measured = {reading.node for reading in readings}
     if not measured:
