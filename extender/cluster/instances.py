@@ -1,8 +1,8 @@
 """Published speeds of instance types: CoreMark per vCPU, as the provider measured it.
 
 Every row of `instances.csv` names the size it was read from, its CPU, its source and the date of the source. A provider
-that publishes no figures (AWS) has no rows: the speed of its instances is learned, or labelled. CoreMark is integer work
-out of the cache, run on all vCPUs at once, so it is a guide and is believed within `policy.speeds.TABLE_SPREAD`.
+that publishes no figures (AWS) has no rows: the speed of its instances is learned, or labelled. CoreMark is integer
+work out of the cache, run on all vCPUs at once, so it is a guide and is believed within `policy.speeds.TABLE_SPREAD`.
 """
 
 from __future__ import annotations
