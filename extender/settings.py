@@ -358,6 +358,11 @@ class Settings(BaseModel):
     node_speed_by_instance_type: dict[str, Speed] = setting(
         {}, "speed per core by `node.kubernetes.io/instance-type`, for nodes without that label", "1 = reference core"
     )
+    node_speed_published: bool = setting(
+        True,
+        "nodes whose speed nothing else gives have the CoreMark per vCPU that their provider (GKE, AKS) published for "
+        "their instance type; 1 is a vCPU of n2-standard-8",
+    )
 
     scheduler_name: str = setting(
         "maddpg-scheduler",

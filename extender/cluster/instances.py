@@ -10,7 +10,7 @@ from __future__ import annotations
 import csv
 import re
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, lru_cache
 from importlib.resources import files
 from typing import Final
 
@@ -63,7 +63,7 @@ def _series() -> tuple[tuple[re.Pattern[str], InstanceSpeed], ...]:
     )
 
 
-@cache
+@lru_cache(maxsize=1024)
 def published_speed(instance_type: str) -> InstanceSpeed | None:
     """Return the published speed of an instance type; None where nobody published one.
 

@@ -117,7 +117,7 @@ class KubernetesSource:
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
         """The source that the settings describe."""
-        speed = SpeedRules(settings.node_speed_key, settings.node_speed_by_instance_type)
+        speed = SpeedRules(settings.node_speed_key, settings.node_speed_by_instance_type, settings.node_speed_published)
         options = KubernetesOptions(
             kubeconfig=settings.kubeconfig,
             context=settings.kube_context,

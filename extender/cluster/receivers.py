@@ -14,6 +14,7 @@ from typing import Final
 import structlog
 
 from extender.cluster.decoding import Node, WatchedCondition, WatchedPod
+from extender.cluster.instances import published_speed
 from extender.cluster.resource import Receiver
 from extender.cluster.status import ENDED, ReadReport, ending, given_up, is_gated, positive, report_of, seconds
 from extender.cluster.table import ClusterTable
@@ -45,10 +46,19 @@ class SpeedRules:
     Attributes:
         key: annotation or label that gives it; the annotation wins. Below `RESTRICTED` the label alone counts.
         by_instance_type: speed by the label `INSTANCE_TYPE_LABEL`, for nodes without that key.
+        published: whether nodes whose speed nothing else gives have the one that their provider published.
     """
 
     key: str = "maddpg-scheduler.io/speed"
     by_instance_type: Mapping[str, float] = field(default_factory=dict)
+    published: bool = False
+
+    def of_type(self, instance_type: str) -> float:
+        """Return the speed of nodes of this type: as set, else as published, else the reference core's."""
+        speed = self.by_instance_type.get(instance_type)
+        if speed is None and self.published and (found := published_speed(instance_type)) is not None:
+            return found.speed
+        return REFERENCE_SPEED if speed is None else speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +77,7 @@ class WaitingRules:
 def node_speed(node: Node, rules: SpeedRules) -> tuple[float, str | None]:
     """Speed per core of the node, and a warning if what its owner wrote had to be ignored."""
     labels, annotations = node.metadata.labels or {}, node.metadata.annotations or {}
-    otherwise = rules.by_instance_type.get(labels.get(INSTANCE_TYPE_LABEL, ""), REFERENCE_SPEED)
+    otherwise = rules.of_type(labels.get(INSTANCE_TYPE_LABEL, ""))
     text = labels.get(rules.key)
     if RESTRICTED not in rules.key:
         text = annotations.get(rules.key, text)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import msgspec
 import pytest
 
+from extender.cluster.decoding import decode_node
 from extender.cluster.instances import REFERENCE_COREMARK, SOURCES, _series, published_speed
+from extender.cluster.receivers import SpeedRules, node_speed
 
 
 @pytest.mark.parametrize(
@@ -41,3 +46,18 @@ def test_every_row_names_its_source_and_matches_the_size_it_was_read_from() -> N
         assert speed.source in SOURCES.values()
         assert speed.as_of
         assert 0.3 < speed.speed < 3.0
+
+
+def test_a_node_has_the_published_speed_where_nothing_else_gives_one() -> None:
+    labels = {"node.kubernetes.io/instance-type": "e2-standard-8"}
+    assert speed_of(labels) == pytest.approx(12_995 / REFERENCE_COREMARK)
+    assert speed_of(labels, published=False) == 1.0
+    assert speed_of(labels, by_instance_type={"e2-standard-8": 0.6}) == 0.6
+    assert speed_of({**labels, "maddpg-scheduler.io/speed": "0.9"}) == 0.9
+    assert speed_of({"node.kubernetes.io/instance-type": "m5.large"}) == 1.0
+    assert speed_of({}) == 1.0
+
+
+def speed_of(labels: dict[str, str], **rules: Any) -> float:
+    node = decode_node(msgspec.json.encode({"metadata": {"name": "n", "labels": labels}}))
+    return node_speed(node, SpeedRules(**{"published": True, **rules}))[0]
