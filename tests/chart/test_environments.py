@@ -209,14 +209,14 @@ def test_large_numbers_stay_whole_numbers(home: Path, tmp_path: Path) -> None:
     file = tmp_path / "values.yaml"
     file.write_text(
         "scheduler: {client: {qps: 1000000, burst: 2000000}, extender: {weight: 3000000}}\n"
-        "extender: {settings: {max_nodes: 1000000, ledger_rows: 100000000}}\n"
+        "extender: {settings: {max_nodes: 100000, ledger_rows: 100000000}}\n"
     )
     rendered = template(home, files=[file])
     config = rendered.scheduler_configuration()
     assert config["clientConnection"] == {"qps": 1_000_000, "burst": 2_000_000}
     assert config["extenders"][0]["weight"] == 3_000_000
     settings = rendered.settings()
-    assert (settings["max_nodes"], settings["ledger_rows"]) == (1_000_000, 100_000_000)
+    assert (settings["max_nodes"], settings["ledger_rows"]) == (100_000, 100_000_000)
     assert not re.search(r"\d[eE]\+\d", rendered.text)
 
 

@@ -377,7 +377,7 @@ def test_kubelets_are_asked_by_right_and_let_through(home: Path, mode: str, valu
     rendered = template(home, merged(values, nested(("extender", "mode"), mode)))
     shipped = [each for each in yaml.safe_load_all((REPOSITORY / "deploy" / "rbac.yaml").read_text()) if each]
     (more,) = [each["rules"] for each in shipped if each["metadata"]["name"] == "maddpg-extender-kubelet"]
-    rules = rendered.one("ClusterRole", f"{RELEASE}-extender")["rules"]
+    rules = rendered.one("ClusterRole", f"{CLUSTER_NAME}-extender")["rules"]
     assert rules == [{"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["list", "watch"]}, *more]
     assert more == [{"apiGroups": [""], "resources": ["nodes/stats"], "verbs": ["get"]}]
     assert rendered.settings()["usage_source"] == "kubelet"
