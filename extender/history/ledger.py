@@ -213,9 +213,10 @@ class Ledger(PodListener):
             self._add(decision)
             self._ratings.pop(decision.uid, None)
             self._ratings[decision.uid] = ratings
+            if len(self._ratings) > RECENT:
+                self._ratings.popitem(last=False)
             self.counts.decisions += 1
             self.counts.fallbacks += decision.fallback_reason is not None
-            self._trim()
             self._changed(decision)
 
     def restore(self, decisions: Iterable[Decision]) -> None:
@@ -224,7 +225,6 @@ class Ledger(PodListener):
             for decision in decisions:
                 if decision.uid not in self._decisions:
                     self._add(decision)
-            self._trim()
 
     def pod_bound(self, uid: str, node: str, at: float) -> None:
         """The watch shows the pod on this node."""
@@ -340,16 +340,12 @@ class Ledger(PodListener):
         return priority, priority == int(ratings.priorities.max())
 
     def _add(self, decision: Decision) -> None:
+        if decision.uid not in self._decisions and len(self._decisions) >= self.size:
+            oldest = self._order.oldest().uid  # made room for first: who reads without the lock never sees too many
+            self._order.remove(self._places.pop(oldest))
+            del self._decisions[oldest]
         self._decisions[decision.uid] = decision
         self._places[decision.uid] = self._order.add(decision)
-
-    def _trim(self) -> None:
-        while len(self._decisions) > self.size:
-            uid = self._order.oldest().uid
-            self._order.remove(self._places.pop(uid))
-            del self._decisions[uid]
-        while len(self._ratings) > RECENT:
-            self._ratings.popitem(last=False)
 
     def _changed(self, decision: Decision) -> None:
         if self._keep is not None:

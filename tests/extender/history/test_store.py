@@ -22,8 +22,9 @@ from typer.testing import CliRunner
 
 from extender.cli import app
 from extender.errors import LedgerError
-from extender.history.ledger import Ledger
+from extender.history.ledger import Decision, Ledger
 from extender.history.outcomes import Outcome
+from extender.history.pages import Pages
 from extender.history.store import DecisionStore, decoded, encoded
 from extender.supervision import Failures
 from tests.extender.history.samples import a_decision
@@ -212,6 +213,24 @@ def test_putting_never_waits_for_the_disk(tmp_path: Path) -> None:
             store.put(a_decision(f"uid-{i % 10}"))
         assert time.perf_counter() - began < 4.0, "a locked file is waited for 5 s"
         other.execute("ROLLBACK")
+
+
+def test_who_reads_while_a_decision_is_added_sees_no_more_than_its_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = Ledger(500, row_of=lambda name: 0)
+    seen = []
+    add = Pages.add
+
+    def add_and_look(pages: Pages[Decision], item: Decision) -> int:
+        place = add(pages, item)
+        seen.append(sum(1 for _ in ledger.latest()))
+        return place
+
+    monkeypatch.setattr(Pages, "add", add_and_look)
+    ledger.restore(a_decision(f"uid-{i}") for i in range(600))
+    for i in range(600, 700):
+        ledger.record(a_decision(f"uid-{i}"), np.array([0]), np.array([10]))
+        ledger.record(a_decision("uid-often"), np.array([0]), np.array([10]))
+    assert (len(seen), max(seen), len(ledger)) == (800, 500, 500)
 
 
 def test_many_threads_share_one_ledger(tmp_path: Path) -> None:
