@@ -12,8 +12,8 @@ from collections import OrderedDict, deque
 from collections.abc import Callable
 from typing import Final
 
-PAUSE_S: Final = 0.001
-"""From the beginning of one request to that of the next; the event loop knows no shorter time."""
+PAUSE_S: Final = 0.01
+"""From the beginning of one request to that of the next; docs/performance.md has what shorter pauses cost the verbs."""
 
 _Queue = OrderedDict[str, deque[Callable[[], bool]]]
 

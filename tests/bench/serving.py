@@ -22,6 +22,7 @@ from tests.bench.report import Result, merge, read, show
 PIECES: Final = {
     "actor": "the actor and the whole decision in process, ten nodes",
     "latency": "the verbs over HTTP, in turns with a do-nothing extender in Go",
+    "operations": "/prioritize while each operations endpoint is asked as hard as it allows, beside alone",
     "steps": "one pod in process, step by step, with warm and with cold caches",
     "memory": "memory, and time to ready, over 5,000 nodes and 50,000 pods",
     "kubelets": "use of 5,000 nodes read from their kubelets, one interval",
