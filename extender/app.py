@@ -20,6 +20,7 @@ from extender.engine import Engine, Limits
 from extender.errors import kind_of
 from extender.history.ledger import Ledger
 from extender.history.notes import Notes
+from extender.observer import Observer
 from extender.operations.collectors import agreement, autoscaling, inputs, memory, polling, serving
 from extender.operations.documents import Documents
 from extender.operations.endpoints import operations_app
@@ -57,7 +58,7 @@ class Application:
 
     Attributes:
         settings, source, supervisor, metrics, table, ledger, engine, trials, probes, upkeep, verbs: its parts.
-        store, tracing, reloader: others; None where they are off.
+        store, tracing, reloader, observer: others; None where they are off.
         connection, operations: class of the verbs' connections, and ASGI application of the operations endpoints alone.
         start_error: why the lifespan could not start; None while it could.
     """
@@ -101,8 +102,13 @@ class Application:
             experiment=trials.experiment,
         )
         notes = Notes.of(settings, source, self.ledger.get, self.engine.scorer_of)
-        unasked = Unasked(self.engine, self.metrics.traffic.decided)
-        for listener in (unasked, self.ledger, signals, notes):  # the ledger before those that look there
+        self.observer = _observer(settings, source, self.engine, self.metrics, clock, timer)
+        for listener in (
+            self.observer or Unasked(self.engine, self.metrics.traffic.decided),
+            self.ledger,
+            signals,
+            notes,
+        ):  # the ledger before those that look there
             if listener is not None:
                 self.table.listeners.subscribe(listener)
         self.reloader = BundleReloader.of(settings, self.engine.serve, loaded, clock)
@@ -141,6 +147,7 @@ class Application:
         self.metrics.register(trials.shadow, agreement.SHADOW)
         self.metrics.register(trials.comparison, agreement.EXPERIMENT)
         self.metrics.register(signals, autoscaling.SIGNALS)
+        self.metrics.register(self.observer, agreement.OBSERVER)
         self.operations = operations_app(
             probes=self.probes,
             metrics=self.metrics,
@@ -150,6 +157,7 @@ class Application:
                 store=self.store,
                 reloader=self.reloader,
                 trials=trials,
+                observer=self.observer,
                 kubernetes=settings.kubernetes_version,
             ),
             version=version,
@@ -157,7 +165,7 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""
-        if scope["type"] == "http" and scope["path"] in PATHS:
+        if scope["type"] == "http" and scope["path"] in PATHS and self.observer is None:
             await self.verbs(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
@@ -244,6 +252,23 @@ def _tracing(settings: Settings, version: str, failures: Failures) -> Tracing | 
 
     return Tracing(
         settings.tracing_endpoint, settings.tracing_sample_share, settings.shutdown_grace_s, version, failures
+    )
+
+
+def _observer(
+    settings: Settings,
+    source: ClusterSource,
+    engine: Engine,
+    metrics: Metrics,
+    clock: Callable[[], float],
+    timer: Callable[[], float],
+) -> Observer | None:
+    """Return who rates nodes for the pods that others place, where that is wanted."""
+    if not settings.observe:
+        return None
+    urgency = UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos)
+    return Observer(
+        engine=engine, source=source, urgency=urgency, decided=metrics.traffic.decided, clock=clock, timer=timer
     )
 
 

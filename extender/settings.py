@@ -370,6 +370,12 @@ class Settings(BaseModel):
         min_length=1,
     )
 
+    observe: bool = setting(
+        False,
+        "decide nothing, and say of each pod that any other scheduler places where it would have gone; the verbs are "
+        "not served",
+    )
+
     # how it reports
     log_level: Literal["debug", "info", "warning", "error"] = setting("info", "least severe events that are logged")
     log_format: Literal["json", "console"] = setting("json", "form of the log on stderr")

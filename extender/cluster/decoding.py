@@ -188,6 +188,18 @@ class Node(msgspec.Struct, frozen=True):
     status: NodeStatus = NodeStatus()
 
 
+class ObservedPod(WatchedPod, frozen=True):
+    """A pod, and the JSON that it was read from: only where a cluster is observed does more of it matter."""
+
+    source: bytes = b""
+
+
+class ObservedNode(Node, frozen=True):
+    """The same of a node."""
+
+    source: bytes = b""
+
+
 _REASON: Final = re.compile(r"[A-Za-z]{1,64}")
 """A reason as Kubernetes enumerates them (metav1.StatusReason): one word."""
 
@@ -265,6 +277,18 @@ def decode_node(raw: msgspec.Raw) -> Node:
     if not node.metadata.name:
         raise UndecodableError("a node without metadata.name")
     return node
+
+
+def observed_pod(raw: msgspec.Raw) -> ObservedPod:
+    """As `decode_pod`, with the JSON."""
+    pod = decode_pod(raw)
+    return ObservedPod(pod.metadata, pod.spec, pod.status, bytes(raw))
+
+
+def observed_node(raw: msgspec.Raw) -> ObservedNode:
+    """As `decode_node`, with the JSON."""
+    node = decode_node(raw)
+    return ObservedNode(node.metadata, node.spec, node.status, bytes(raw))
 
 
 def _decode(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw, what: str) -> T:

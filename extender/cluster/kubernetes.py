@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
@@ -13,13 +13,13 @@ from urllib.parse import quote
 
 from extender.cluster.answers import ApiError
 from extender.cluster.api import ApiServer
-from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod
+from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod, observed_node, observed_pod
 from extender.cluster.handover import Handover
 from extender.cluster.kubelet import KubeletOptions
 from extender.cluster.kubelets import Kubelets
 from extender.cluster.metrics_server import MetricsServer
 from extender.cluster.prometheus import Prometheus, PrometheusOptions
-from extender.cluster.receivers import NodeChanges, NodesForBoth, PodChanges, SpeedRules, WaitingRules
+from extender.cluster.receivers import FactChanges, NodeChanges, NodesForBoth, PodChanges, SpeedRules, WaitingRules
 from extender.cluster.reflector import Reflector
 from extender.cluster.resource import Receiver, Resource, Timing
 from extender.cluster.source import INPUTS, Binding, PodNote
@@ -28,6 +28,7 @@ from extender.cluster.usage import UsageFeed, UsagePoller, UsageReader
 from extender.cluster.writes import write_note
 from extender.demand import UrgencyRules
 from extender.errors import BindError, NoteError
+from extender.feasibility import NodeFacts
 from extender.requests import NEWEST, RULES, RequestRules
 from extender.settings import Settings
 from extender.supervision import Supervisor, detached
@@ -64,6 +65,7 @@ class KubernetesOptions:
         kubelets: how to ask kubelets for measured use; None: they are not asked.
         waiting: which unbound pods are told of; None: none.
         requests: what counts of a pod's status for its requests.
+        observe: whether what filters read of nodes and pods is kept, too.
     """
 
     kubeconfig: Path | None = None
@@ -74,6 +76,7 @@ class KubernetesOptions:
     kubelets: KubeletOptions | None = None
     waiting: WaitingRules | None = None
     requests: RequestRules = NEWEST
+    observe: bool = False
 
 
 @dataclass(slots=True)
@@ -100,6 +103,7 @@ class KubernetesSource:
 
     Attributes:
         kubelets: asks them for measured use; None before `start`, and where they are not asked.
+        facts: what filters read of each node, by name; empty where the cluster is not observed.
     """
 
     def __init__(
@@ -113,6 +117,7 @@ class KubernetesSource:
         self._clock = clock
         self._work: _Work | None = None
         self.kubelets: Kubelets | None = None
+        self.facts: dict[str, NodeFacts] = {}
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -126,8 +131,10 @@ class KubernetesSource:
             usage_interval=settings.usage_interval_s,
             requests=RULES[settings.kubernetes_version],
             kubelets=_kubelets(settings),
+            observe=settings.observe,
             waiting=WaitingRules(
-                settings.scheduler_name, UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos)
+                None if settings.observe else settings.scheduler_name,
+                UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos),
             ),
         )
         return cls(options, usage_reader(settings))
@@ -160,8 +167,13 @@ class KubernetesSource:
             node_receiver = NodesForBoth(node_changes, self.kubelets)
         elif self._usage is not None:
             usage = UsagePoller(self._usage(api), table, options.usage_interval, ready=lambda: self.synced)
-        nodes = Reflector(NODES, node_receiver, api, options.timing, failures, self._clock)
-        pods = Reflector(PODS, pod_changes, api, options.timing, failures, self._clock)
+        of_nodes, of_pods = NODES, PODS
+        if options.observe:
+            facts = FactChanges(handover.put)
+            self.facts, node_receiver = facts.facts, NodesForBoth(node_receiver, facts)
+            of_nodes, of_pods = replace(NODES, decode=observed_node), replace(PODS, decode=observed_pod)
+        nodes = Reflector(of_nodes, node_receiver, api, options.timing, failures, self._clock)
+        pods = Reflector(of_pods, pod_changes, api, options.timing, failures, self._clock)
         self._work = _Work(api, handover, nodes, pods, node_changes, pod_changes, usage, supervisor)
         if usage is not None:
             supervisor.start("usage", usage.run)

@@ -11,14 +11,17 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+import msgspec
 import structlog
 
-from extender.cluster.decoding import Node, WatchedCondition, WatchedPod
+from extender.cluster.decoding import Node, ObservedNode, WatchedCondition, WatchedPod
 from extender.cluster.instances import published_speed
 from extender.cluster.resource import Receiver
 from extender.cluster.status import ENDED, ReadReport, ending, given_up, is_gated, positive, report_of, seconds
 from extender.cluster.table import ClusterTable
 from extender.demand import UrgencyRules, pod_demand
+from extender.errors import kind_of
+from extender.feasibility import NodeFacts, facts_of
 from extender.pods import GIB
 from extender.quantities import NANO, nano_units
 from extender.requests import NEWEST, PodRequests, RequestRules, pod_requests
@@ -66,12 +69,16 @@ class WaitingRules:
     """Which unbound pods wait for us, and how urgent they are.
 
     Attributes:
-        scheduler_name: their `spec.schedulerName`.
+        scheduler_name: their `spec.schedulerName`; None: any.
         urgency: see there.
     """
 
-    scheduler_name: str
+    scheduler_name: str | None
     urgency: UrgencyRules
+
+    def include(self, pod: WatchedPod) -> bool:
+        """Whether the pod is one of them."""
+        return self.scheduler_name in (None, pod.spec.scheduler_name)
 
 
 def node_speed(node: Node, rules: SpeedRules) -> tuple[float, str | None]:
@@ -158,6 +165,42 @@ class NodeChanges:
         self.synced = True
 
 
+class FactChanges:
+    """Receives what filters read of nodes, where a cluster is observed.
+
+    Attributes:
+        facts: by name of the node; changed on the event loop alone.
+    """
+
+    def __init__(self, put: Put) -> None:
+        self._put = put
+        self.facts: dict[str, NodeFacts] = {}
+
+    def present(self, received: Node) -> None:
+        """The node exists."""
+        if isinstance(received, ObservedNode):
+            name = received.metadata.name
+            try:
+                facts = facts_of(received.source)
+            except msgspec.DecodeError as error:
+                log.warning("a node's labels or taints do not decode", node=name, reason=kind_of(error))
+                self.absent(received)
+                return
+            self._put(partial(self.facts.__setitem__, name, facts))
+
+    def absent(self, received: Node) -> None:
+        """The node was deleted."""
+        self._put(partial(self.facts.pop, received.metadata.name, None))
+
+    def complete(self, keys: set[str]) -> None:
+        """These are all."""
+        self._put(partial(self._settle, keys))
+
+    def _settle(self, keys: set[str]) -> None:
+        for name in self.facts.keys() - keys:
+            del self.facts[name]
+
+
 class NodesForBoth:
     """Receives nodes for two receivers: the first one is told first."""
 
@@ -223,8 +266,7 @@ class PodChanges:
             return
         # One text for the thousands of pods that name the same node.
         report = partial(report_of, received)
-        ours = self._rules is not None and received.spec.scheduler_name == self._rules.scheduler_name
-        placed = received if ours else None
+        placed = received if self._rules is not None and self._rules.include(received) else None
         self._put(partial(self._bound, uid, sys.intern(node), requests, bound_since(received), report, placed))
 
     def _bound(
@@ -251,7 +293,7 @@ class PodChanges:
             self._put(partial(self._table.pod_nominated, uid, sys.intern(nominated)))
         if received.metadata.deletion_timestamp is not None:
             self._put(partial(self._table.withdraw, uid))  # kube-scheduler leaves such pods alone
-        if rules is None or received.spec.scheduler_name != rules.scheduler_name or is_gated(conditions):
+        if rules is None or not rules.include(received) or is_gated(conditions):
             return
         try:
             demand, _ = pod_demand(received, rules.urgency)

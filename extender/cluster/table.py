@@ -185,6 +185,11 @@ class ClusterTable:
         cpu, memory = self._state.cpu_allocatable[node.row], self._state.memory_allocatable[node.row]
         return float(cpu), float(memory), any(not pod.assumed for pod in node.pods.values())
 
+    def pods_on(self, name: str) -> int:
+        """Pods on a node, assumed ones included; 0 if it is not known."""
+        node = self._nodes.get(name)
+        return 0 if node is None else len(node.pods)
+
     # ---- owning and listening ------------------------------------------------------------------------------------
 
     def claim(self) -> None:

@@ -101,6 +101,11 @@ def operations_app(
         """What the experiment came to; `candidate` is null where there is none."""
         return _json(await answers.shared("experiment", lambda: encode(documents.experiment())))
 
+    @app.get("/v1/observed")
+    async def observed() -> dict[str, Any]:
+        """What we would have chosen for the pods that others placed; `pods` is null where nothing is observed."""
+        return documents.observed()
+
     @app.get("/v1/decisions", response_class=Response, responses=DOCUMENT | UNREADABLE)
     async def decisions(
         limit: Annotated[int, Query(ge=1, le=MOST_DECISIONS)] = 100,
