@@ -20,10 +20,10 @@ from extender.engine import Engine, Limits
 from extender.errors import kind_of
 from extender.history.ledger import Ledger
 from extender.history.notes import Notes
-from extender.operations.collectors import agreement, autoscaling, estimates, inputs, memory, polling, serving
+from extender.observer import Observer
+from extender.operations.collectors import agreement, autoscaling, inputs, memory, polling, serving
 from extender.operations.documents import Documents
 from extender.operations.endpoints import operations_app
-from extender.operations.inventory import Inventory, KnowsMachines
 from extender.operations.metrics import Metrics
 from extender.operations.probes import Probes
 from extender.operations.signals import Signals
@@ -58,7 +58,7 @@ class Application:
 
     Attributes:
         settings, source, supervisor, metrics, table, ledger, engine, trials, probes, upkeep, verbs: its parts.
-        store, tracing, reloader: others; None where they are off.
+        store, tracing, reloader, observer: others; None where they are off.
         connection, operations: class of the verbs' connections, and ASGI application of the operations endpoints alone.
         start_error: why the lifespan could not start; None while it could.
     """
@@ -102,8 +102,13 @@ class Application:
             experiment=trials.experiment,
         )
         notes = Notes.of(settings, source, self.ledger.get, self.engine.scorer_of)
-        unasked = Unasked(self.engine, self.metrics.traffic.decided)
-        for listener in (unasked, self.ledger, signals, notes):  # the ledger before those that look there
+        self.observer = _observer(settings, source, self.engine, self.metrics, clock, timer)
+        for listener in (
+            self.observer or Unasked(self.engine, self.metrics.traffic.decided),
+            self.ledger,
+            signals,
+            notes,
+        ):  # the ledger before those that look there
             if listener is not None:
                 self.table.listeners.subscribe(listener)
         self.reloader = BundleReloader.of(settings, self.engine.serve, loaded, clock)
@@ -130,7 +135,6 @@ class Application:
         )
         self.metrics.register(source, inputs.SOURCE)
         self.metrics.register(_asking(settings, source, signals), polling.KUBELETS)
-        self.metrics.register(source if isinstance(source, KnowsMachines) else None, estimates.ESTIMATES)
         self.metrics.register(self.table, inputs.TABLE)
         self.metrics.register(self.ledger, memory.LEDGER)
         self.metrics.register(self.store, memory.STORE)
@@ -143,6 +147,7 @@ class Application:
         self.metrics.register(trials.shadow, agreement.SHADOW)
         self.metrics.register(trials.comparison, agreement.EXPERIMENT)
         self.metrics.register(signals, autoscaling.SIGNALS)
+        self.metrics.register(self.observer, agreement.OBSERVER)
         self.operations = operations_app(
             probes=self.probes,
             metrics=self.metrics,
@@ -152,7 +157,7 @@ class Application:
                 store=self.store,
                 reloader=self.reloader,
                 trials=trials,
-                inventory=Inventory(self.table, source, clock),
+                observer=self.observer,
                 kubernetes=settings.kubernetes_version,
             ),
             version=version,
@@ -160,7 +165,7 @@ class Application:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""
-        if scope["type"] == "http" and scope["path"] in PATHS:
+        if scope["type"] == "http" and scope["path"] in PATHS and self.observer is None:
             await self.verbs(scope, receive, send)
         elif scope["type"] == "lifespan":
             await self._lifespan(receive, send)
@@ -182,8 +187,6 @@ class Application:
         if self.store is not None:
             self.ledger.restore(await asyncio.to_thread(self.store.latest, self.settings.ledger_size))
             self.store.start()
-            if isinstance(self.source, KnowsMachines):
-                self.source.keeper = self.store
         if self.trials.shadow is not None:
             self.trials.shadow.start()
         await self.source.start(self.table, self.supervisor)
@@ -249,6 +252,23 @@ def _tracing(settings: Settings, version: str, failures: Failures) -> Tracing | 
 
     return Tracing(
         settings.tracing_endpoint, settings.tracing_sample_share, settings.shutdown_grace_s, version, failures
+    )
+
+
+def _observer(
+    settings: Settings,
+    source: ClusterSource,
+    engine: Engine,
+    metrics: Metrics,
+    clock: Callable[[], float],
+    timer: Callable[[], float],
+) -> Observer | None:
+    """Return who rates nodes for the pods that others place, where that is wanted."""
+    if not settings.observe:
+        return None
+    urgency = UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos)
+    return Observer(
+        engine=engine, source=source, urgency=urgency, decided=metrics.traffic.decided, clock=clock, timer=timer
     )
 
 

@@ -1,13 +1,15 @@
-"""Command line: `maddpg-extender serve | demo | check-config | reference | explain | nodes | report | experiment`.
+"""Command line: `maddpg-extender serve | observe | demo | check-config | reference | explain | report | experiment`.
 
 No logic of its own.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
+import signal
 import sys
 import urllib.parse
 from collections.abc import Iterator, Sequence
@@ -56,6 +58,59 @@ def serve(context: typer.Context, config: ConfigFile = None) -> None:
         uvloop.run(serve_app(application, _announce))
     except SchedulerError as error:
         _refuse(error)
+
+
+@app.command(context_settings=FLAGS, epilog=FLAGS_HELP)
+def observe(
+    context: typer.Context,
+    config: ConfigFile = None,
+    seconds: Annotated[
+        float | None, typer.Option("--for", min=1.0, help="seconds to look on; left out: until Ctrl-C")
+    ] = None,
+    every: Annotated[float, typer.Option(min=1.0, help="seconds between two reports of progress")] = 60.0,
+    as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
+) -> None:
+    """Look on while a cluster's own scheduler places pods, and say where they would have gone. Changes nothing.
+
+    Needs to list and watch nodes and pods, and to read measured use. Meanwhile the operations endpoints answer:
+    `explain` tells of each pod, `report` of all.
+    """
+    from extender.app import create_app
+    from extender.cluster.kubernetes import KubernetesSource
+    from extender.observer import as_text
+    from extender.server import serve as serve_app
+
+    try:
+        settings = configuration.load(config, os.environ, {**parse_flags(context.args), "observe": "true"})
+        logs.configure(settings.log_level, settings.log_format)
+        logs.log_uncaught()
+        application = create_app(settings, KubernetesSource.from_settings(settings))
+        observer = application.observer
+        if observer is None:
+            raise SettingsError("nothing is observed; `observe` must be true")
+
+        async def look_on() -> None:
+            end, loop = asyncio.Event(), asyncio.get_running_loop()
+
+            def tell() -> None:
+                typer.echo(f"{sum(observer.results.values())} pods observed", err=True)
+                loop.call_later(every, tell)
+
+            def begin(port: int, operations_port: int) -> None:
+                _announce(port, operations_port, err=True)
+                tell()
+                if seconds is not None:
+                    loop.call_later(seconds, end.set)
+
+            for number in (signal.SIGINT, signal.SIGTERM):
+                loop.add_signal_handler(number, end.set)
+            await serve_app(application, begin, until=end)
+
+        uvloop.run(look_on())
+    except SchedulerError as error:
+        _refuse(error)
+    found = observer.document()
+    typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
 
 
 @app.command()
@@ -166,24 +221,6 @@ def explain(
 
 
 @app.command()
-def nodes(
-    url: Annotated[str, typer.Option(help="operations endpoints of the service")] = "http://127.0.0.1:8888",
-    as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
-) -> None:
-    """Say what is known of each node: its speed and what shows it, use, requests, pressure."""
-    from extender.operations.inventory import as_text
-
-    found: dict[str, Any] = {"learning": None, "nodes": [], "next": 0}
-    with _answers(url):
-        while found["next"] is not None:
-            page = _get_known(url, f"/v1/nodes?limit=500&after={int(found['next'])}")
-            if page["next"] is not None and not page["nodes"]:
-                raise ValueError("a page without nodes that others follow")
-            found = {**page, "nodes": [*found["nodes"], *page["nodes"]]}
-        typer.echo(json.dumps(found, indent=2) if as_json else as_text(found["learning"], found["nodes"]))
-
-
-@app.command()
 def report(
     url: Annotated[str, typer.Option(help="operations endpoints of the service")] = "http://127.0.0.1:8888",
     as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
@@ -227,9 +264,9 @@ def main() -> None:
     app()
 
 
-def _announce(port: int, operations_port: int) -> None:
-    """One line on stdout for whoever started us on port 0 and waits for the number."""
-    typer.echo(json.dumps({"port": port, "operations_port": operations_port}))
+def _announce(port: int, operations_port: int, *, err: bool = False) -> None:
+    """One line on stdout, or stderr, for whoever started us on port 0 and waits for the number."""
+    typer.echo(json.dumps({"port": port, "operations_port": operations_port}), err=err)
     sys.stdout.flush()
 
 
@@ -287,12 +324,6 @@ def _answers(url: str) -> Iterator[None]:
         raise typer.Exit(FAILED) from error
 
 
-def _told_speed(speed: dict[str, Any]) -> str:
-    """A speed, its interval and its source."""
-    interval = "" if speed["low"] is None else f" ({speed['low']:.2f}-{speed['high']:.2f})"
-    return f"{speed['value']:.2f}{interval}, {speed['source']}"
-
-
 def _show(decision: dict[str, Any], console: Console) -> None:
     pod, demand = decision["pod"], decision["demand"]
     by = decision["scorer"] + (f" (fallback: {decision['fallback_reason']})" if decision["fallback_reason"] else "")
@@ -315,7 +346,6 @@ def _show(decision: dict[str, Any], console: Console) -> None:
     table = Table("", *(node["node"] for node in nodes))
     table.add_row("priority", *(str(node["priority"]) for node in nodes))
     table.add_row("preference", *(f"{node['preference']:.3f}" for node in nodes))
-    table.add_row("speed", *(_told_speed(node["speed"]) for node in nodes))
     for title in ("contributions", "criteria", "features"):
         if not nodes or nodes[0][title] is None:
             continue

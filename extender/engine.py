@@ -136,6 +136,11 @@ class Engine:
         """The scorer in use, and whatever belongs to it; None while there is none."""
         return self._scoring
 
+    @property
+    def distrusted(self) -> ScoringError | None:
+        """Why the fallback decides for the scorer; None: it does not."""
+        return self._distrusted
+
     def distrust(self, reason: ScoringError | None) -> None:
         """Let the fallback decide for this reason: what is known is too old. None: trust it again."""
         self._distrusted = reason
@@ -207,7 +212,7 @@ class Engine:
             if rating is not None:
                 rating = Rating(rating.preferences[stayed], None if rating.odd is None else rating.odd.take(stayed))
         if rating is None or scoring is None:
-            scores = self._fallen_back(demand, rows, reason)
+            scores = self.fallen_back(demand, rows, reason)
         else:
             loaded = scoring.loaded
             scores = Scores(rating.preferences, loaded.scorer.name, None, loaded.model_sha256, rating.odd)
@@ -289,7 +294,7 @@ class Engine:
             verdict.state, verdict.question.demand, verdict.rows, scores.preferences, verdict.first, temperature
         )
 
-    def _fallen_back(self, demand: PodDemand, rows: Rows, reason: str | None) -> Scores:
+    def fallen_back(self, demand: PodDemand, rows: Rows, reason: str | None) -> Scores:
         """Preferences by the fallback, from the rows as they are now."""
         part, training = self.table.state.take(rows), self._fallback_training
         codes = training.codes(observe_unclipped(part, demand))

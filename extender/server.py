@@ -97,7 +97,8 @@ def _configured(
 ) -> _Server:
     settings = app.settings
     connect: Callable[..., asyncio.Protocol]
-    connect = partial(LimitedConnection, port) if operations else partial(app.connection, app.verbs, port)
+    verbs = not (operations or settings.observe)
+    connect = partial(app.connection, app.verbs, port) if verbs else partial(LimitedConnection, port)
     if certificates is not None and (settings.operations_tls or not operations):
         which = attrgetter("operations" if operations else "verbs")
         connect = partial(Handshake, lambda: which(certificates.identity), port, connect)

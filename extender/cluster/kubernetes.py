@@ -5,27 +5,21 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-import structlog
-
 from extender.cluster.answers import ApiError
 from extender.cluster.api import ApiServer
-from extender.cluster.completed import CompletedPods
-from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod
-from extender.cluster.estimation import PAUSE_S, NodeSpeeds
+from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod, observed_node, observed_pod
 from extender.cluster.handover import Handover
 from extender.cluster.kubelet import KubeletOptions
 from extender.cluster.kubelets import Kubelets
-from extender.cluster.machines import SpeedRules
 from extender.cluster.metrics_server import MetricsServer
 from extender.cluster.prometheus import Prometheus, PrometheusOptions
-from extender.cluster.receivers import NodeChanges, NodesForBoth, PodChanges, WaitingRules
-from extender.cluster.recollection import Keeper, RecollectionError
+from extender.cluster.receivers import FactChanges, NodeChanges, NodesForBoth, PodChanges, SpeedRules, WaitingRules
 from extender.cluster.reflector import Reflector
 from extender.cluster.resource import Receiver, Resource, Timing
 from extender.cluster.source import INPUTS, Binding, PodNote
@@ -33,15 +27,11 @@ from extender.cluster.table import ClusterTable
 from extender.cluster.usage import UsageFeed, UsagePoller, UsageReader
 from extender.cluster.writes import write_note
 from extender.demand import UrgencyRules
-from extender.errors import BindError, NoteError, kind_of
+from extender.errors import BindError, NoteError
+from extender.feasibility import NodeFacts
 from extender.requests import NEWEST, RULES, RequestRules
 from extender.settings import Settings
 from extender.supervision import Supervisor, detached
-
-log = structlog.stdlib.get_logger(__name__)
-
-SPEEDS: Final = "speeds"
-"""What the keeper calls the completions."""
 
 NODES: Final[Resource[Node]] = Resource(
     name="nodes",
@@ -70,32 +60,23 @@ class KubernetesOptions:
         kubeconfig: file to read; None: the pod's ServiceAccount, or the user's own kubeconfig outside a pod.
         context: context of the kubeconfig; None: its current one.
         timing: pages, watches, resync.
-        speed: where a node's speed comes from, if not from completions.
-        learn_speeds: whether it is learned from completions; this needs CPU times, which kubelets alone give.
-        learning_pause: least seconds between two fits.
+        speed: where a node's speed comes from.
         usage_interval: seconds between two questions for measured use.
         kubelets: how to ask kubelets for measured use; None: they are not asked.
         waiting: which unbound pods are told of; None: none.
         requests: what counts of a pod's status for its requests.
+        observe: whether what filters read of nodes and pods is kept, too.
     """
 
     kubeconfig: Path | None = None
     context: str | None = None
     timing: Timing = field(default_factory=Timing)
     speed: SpeedRules = field(default_factory=SpeedRules)
-    learn_speeds: bool = True
-    learning_pause: float = PAUSE_S
     usage_interval: float = 15.0
     kubelets: KubeletOptions | None = None
     waiting: WaitingRules | None = None
     requests: RequestRules = NEWEST
-
-    @property
-    def not_learning(self) -> str | None:
-        """Why speeds are not learned; None where they are."""
-        if not self.learn_speeds:
-            return "node_speed_learned is false"
-        return "no CPU times: usage_source is not kubelet" if self.kubelets is None else None
+    observe: bool = False
 
 
 @dataclass(slots=True)
@@ -122,9 +103,7 @@ class KubernetesSource:
 
     Attributes:
         kubelets: asks them for measured use; None before `start`, and where they are not asked.
-        speeds: of the nodes; None before `start`.
-        completed: takes pods that succeeded; None before `start`, and where nobody wants them.
-        keeper: keeps what was learned over restarts; to be set before `start`; None: nothing is kept.
+        facts: what filters read of each node, by name; empty where the cluster is not observed.
     """
 
     def __init__(
@@ -138,9 +117,7 @@ class KubernetesSource:
         self._clock = clock
         self._work: _Work | None = None
         self.kubelets: Kubelets | None = None
-        self.speeds: NodeSpeeds | None = None
-        self.completed: CompletedPods | None = None
-        self.keeper: Keeper | None = None
+        self.facts: dict[str, NodeFacts] = {}
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -151,12 +128,13 @@ class KubernetesSource:
             context=settings.kube_context,
             timing=Timing(page=settings.list_page_size),
             speed=speed,
-            learn_speeds=settings.node_speed_learned,
             usage_interval=settings.usage_interval_s,
             requests=RULES[settings.kubernetes_version],
             kubelets=_kubelets(settings),
+            observe=settings.observe,
             waiting=WaitingRules(
-                settings.scheduler_name, UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos)
+                None if settings.observe else settings.scheduler_name,
+                UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos),
             ),
         )
         return cls(options, usage_reader(settings))
@@ -178,8 +156,8 @@ class KubernetesSource:
         api = await asyncio.to_thread(ApiServer, options.kubeconfig, options.context)
         failures = supervisor.failures
         handover = Handover(asyncio.get_running_loop(), failures)
-        speeds = self.speeds = NodeSpeeds(table, options.not_learning, options.learning_pause)
-        node_changes = NodeChanges(table, handover.put, options.speed, speeds)
+        node_changes = NodeChanges(table, handover.put, options.speed)
+        pod_changes = PodChanges(table, handover.put, options.waiting, options.requests)
         usage: UsageFeed | None = None
         node_receiver: Receiver[Node] = node_changes
         if options.kubelets is not None:
@@ -189,14 +167,13 @@ class KubernetesSource:
             node_receiver = NodesForBoth(node_changes, self.kubelets)
         elif self._usage is not None:
             usage = UsagePoller(self._usage(api), table, options.usage_interval, ready=lambda: self.synced)
-        if self.kubelets is not None and speeds.refused is None:
-            self.completed = CompletedPods(self.kubelets.cpu_times, speeds.completed)
-            if self.keeper is not None:
-                await asyncio.to_thread(_recall, speeds, self.keeper)
-            supervisor.start("speeds", speeds.step)
-        pod_changes = PodChanges(table, handover.put, options.waiting, options.requests, self.completed)
-        nodes = Reflector(NODES, node_receiver, api, options.timing, failures, self._clock)
-        pods = Reflector(PODS, pod_changes, api, options.timing, failures, self._clock)
+        of_nodes, of_pods = NODES, PODS
+        if options.observe:
+            facts = FactChanges(handover.put)
+            self.facts, node_receiver = facts.facts, NodesForBoth(node_receiver, facts)
+            of_nodes, of_pods = replace(NODES, decode=observed_node), replace(PODS, decode=observed_pod)
+        nodes = Reflector(of_nodes, node_receiver, api, options.timing, failures, self._clock)
+        pods = Reflector(of_pods, pod_changes, api, options.timing, failures, self._clock)
         self._work = _Work(api, handover, nodes, pods, node_changes, pod_changes, usage, supervisor)
         if usage is not None:
             supervisor.start("usage", usage.run)
@@ -212,7 +189,7 @@ class KubernetesSource:
         work.pods.stop()
         work.handover.close()
         try:
-            await work.supervisor.end("usage", "speeds")
+            await work.supervisor.end("usage")
             await asyncio.gather(detached(work.nodes.join, "join-nodes"), detached(work.pods.join, "join-pods"))
         finally:
             work.api.close()
@@ -318,18 +295,6 @@ def usage_reader(settings: Settings) -> Callable[[ApiServer], UsageReader] | Non
         headers_file=settings.prometheus_headers_file,
     )
     return lambda _: Prometheus(options)
-
-
-def _recall(speeds: NodeSpeeds, keeper: Keeper) -> None:
-    """Take back what an earlier process learned, and have it kept from now on."""
-    speeds.keep = partial(keeper.keep, SPEEDS)
-    record = keeper.kept(SPEEDS)
-    if record is None:
-        return
-    try:
-        speeds.recall(record)
-    except RecollectionError as error:
-        log.warning("completions of an earlier process are not taken back", reason=kind_of(error))
 
 
 def _bind(api: ApiServer, binding: Binding) -> None:

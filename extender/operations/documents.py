@@ -10,7 +10,7 @@ from extender.engine import Engine
 from extender.history.aggregate import performance
 from extender.history.explain import explanation, summary
 from extender.history.ledger import Ledger
-from extender.operations.inventory import Inventory, Page
+from extender.observer import Observer
 from extender.pace import unhurried
 from extender.scorer.reload import BundleReloader
 from extender.trials.candidates import Trials
@@ -30,7 +30,7 @@ class Documents:
         store: the ledger's file; None where there is none.
         reloader: follows the bundle; None where a heuristic decides.
         trials: candidates.
-        inventory: nodes.
+        observer: rates nodes for the pods that others place; None where nothing is observed.
         kubernetes: minor version of Kubernetes whose kube-default explanations tell.
     """
 
@@ -42,7 +42,7 @@ class Documents:
         store: DecisionStore | None,
         reloader: BundleReloader | None,
         trials: Trials,
-        inventory: Inventory,
+        observer: Observer | None,
         kubernetes: str,
     ) -> None:
         self._engine = engine
@@ -50,7 +50,7 @@ class Documents:
         self._store = store
         self._reloader = reloader
         self._trials = trials
-        self.inventory = inventory
+        self._observer = observer
         self._kubernetes = kubernetes
 
     def policy(self) -> dict[str, Any]:
@@ -87,13 +87,9 @@ class Documents:
             **comparison.update(),
         }
 
-    def nodes(self, page: Page) -> bytes:
-        """Write what is known of these nodes. In a thread."""
-        return encode(self.inventory.document(page))
-
-    def node(self, page: Page) -> bytes:
-        """Write what is known of the one node of a page. In a thread."""
-        return encode(self.inventory.node(page, 0))
+    def observed(self) -> dict[str, Any]:
+        """Return what came of the pods that others placed; `pods` is null where nothing is observed."""
+        return {"pods": None} if self._observer is None else self._observer.document()
 
     def decisions(self, limit: int, before: int | None, namespace: str | None, name: str | None) -> bytes:
         """Write the latest decisions, newest first, and counts since the start. In a thread.

@@ -535,6 +535,14 @@ def test_notes_say_how_to_schedule_the_first_pod(home: Path) -> None:
     assert "NOTE" not in notes(home, nested(("extender", "image", "repository"), "registry.example/extender"))
 
 
+def test_notes_say_how_to_see_what_was_observed(home: Path) -> None:
+    observing = {"scheduler": {"enabled": False}, "extender": {"mode": "service", "settings": {"observe": True}}}
+    said = notes(home, observing)
+    assert "changes nothing" in said
+    assert "maddpg-extender report --url http://127.0.0.1:8889" in said
+    assert "extenders:" not in said
+
+
 def test_notes_say_which_replica_remembers(home: Path) -> None:
     said = notes(home)
     assert f"get lease {RELEASE} -o jsonpath='{{.spec.holderIdentity}}'" in said

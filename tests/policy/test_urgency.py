@@ -38,7 +38,7 @@ EVERY = Signs(
         ),
         (
             EVERY._replace(annotated=None, priority_class="", period_s=None, deadline_s=None, priority=0),
-            0.35, "owner", "Job of CronJob backup",
+            0.5, "owner", "Job of CronJob backup",
         ),
         (Signs(qos="Guaranteed", owner_kind="Workflow", owner_name="etl"), 0.8, "qos", "QoS class Guaranteed"),
     ],
@@ -50,8 +50,8 @@ def test_the_first_sign_decides_and_says_why(signs: Signs, value: float, source:
 @pytest.mark.parametrize(
     ("kind", "serves", "value", "reason"),
     [
-        ("Job", False, 0.35, "Job x"),
-        ("Job", True, 0.35, "Job x"),
+        ("Job", False, 0.5, "Job x"),
+        ("Job", True, 0.5, "Job x"),
         ("ReplicaSet", False, 0.5, "ReplicaSet x"),
         ("ReplicaSet", True, 0.8, "ReplicaSet x with a readiness probe"),
         ("StatefulSet", False, 0.7, "StatefulSet x"),
@@ -95,7 +95,7 @@ def test_too_few_runs_tell_nothing_of_a_deadline(runs: int) -> None:
 def test_a_time_that_makes_no_sense_is_no_sign(name: str, nonsense: float) -> None:
     signs = Signs(qos="Burstable", owner_kind="CronJob", owner_name="x", expected_s=10.0, deadline_s=100.0)
     odd = signs._replace(**{name: nonsense})
-    expected = 0.1 if name == "period_s" else 0.35
+    expected = 0.1 if name == "period_s" else 0.5
     assert urgency_of(odd, RULES).value == expected
 
 

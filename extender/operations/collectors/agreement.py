@@ -1,9 +1,11 @@
-"""Candidates: one that scores in the shadow, and one that decides for a share of the workloads."""
+"""Candidates, in the shadow and in an experiment, and a cluster that is only observed."""
 
 from __future__ import annotations
 
 from typing import Final
 
+from extender.feasibility import UNMODELLED
+from extender.observer import RESULTS, Observer
 from extender.operations.families import Family
 from extender.trials.comparison import VERDICTS, Comparison
 from extender.trials.shadow import Shadow
@@ -109,5 +111,26 @@ EXPERIMENT: Final[tuple[Family[Comparison], ...]] = (
         "1 for what the experiment says: control, candidate, mixed or undecided",
         _verdicts,
         ("verdict",),
+    ),
+)
+
+OBSERVER: Final[tuple[Family[Observer], ...]] = (
+    Family(
+        "maddpg_observed_pods_total",
+        "Pods that others placed: on a node that we rate as high as any (same), on another (other), where only one "
+        "could take them (one_node), or not rated",
+        lambda observer: {name: observer.results[name] for name in RESULTS},
+        ("result",),
+    ),
+    Family(
+        "maddpg_observed_unmodelled_total",
+        "Pods observed that something restricts which is not modelled, by what",
+        lambda observer: {name: observer.unmodelled[name] for name in UNMODELLED},
+        ("restriction",),
+    ),
+    Family(
+        "maddpg_observed_not_foreseen_total",
+        "Pods observed that went where, by what is modelled, they could not run",
+        lambda observer: observer.not_foreseen,
     ),
 )

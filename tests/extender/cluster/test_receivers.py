@@ -7,8 +7,15 @@ import msgspec
 import pytest
 
 from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod
-from extender.cluster.machines import SpeedRules, declared_speed
-from extender.cluster.receivers import NodeChanges, PodChanges, WaitingRules, bound_since, is_ready
+from extender.cluster.receivers import (
+    NodeChanges,
+    PodChanges,
+    SpeedRules,
+    WaitingRules,
+    bound_since,
+    is_ready,
+    node_speed,
+)
 from extender.cluster.status import ReadReport
 from extender.cluster.table import ClusterTable
 from extender.demand import UrgencyRules
@@ -28,30 +35,27 @@ def a_pod(content: dict[str, Any]) -> WatchedPod:
 
 
 @pytest.mark.parametrize(
-    ("labels", "annotations", "speed", "source"),
+    ("labels", "annotations", "speed"),
     [
-        pytest.param({}, {}, 1.0, "default", id="reference"),
-        pytest.param({KEY: "1.5"}, {}, 1.5, "label", id="label"),
-        pytest.param({KEY: "1.5"}, {KEY: "0.75"}, 0.75, "annotation", id="annotation-wins"),
-        pytest.param({TYPE: "fast"}, {}, 2.0, "setting", id="instance-type"),
-        pytest.param({TYPE: "fast", KEY: "1.5"}, {}, 1.5, "label", id="label-before-instance-type"),
-        pytest.param({TYPE: "unheard-of"}, {}, 1.0, "default", id="unknown-instance-type"),
-        pytest.param({TYPE: "n4-standard-8"}, {}, 22207 / 17321, "published", id="published"),
+        pytest.param({}, {}, 1.0, id="reference"),
+        pytest.param({KEY: "1.5"}, {}, 1.5, id="label"),
+        pytest.param({KEY: "1.5"}, {KEY: "0.75"}, 0.75, id="annotation-wins"),
+        pytest.param({TYPE: "fast"}, {}, 2.0, id="instance-type"),
+        pytest.param({TYPE: "fast", KEY: "1.5"}, {}, 1.5, id="label-before-instance-type"),
+        pytest.param({TYPE: "unheard-of"}, {}, 1.0, id="unknown-instance-type"),
     ],
 )
 def test_speed_comes_from_annotation_label_or_instance_type(
-    labels: dict[str, str], annotations: dict[str, str], speed: float, source: str
+    labels: dict[str, str], annotations: dict[str, str], speed: float
 ) -> None:
-    rules = SpeedRules(KEY, {"fast": 2.0}, published=True)
-    found = declared_speed(a_node(labels=labels, annotations=annotations), rules)
-    assert found == (pytest.approx(speed), source, None)
+    rules = SpeedRules(KEY, {"fast": 2.0})
+    assert node_speed(a_node(labels=labels, annotations=annotations), rules) == (speed, None)
 
 
 @pytest.mark.parametrize("text", ["fast", "", "0", "-1", "nan", "inf", "1.5GHz", "11", "1e9", "0.01"])
 def test_a_speed_that_is_none_is_ignored_with_a_warning(text: str) -> None:
-    bad = a_node(labels={TYPE: "fast"}, annotations={KEY: text})
-    speed, source, warning = declared_speed(bad, SpeedRules(KEY, {"fast": 2.0}))
-    assert (speed, source) == (2.0, "setting")
+    speed, warning = node_speed(a_node(labels={TYPE: "fast"}, annotations={KEY: text}), SpeedRules(KEY, {"fast": 2.0}))
+    assert speed == 2.0
     assert warning is not None
     assert KEY in warning
 
@@ -60,9 +64,8 @@ def test_below_the_restricted_prefix_the_label_alone_gives_the_speed() -> None:
     """NodeRestriction keeps a kubelet from setting such a label on its own node, and not from annotating it."""
     rules = SpeedRules("node-restriction.kubernetes.io/speed", {})
     annotated = a_node(annotations={rules.key: "4"})
-    assert declared_speed(annotated, rules) == (1.0, "default", None)
-    both = a_node(labels={rules.key: "1.5"}, annotations={rules.key: "4"})
-    assert declared_speed(both, rules) == (1.5, "label", None)
+    assert node_speed(annotated, rules) == (1.0, None)
+    assert node_speed(a_node(labels={rules.key: "1.5"}, annotations={rules.key: "4"}), rules) == (1.5, None)
 
 
 @pytest.mark.parametrize(
