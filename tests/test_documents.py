@@ -20,6 +20,8 @@ PROTOCOL = "extender/v1"
 """The name of kube-scheduler's protocol, no path."""
 
 LINK = re.compile(r"\]\(([^)#\s]+)[^)]*\)")
+SECTION = re.compile(r"\]\(([^)#\s]*)#([^)\s]+)\)")
+HEADING = re.compile(r"^#+ (.+)$", re.MULTILINE)
 RECORDS = ROOT / "docs" / "decisions"
 
 
@@ -39,6 +41,18 @@ def test_every_link_between_documents_leads_somewhere(document: str) -> None:
     text = (ROOT / document).read_text(encoding="utf-8")
     targets = [target for target in LINK.findall(text) if "://" not in target]
     assert [target for target in targets if not ((ROOT / document).parent / target).exists()] == []
+
+
+@pytest.mark.parametrize("document", names(DOCUMENTS))
+def test_every_link_to_a_section_names_one_that_exists(document: str) -> None:
+    page = ROOT / document
+    missing = []
+    for target, section in SECTION.findall(page.read_text(encoding="utf-8")):
+        if "://" not in target:
+            headings = HEADING.findall((page.parent / target if target else page).read_text(encoding="utf-8"))
+            if section not in {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}:
+                missing.append(f"{target}#{section}")
+    assert missing == []
 
 
 def test_the_index_lists_every_decision_record_with_its_number() -> None:

@@ -93,6 +93,14 @@ def test_rates_are_taken_of_counters_alone(name: str, query: str) -> None:
     assert len(rated) > 0 or not re.search(r"\b(rate|irate|increase)\(", query)
 
 
+@pytest.mark.parametrize("alert", ALERTS)
+def test_every_alert_leads_to_its_section_of_the_troubleshooting_page(alert: str) -> None:
+    [rule] = [rule for rule in RULE_LIST if rule.get("alert") == alert]
+    assert rule["annotations"]["runbook"] == f"docs/troubleshooting.md#{alert.lower()}"
+    page = (REPOSITORY / "docs" / "troubleshooting.md").read_text(encoding="utf-8")
+    assert f"\n### {alert}\n" in page
+
+
 def test_promtool_accepts_the_rules(promtool: Path) -> None:
     done = subprocess.run([promtool, "check", "rules", MONITORING / "rules.yaml"], capture_output=True, text=True)
     assert f"{len(RULE_LIST)} rules found" in done.stdout, done.stderr
