@@ -38,9 +38,15 @@ from policy.priorities import MAX_PRIORITY, TEMPERATURE, priorities
 OBSERVE: Final = "observe"
 """Verb named on decisions that were only observed."""
 
-RESULTS: Final = ("same", "other", "one_node", "not_rated")
+RESULTS: Final = ("same", "other", "one_node", "skipped", "not_rated")
 """What comes of a pod: it went to a node that we rate as high as any; to another one; there was no other where it could
-run; or what it asks for does not parse, or the table does not know its node."""
+run; there was no time to rate it; or what it asks for does not parse, or the table does not know its node."""
+
+SHARE: Final = 0.25
+"""Most of the event loop's time that ratings may take; the watch and the endpoints need the rest."""
+
+SAVED_S: Final = 1.0
+"""Seconds of rating that may be saved up for a burst of pods."""
 
 MEASURES: Final[Mapping[str, Callable[[ClusterState], np.ndarray[Any, Any]]]] = {
     "node_speed": lambda state: state.node_speed,
@@ -105,6 +111,7 @@ class Observer(PodListener):
         self._decided = decided
         self._clock, self._timer = clock, timer
         self._since = clock()
+        self._saved_s, self._saved_at = SAVED_S, timer()
         self.results: Counter[str] = Counter()
         self.unmodelled: Counter[str] = Counter()
         self.not_foreseen = 0
@@ -113,6 +120,11 @@ class Observer(PodListener):
     def pod_placed(self, pod: Pod, node: str) -> None:
         """Rate the nodes where this pod could have run, and remember what came of it."""
         received = self._timer()
+        self._saved_s = min(self._saved_s + SHARE * (received - self._saved_at), SAVED_S)
+        self._saved_at = received
+        if self._saved_s <= 0.0:
+            self.results["skipped"] += 1
+            return
         try:
             demand, warning = pod_demand(pod, self._urgency)
             choice = self._choice(pod, node, demand)
@@ -131,6 +143,7 @@ class Observer(PodListener):
         self._engine.ledger.record(decision, verdict.rows, verdict.priorities)
         self._decided(decision)
         self._count(verdict, choice)
+        self._saved_s -= self._timer() - received
 
     def document(self) -> dict[str, Any]:
         """What came of the pods observed, as JSON."""
@@ -242,6 +255,8 @@ def as_text(found: Mapping[str, Any]) -> str:
             lines.append(f"  {name:14} {means['taken']:10.3f} {means['ours']:10.3f}")
     if results["one_node"]:
         lines.append(f"{results['one_node']} could run on one node only.")
+    if results["skipped"]:
+        lines.append(f"{results['skipped']} came too fast to be rated; the others are a sample.")
     if results["not_rated"]:
         lines.append(f"{results['not_rated']} could not be rated; the log says why.")
     if found["not_foreseen"]:

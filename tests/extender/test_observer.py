@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import msgspec
+import pytest
 
 from extender.cluster.decoding import observed_node, observed_pod
 from extender.cluster.receivers import FactChanges, PodChanges, WaitingRules
@@ -62,7 +63,7 @@ def test_pods_of_others_are_rated_before_they_count_and_nothing_is_assumed(run_s
         show(service, f"web-{index}", node)
     found = observed(service)
     assert found["pods"] == 3
-    assert found["results"] == {"same": 2, "other": 1, "one_node": 0, "not_rated": 0}
+    assert found["results"] == {"same": 2, "other": 1, "one_node": 0, "skipped": 0, "not_rated": 0}
     assert found["same_share"] == 2 / 3
     assert service.change(lambda table: table.assumed_count) == 0
     decision = service.decision("uid-web-1")
@@ -106,6 +107,30 @@ def test_pods_that_cannot_be_rated_are_counted(run_service: Run) -> None:
     show(service, "broken", tolerations="all")
     show(service, "broken", nodes[0], tolerations="all")
     assert observed(service)["results"]["not_rated"] == 2
+
+
+def test_ratings_take_a_share_of_the_time_and_pods_beyond_it_are_skipped(
+    run_service: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("extender.observer.SAVED_S", 1e-9)
+    service = run_service(observe=True)
+    nodes = with_nodes(service, 3)
+    for index in range(200):
+        show(service, f"web-{index}")
+
+    def all_at_once(table: ClusterTable) -> None:
+        changes = PodChanges(table, lambda change: change(), RULES)
+        for index in range(200):
+            shown = pod(f"web-{index}")
+            shown["spec"] |= {"schedulerName": "default-scheduler", "nodeName": nodes[0]}
+            changes.present(observed_pod(raw(shown)))
+
+    service.change(all_at_once)
+    results = observed(service)["results"]
+    assert results["skipped"] > 0
+    assert results["same"] + results["other"] > 0
+    assert sum(results.values()) == 200
+    assert "are a sample" in as_text(observed(service))
 
 
 def test_the_verbs_are_not_served(run_service: Run) -> None:

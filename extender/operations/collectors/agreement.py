@@ -118,7 +118,7 @@ OBSERVER: Final[tuple[Family[Observer], ...]] = (
     Family(
         "maddpg_observed_pods_total",
         "Pods that others placed: on a node that we rate as high as any (same), on another (other), where only one "
-        "could take them (one_node), or not rated",
+        "could take them (one_node), too fast to be rated (skipped), or not to be rated (not_rated)",
         lambda observer: {name: observer.results[name] for name in RESULTS},
         ("result",),
     ),
