@@ -14,6 +14,7 @@ import sys
 import urllib.parse
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
 
@@ -39,7 +40,24 @@ FLAGS_HELP: Final = "Every setting is a flag too: --deadline-ms 20. `maddpg-exte
 
 HELP: Final = "A scheduler extender that rates nodes with a trained policy: serve it, try it, check it, ask it why."
 
-app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
+app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
+
+
+def _tell_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(metadata.version("maddpg-scheduler"))
+        raise typer.Exit
+
+
+@app.callback()
+def _program(
+    version: Annotated[
+        bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="print the version and exit")
+    ] = False,
+) -> None:
+    pass
+
+
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="settings file, YAML or TOML")]
 
 

@@ -6,6 +6,7 @@ settings file (YAML or TOML), the default. Tables and lists (``urgency_by_qos``)
 
 from __future__ import annotations
 
+import difflib
 import json
 import re
 import tomllib
@@ -91,7 +92,7 @@ def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
         if (not known or text.startswith("tcp://")) and SERVICE_LINK.search(variable):
             continue
         if not known:
-            raise SettingsError(f"environment variable {variable} is no setting; known: {_known()}")
+            raise SettingsError(f"environment variable {variable} is no setting; {_instead(name)}")
         found[name] = _parsed(name, text, f"environment variable {variable}")
     return found
 
@@ -100,7 +101,7 @@ def _parsed(name: str, text: str, where: str) -> Any:
     """Text to what the field takes: tables and lists are JSON, an empty text is None where None is allowed."""
     field = Settings.model_fields.get(name)
     if field is None:
-        raise SettingsError(f"{where} is no setting; known: {_known()}")
+        raise SettingsError(f"{where} is no setting; {_instead(name)}")
     if text == "" and type(None) in get_args(field.annotation):
         return None
     if isinstance(field.default, dict | tuple):
@@ -112,8 +113,11 @@ def _parsed(name: str, text: str, where: str) -> Any:
     return text
 
 
-def _known() -> str:
-    return ", ".join(sorted(Settings.model_fields))
+def _instead(name: str) -> str:
+    """What may have been meant by a name that is no setting."""
+    like = difflib.get_close_matches(name, sorted(Settings.model_fields), n=3)
+    meant = f"did you mean {' or '.join(like)}? " if like else ""
+    return f"{meant}`maddpg-extender reference` lists all"
 
 
 def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
@@ -123,7 +127,7 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
         path = ".".join(str(part) for part in problem["loc"])
         name = path.split(".", maxsplit=1)[0]
         if problem["type"] == "extra_forbidden":
-            lines.append(f"{path} ({origin.get(name, 'default')}) is no setting; known: {_known()}")
+            lines.append(f"{path} ({origin.get(name, 'default')}) is no setting; {_instead(name)}")
         elif path:
             found = "" if name in URL_SETTINGS else f"; found {problem['input']!r}"
             lines.append(f"{path} ({origin.get(name, 'default')}): {problem['msg']}{found}")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+from importlib import metadata
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
+from typer.testing import CliRunner
 
-from extender.cli import parse_flags
+from extender.cli import app, parse_flags
 from extender.configuration import load
 from extender.errors import SettingsError
 from extender.operations.reference import describe
@@ -48,7 +50,7 @@ def test_tables_and_empty_values_are_read_from_text() -> None:
 @pytest.mark.parametrize(
     ("flags", "complaint"),
     [
-        ({"dead_line": "1"}, r"flag --dead-line is no setting; known: .*deadline_ms"),
+        ({"dead_line": "1"}, r"flag --dead-line is no setting; did you mean deadline_ms"),
         ({"deadline_ms": "soon"}, r"deadline_ms \(flag\).*'soon'"),
         ({"deadline_ms": "0"}, r"deadline_ms \(flag\).*greater than 0"),
         ({"scorer": "oracle"}, r"scorer.*'oracle' is unknown; choose one of"),
@@ -177,3 +179,8 @@ def test_every_setting_is_read_somewhere() -> None:
         f"enable_{verb}" for verb in ("filter", "prioritize", "preempt", "bind")
     }
     assert {name for name, *_ in describe()} - read == set()
+
+
+def test_the_program_tells_its_version() -> None:
+    told = CliRunner().invoke(app, ["--version"])
+    assert (told.exit_code, told.output) == (0, f"{metadata.version('maddpg-scheduler')}\n")
