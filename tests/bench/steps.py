@@ -1,4 +1,4 @@
-"""One pod, both verbs, step by step in process: with warm caches, and with cold ones as between two pods.
+"""One pod, asked about as the shipped configuration asks, in process: with warm caches, and with cold ones.
 
 In a loop the caches hold all that a pod needs; on a machine whose cores have other work they hold nothing of it. Cold
 means that 32 MB of other memory are written before each request. What HTTP and the kernel cost is not in it.
@@ -22,7 +22,7 @@ from tests.bench.report import Result
 from tests.bench.service import fill
 from tests.extender.embedded import EmbeddedSource
 
-STEPS: Final = ("/filter", "after /filter", "/prioritize", "after /prioritize")
+STEPS: Final = ("/prioritize", "after /prioritize")
 PODS: Final = {"warm": 3000, "cold": 600}
 WARM_UP: Final = 100
 EVICTED: Final = 4_000_000
@@ -39,19 +39,17 @@ def _at_once(work: Coroutine[Any, Any, Answer]) -> Answer:
     raise RuntimeError("the decision waited for a thread; give a deadline and rows that need none")
 
 
-def _one(app: Application, body: bytes, evict: Callable[[], object]) -> list[float]:
+def _one(app: Application, body: bytes, evict: Callable[[], object]) -> tuple[float, float]:
     """Microseconds of each of `STEPS` for one pod."""
-    verbs, timer, taken = app.verbs, app.verbs.timer, []
-    for verb in ("filter", "prioritize"):
-        evict()
-        received = timer()
-        answer = _at_once(verbs.answer(verb, body, received))
-        answered = timer()
-        verbs.answered(verb, answer, received)
-        taken += [1e6 * (answered - received), 1e6 * (timer() - answered)]
-        if answer.status != 200:
-            raise RuntimeError(f"/{verb} was answered with {answer.status}: {answer.body[:200]!r}")
-    return taken
+    verbs, timer = app.verbs, app.verbs.timer
+    evict()
+    received = timer()
+    answer = _at_once(verbs.answer("prioritize", body, received))
+    answered = timer()
+    verbs.answered("prioritize", answer, received)
+    if answer.status != 200:
+        raise RuntimeError(f"/prioritize was answered with {answer.status}: {answer.body[:200]!r}")
+    return 1e6 * (answered - received), 1e6 * (timer() - answered)
 
 
 def _undisturbed(taken: Sequence[float]) -> float:
