@@ -21,9 +21,10 @@ from extender.errors import kind_of
 from extender.history.ledger import Ledger
 from extender.history.notes import Notes
 from extender.observer import Observer
-from extender.operations.collectors import agreement, autoscaling, inputs, memory, polling, serving
+from extender.operations.collectors import agreement, autoscaling, estimates, inputs, memory, polling, serving
 from extender.operations.documents import Documents
 from extender.operations.endpoints import operations_app
+from extender.operations.inventory import Inventory, KnowsMachines
 from extender.operations.metrics import Metrics
 from extender.operations.probes import Probes
 from extender.operations.signals import Signals
@@ -135,6 +136,7 @@ class Application:
         )
         self.metrics.register(source, inputs.SOURCE)
         self.metrics.register(_asking(settings, source, signals), polling.KUBELETS)
+        self.metrics.register(source if isinstance(source, KnowsMachines) else None, estimates.ESTIMATES)
         self.metrics.register(self.table, inputs.TABLE)
         self.metrics.register(self.ledger, memory.LEDGER)
         self.metrics.register(self.store, memory.STORE)
@@ -158,6 +160,7 @@ class Application:
                 reloader=self.reloader,
                 trials=trials,
                 observer=self.observer,
+                inventory=Inventory(self.table, source, clock),
                 kubernetes=settings.kubernetes_version,
             ),
             version=version,
@@ -187,6 +190,8 @@ class Application:
         if self.store is not None:
             self.ledger.restore(await asyncio.to_thread(self.store.latest, self.settings.ledger_size))
             self.store.start()
+            if isinstance(self.source, KnowsMachines):
+                self.source.keeper = self.store
         if self.trials.shadow is not None:
             self.trials.shadow.start()
         await self.source.start(self.table, self.supervisor)

@@ -1,4 +1,4 @@
-"""Command line: `maddpg-extender serve | observe | demo | check-config | reference | explain | report | experiment`.
+"""Commands of `maddpg-extender`: serve, observe, demo, check-config, reference, explain, nodes, report, experiment.
 
 No logic of its own.
 """
@@ -239,6 +239,24 @@ def explain(
 
 
 @app.command()
+def nodes(
+    url: Annotated[str, typer.Option(help="operations endpoints of the service")] = "http://127.0.0.1:8888",
+    as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
+) -> None:
+    """Say what is known of each node: its speed and what shows it, use, requests, pressure."""
+    from extender.operations.inventory import as_text
+
+    found: dict[str, Any] = {"learning": None, "nodes": [], "next": 0}
+    with _answers(url):
+        while found["next"] is not None:
+            page = _get_known(url, f"/v1/nodes?limit=500&after={int(found['next'])}")
+            if page["next"] is not None and not page["nodes"]:
+                raise ValueError("a page without nodes that others follow")
+            found = {**page, "nodes": [*found["nodes"], *page["nodes"]]}
+        typer.echo(json.dumps(found, indent=2) if as_json else as_text(found["learning"], found["nodes"]))
+
+
+@app.command()
 def report(
     url: Annotated[str, typer.Option(help="operations endpoints of the service")] = "http://127.0.0.1:8888",
     as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
@@ -342,6 +360,12 @@ def _answers(url: str) -> Iterator[None]:
         raise typer.Exit(FAILED) from error
 
 
+def _told_speed(speed: dict[str, Any]) -> str:
+    """A speed, its interval and its source."""
+    interval = "" if speed["low"] is None else f" ({speed['low']:.2f}-{speed['high']:.2f})"
+    return f"{speed['value']:.2f}{interval}, {speed['source']}"
+
+
 def _show(decision: dict[str, Any], console: Console) -> None:
     pod, demand = decision["pod"], decision["demand"]
     by = decision["scorer"] + (f" (fallback: {decision['fallback_reason']})" if decision["fallback_reason"] else "")
@@ -364,6 +388,7 @@ def _show(decision: dict[str, Any], console: Console) -> None:
     table = Table("", *(node["node"] for node in nodes))
     table.add_row("priority", *(str(node["priority"]) for node in nodes))
     table.add_row("preference", *(f"{node['preference']:.3f}" for node in nodes))
+    table.add_row("speed", *(_told_speed(node["speed"]) for node in nodes))
     for title in ("contributions", "criteria", "features"):
         if not nodes or nodes[0][title] is None:
             continue

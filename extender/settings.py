@@ -358,6 +358,11 @@ class Settings(BaseModel):
     node_speed_by_instance_type: dict[str, Speed] = setting(
         {}, "speed per core by `node.kubernetes.io/instance-type`, for nodes without that label", "1 = reference core"
     )
+    node_speed_learned: bool = setting(
+        True,
+        "learn the speed of nodes without that label, and without an entry for their instance type, from the CPU time "
+        "that completed pods of one template took on different nodes; needs `usage_source: kubelet`",
+    )
     node_speed_published: bool = setting(
         True,
         "nodes whose speed nothing else gives have the CoreMark per vCPU that their provider (GKE, AKS) published for "

@@ -86,6 +86,7 @@ def recorded(verdict: Verdict, table: ClusterTable, number: int, at: float, expe
     question, scores, rows = verdict.question, verdict.scores, verdict.rows
     top = np.array(_leading(scores.preferences, TOP, verdict.first) if len(rows) else (), dtype=np.intp)
     top_rows = rows.take(top)
+    names = tuple(table.name_of(row) or "" for row in top_rows.tolist())
     metadata = question.pod.metadata
     return Decision(
         number=number,
@@ -102,7 +103,7 @@ def recorded(verdict: Verdict, table: ClusterTable, number: int, at: float, expe
         unknown=len(verdict.unknown),
         best_count=verdict.best_count,
         assumed=verdict.assumed,
-        names=tuple(table.name_of(row) or "" for row in top_rows.tolist()),
+        names=names,
         preferences=scores.preferences.take(top),
         priorities=verdict.priorities.take(top),
         # the columns themselves: the placement just assumed is not derived into them yet
@@ -113,6 +114,7 @@ def recorded(verdict: Verdict, table: ClusterTable, number: int, at: float, expe
         workload=question.workload,
         experiment=experiment,
         odd=0 if scores.odd is None else int(np.count_nonzero(scores.odd.codes)),
+        bases=tuple(map(table.basis_of, names)),
         odd_nodes=() if scores.odd is None else _told(scores.odd, top.tolist(), verdict, table),
     )
 

@@ -11,8 +11,9 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 
@@ -29,6 +30,14 @@ CUSUM_SLACK: Final = 1.0
 CUSUM_LIMIT: Final = 12.0
 CUSUM_CLIP: Final = 4.0
 """A change is found where the sum of standardised residuals, each less the slack and clipped, exceeds the limit."""
+
+
+class KeptCompletion(NamedTuple):
+    """One completion that is kept: its template, the natural logarithm of its CPU seconds, and its age in seconds."""
+
+    template: str
+    log_cpu: float
+    age_s: float
 
 
 class SpeedEvidence:
@@ -131,6 +140,19 @@ class SpeedEvidence:
             priors=tuple(self._priors),
             start=start,
         )
+
+    def kept(self, now: float) -> Iterator[tuple[str, list[KeptCompletion]]]:
+        """Yield each node and its completions; those of templates that began anew since are left out."""
+        templates = {number: template for template, number in self._templates.items()}
+        for node, row in self._rows.items():
+            columns = self._template[row].tolist(), self._log_cpu[row].tolist(), self._at[row].tolist()
+            found = [
+                KeptCompletion(templates[number], log_cpu, max(now - at, 0.0))
+                for number, log_cpu, at in zip(*columns, strict=True)
+                if number in templates
+            ]
+            if found:
+                yield node, found
 
     def adopt(self, fitted: SpeedFit) -> None:
         """Use this fit from now on."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
+from typing import Final
 
 from extender.pods import GIB
 from extender.quantities import NANO
@@ -16,6 +17,31 @@ from policy.criteria import EXPECTED_USE_RATIO
 from policy.errors import InvalidInputError
 
 _SOME_CPU, _SOME_MEMORY = round(NONZERO_CPU * NANO), round(NONZERO_MEMORY * GIB)
+
+
+@dataclass(frozen=True, slots=True)
+class SpeedBasis:
+    """What a node's speed rests on.
+
+    Attributes:
+        source: one of `extender.cluster.machines.SOURCES`.
+        low, high: bounds of its 95 % interval; None where an operator gave the speed.
+        completions: pods that show it.
+        templates: of how many templates they are.
+        anchored: whether a label, a probe or a table of instance types gives the scale; else 1 is the geometric mean of
+            the nodes that common templates connect.
+    """
+
+    source: str = "default"
+    low: float | None = None
+    high: float | None = None
+    completions: int = 0
+    templates: int = 0
+    anchored: bool = False
+
+
+UNTOLD: Final = SpeedBasis()
+"""Of nodes whose source says nothing of it."""
 
 
 @dataclass(slots=True)
@@ -87,6 +113,7 @@ class NodeAccount:
     Attributes:
         row: the row.
         ready: whether the node takes pods.
+        basis: what its speed rests on.
         pods: those on it, by UID.
         requested_cpu, requested_memory: sums over all pods, billionths of a core and bytes.
         nonzero_cpu, nonzero_memory: sums of what scores count over all pods, billionths of a core and bytes.
@@ -99,6 +126,7 @@ class NodeAccount:
 
     row: int
     ready: bool
+    basis: SpeedBasis = UNTOLD
     pods: dict[str, HeldPod] = field(default_factory=dict)
     requested_cpu: int = 0
     requested_memory: int = 0

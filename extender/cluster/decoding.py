@@ -7,6 +7,7 @@ itself and not the page it stands in.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Final, TypeVar
 
 import msgspec
@@ -24,8 +25,12 @@ from extender.pods import (
     Spec,
     Status,
 )
+from extender.templates import TemplatedContainer
 
 T = TypeVar("T")
+
+SUCCEEDED: Final = "Succeeded"
+"""Phase of a pod all of whose containers ended well and stay so: never one of `restartPolicy: Always`."""
 
 
 class UndecodableError(SourceError):
@@ -103,6 +108,7 @@ class Terminated(msgspec.Struct, frozen=True, rename="camel"):
     """How a container ended."""
 
     reason: str | None = None
+    started_at: str | None = None
     finished_at: str | None = None
 
 
@@ -137,10 +143,31 @@ class WatchedPod(Pod, frozen=True):
     status: PodStatus = PodStatus()
 
 
+class CompletedSpec(PodSpec, frozen=True):
+    """`PodSpec` and what the containers run."""
+
+    containers: list[TemplatedContainer] | None = None  # type: ignore[assignment]  # a list of more than the base's
+    init_containers: list[TemplatedContainer] | None = None  # type: ignore[assignment]  # the same
+
+
+class CompletedStatus(PodStatus, frozen=True, rename="camel"):
+    """`PodStatus` and what became of init containers."""
+
+    init_container_statuses: list[WatchedContainer] | None = None  # type: ignore[assignment]  # more than the base's
+
+
+class CompletedPod(WatchedPod, frozen=True):
+    """A pod that succeeded, with what says how much work it was. Of all other pods that is skipped unread."""
+
+    spec: CompletedSpec = CompletedSpec()
+    status: CompletedStatus = CompletedStatus()
+
+
 class NodeMetadata(msgspec.Struct, frozen=True, rename="camel"):
     """Identity of a node and what its owners say of it."""
 
     name: str
+    uid: str = ""
     resource_version: str = ""
     labels: dict[str, str] | None = None
     annotations: dict[str, str] | None = None
@@ -150,6 +177,7 @@ class NodeSpec(msgspec.Struct, frozen=True):
     """What is read of a node's specification."""
 
     unschedulable: bool | None = None
+    provider_id: str = msgspec.field(default="", name="providerID")
 
 
 class NodeAddress(msgspec.Struct, frozen=True):
@@ -171,6 +199,13 @@ class DaemonEndpoints(msgspec.Struct, frozen=True):
     kubelet: KubeletEndpoint | None = msgspec.field(default=None, name="kubeletEndpoint")
 
 
+class NodeInfo(msgspec.Struct, frozen=True):
+    """What a kubelet says of its machine."""
+
+    system_uuid: str = msgspec.field(default="", name="systemUUID")
+    architecture: str = ""
+
+
 class NodeStatus(msgspec.Struct, frozen=True):
     """What is read of a node's status."""
 
@@ -178,6 +213,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     conditions: list[Condition] | None = None
     addresses: list[NodeAddress] | None = None
     daemon_endpoints: DaemonEndpoints | None = msgspec.field(default=None, name="daemonEndpoints")
+    node_info: NodeInfo | None = msgspec.field(default=None, name="nodeInfo")
 
 
 class Node(msgspec.Struct, frozen=True):
@@ -208,6 +244,7 @@ _EVENT: Final = msgspec.json.Decoder(Event)
 _BOOKMARK: Final = msgspec.json.Decoder(Bookmark)
 _FAILURE: Final = msgspec.json.Decoder(Failure)
 _POD: Final = msgspec.json.Decoder(WatchedPod)
+_COMPLETED: Final = msgspec.json.Decoder(CompletedPod)
 _NODE: Final = msgspec.json.Decoder(Node)
 
 
@@ -256,7 +293,7 @@ def decode_failure(raw: msgspec.Raw) -> Failure:
 
 
 def decode_pod(raw: msgspec.Raw) -> WatchedPod:
-    """A pod.
+    """A pod; a `CompletedPod` where it succeeded.
 
     Raises:
         UndecodableError: it is none, or has no UID.
@@ -264,6 +301,9 @@ def decode_pod(raw: msgspec.Raw) -> WatchedPod:
     pod = _decode(_POD, raw, "a pod")
     if not pod.metadata.uid:
         raise UndecodableError(f"a pod without metadata.uid ({pod.metadata.namespace}/{pod.metadata.name})")
+    if pod.status.phase == SUCCEEDED and pod.spec.node_name:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # then it says nothing of its work
+            return _COMPLETED.decode(raw)
     return pod
 
 

@@ -11,15 +11,21 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
+import structlog
+
 from extender.cluster.answers import ApiError
 from extender.cluster.api import ApiServer
+from extender.cluster.completed import CompletedPods
 from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod, observed_node, observed_pod
+from extender.cluster.estimation import PAUSE_S, NodeSpeeds
 from extender.cluster.handover import Handover
 from extender.cluster.kubelet import KubeletOptions
 from extender.cluster.kubelets import Kubelets
+from extender.cluster.machines import SpeedRules
 from extender.cluster.metrics_server import MetricsServer
 from extender.cluster.prometheus import Prometheus, PrometheusOptions
-from extender.cluster.receivers import FactChanges, NodeChanges, NodesForBoth, PodChanges, SpeedRules, WaitingRules
+from extender.cluster.receivers import FactChanges, NodeChanges, NodesForBoth, PodChanges, WaitingRules
+from extender.cluster.recollection import Keeper, RecollectionError
 from extender.cluster.reflector import Reflector
 from extender.cluster.resource import Receiver, Resource, Timing
 from extender.cluster.source import INPUTS, Binding, PodNote
@@ -27,11 +33,16 @@ from extender.cluster.table import ClusterTable
 from extender.cluster.usage import UsageFeed, UsagePoller, UsageReader
 from extender.cluster.writes import write_note
 from extender.demand import UrgencyRules
-from extender.errors import BindError, NoteError
+from extender.errors import BindError, NoteError, kind_of
 from extender.feasibility import NodeFacts
 from extender.requests import NEWEST, RULES, RequestRules
 from extender.settings import Settings
 from extender.supervision import Supervisor, detached
+
+log = structlog.stdlib.get_logger(__name__)
+
+SPEEDS: Final = "speeds"
+"""What the keeper calls the completions."""
 
 NODES: Final[Resource[Node]] = Resource(
     name="nodes",
@@ -60,7 +71,9 @@ class KubernetesOptions:
         kubeconfig: file to read; None: the pod's ServiceAccount, or the user's own kubeconfig outside a pod.
         context: context of the kubeconfig; None: its current one.
         timing: pages, watches, resync.
-        speed: where a node's speed comes from.
+        speed: where a node's speed comes from, if not from completions.
+        learn_speeds: whether it is learned from completions; this needs CPU times, which kubelets alone give.
+        learning_pause: least seconds between two fits.
         usage_interval: seconds between two questions for measured use.
         kubelets: how to ask kubelets for measured use; None: they are not asked.
         waiting: which unbound pods are told of; None: none.
@@ -72,11 +85,20 @@ class KubernetesOptions:
     context: str | None = None
     timing: Timing = field(default_factory=Timing)
     speed: SpeedRules = field(default_factory=SpeedRules)
+    learn_speeds: bool = True
+    learning_pause: float = PAUSE_S
     usage_interval: float = 15.0
     kubelets: KubeletOptions | None = None
     waiting: WaitingRules | None = None
     requests: RequestRules = NEWEST
     observe: bool = False
+
+    @property
+    def not_learning(self) -> str | None:
+        """Why speeds are not learned; None where they are."""
+        if not self.learn_speeds:
+            return "node_speed_learned is false"
+        return "no CPU times: usage_source is not kubelet" if self.kubelets is None else None
 
 
 @dataclass(slots=True)
@@ -104,6 +126,9 @@ class KubernetesSource:
     Attributes:
         kubelets: asks them for measured use; None before `start`, and where they are not asked.
         facts: what filters read of each node, by name; empty where the cluster is not observed.
+        speeds: of the nodes; None before `start`.
+        completed: takes pods that succeeded; None before `start`, and where nobody wants them.
+        keeper: keeps what was learned over restarts; to be set before `start`; None: nothing is kept.
     """
 
     def __init__(
@@ -118,6 +143,9 @@ class KubernetesSource:
         self._work: _Work | None = None
         self.kubelets: Kubelets | None = None
         self.facts: dict[str, NodeFacts] = {}
+        self.speeds: NodeSpeeds | None = None
+        self.completed: CompletedPods | None = None
+        self.keeper: Keeper | None = None
 
     @classmethod
     def from_settings(cls, settings: Settings) -> Self:
@@ -128,6 +156,7 @@ class KubernetesSource:
             context=settings.kube_context,
             timing=Timing(page=settings.list_page_size),
             speed=speed,
+            learn_speeds=settings.node_speed_learned,
             usage_interval=settings.usage_interval_s,
             requests=RULES[settings.kubernetes_version],
             kubelets=_kubelets(settings),
@@ -156,8 +185,8 @@ class KubernetesSource:
         api = await asyncio.to_thread(ApiServer, options.kubeconfig, options.context)
         failures = supervisor.failures
         handover = Handover(asyncio.get_running_loop(), failures)
-        node_changes = NodeChanges(table, handover.put, options.speed)
-        pod_changes = PodChanges(table, handover.put, options.waiting, options.requests)
+        speeds = self.speeds = NodeSpeeds(table, options.not_learning, options.learning_pause)
+        node_changes = NodeChanges(table, handover.put, options.speed, speeds)
         usage: UsageFeed | None = None
         node_receiver: Receiver[Node] = node_changes
         if options.kubelets is not None:
@@ -167,6 +196,12 @@ class KubernetesSource:
             node_receiver = NodesForBoth(node_changes, self.kubelets)
         elif self._usage is not None:
             usage = UsagePoller(self._usage(api), table, options.usage_interval, ready=lambda: self.synced)
+        if self.kubelets is not None and speeds.refused is None:
+            self.completed = CompletedPods(self.kubelets.cpu_times, speeds.completed)
+            if self.keeper is not None:
+                await asyncio.to_thread(_recall, speeds, self.keeper)
+            supervisor.start("speeds", speeds.step)
+        pod_changes = PodChanges(table, handover.put, options.waiting, options.requests, self.completed)
         of_nodes, of_pods = NODES, PODS
         if options.observe:
             facts = FactChanges(handover.put)
@@ -189,7 +224,7 @@ class KubernetesSource:
         work.pods.stop()
         work.handover.close()
         try:
-            await work.supervisor.end("usage")
+            await work.supervisor.end("usage", "speeds")
             await asyncio.gather(detached(work.nodes.join, "join-nodes"), detached(work.pods.join, "join-pods"))
         finally:
             work.api.close()
@@ -295,6 +330,18 @@ def usage_reader(settings: Settings) -> Callable[[ApiServer], UsageReader] | Non
         headers_file=settings.prometheus_headers_file,
     )
     return lambda _: Prometheus(options)
+
+
+def _recall(speeds: NodeSpeeds, keeper: Keeper) -> None:
+    """Take back what an earlier process learned, and have it kept from now on."""
+    speeds.keep = partial(keeper.keep, SPEEDS)
+    record = keeper.kept(SPEEDS)
+    if record is None:
+        return
+    try:
+        speeds.recall(record)
+    except RecollectionError as error:
+        log.warning("completions of an earlier process are not taken back", reason=kind_of(error))
 
 
 def _bind(api: ApiServer, binding: Binding) -> None:

@@ -6,18 +6,27 @@ Runs on the threads that watch; what it makes of an object is a call of the tabl
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
-from typing import Final
 
 import msgspec
 import structlog
 
-from extender.cluster.decoding import Node, ObservedNode, WatchedCondition, WatchedPod
-from extender.cluster.instances import published_speed
+from extender.cluster.completed import CompletedPods
+from extender.cluster.decoding import (
+    CompletedPod,
+    CompletedSpec,
+    CompletedStatus,
+    Node,
+    ObservedNode,
+    WatchedCondition,
+    WatchedPod,
+)
+from extender.cluster.estimation import NodeSpeeds
+from extender.cluster.machines import Machine, SpeedRules, machine_of
 from extender.cluster.resource import Receiver
-from extender.cluster.status import ENDED, ReadReport, ending, given_up, is_gated, positive, report_of, seconds
+from extender.cluster.status import ENDED, ReadReport, ending, given_up, is_gated, report_of, seconds
 from extender.cluster.table import ClusterTable
 from extender.demand import UrgencyRules, pod_demand
 from extender.errors import kind_of
@@ -25,43 +34,12 @@ from extender.feasibility import NodeFacts, facts_of
 from extender.pods import GIB
 from extender.quantities import NANO, nano_units
 from extender.requests import NEWEST, PodRequests, RequestRules, pod_requests
-from policy.cluster import REFERENCE_SPEED
 from policy.errors import InvalidQuantityError
-
-INSTANCE_TYPE_LABEL: Final = "node.kubernetes.io/instance-type"
-
-SLOWEST, FASTEST = 0.05, 10.0
-"""Speeds that a node may be labelled or annotated with. Assumption: whatever lies outside is a mistake, or a wish."""
-
-RESTRICTED: Final = "node-restriction.kubernetes.io/"
-"""Prefix of labels that a kubelet may not set on its own node; annotations of that prefix it may."""
 
 Put = Callable[[Callable[[], object]], object]
 """Hands one change over to the event loop: `Handover.put`."""
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class SpeedRules:
-    """Where a node's speed per core comes from (1.0 = the reference core).
-
-    Attributes:
-        key: annotation or label that gives it; the annotation wins. Below `RESTRICTED` the label alone counts.
-        by_instance_type: speed by the label `INSTANCE_TYPE_LABEL`, for nodes without that key.
-        published: whether nodes whose speed nothing else gives have the one that their provider published.
-    """
-
-    key: str = "maddpg-scheduler.io/speed"
-    by_instance_type: Mapping[str, float] = field(default_factory=dict)
-    published: bool = False
-
-    def of_type(self, instance_type: str) -> float:
-        """Return the speed of nodes of this type: as set, else as published, else the reference core's."""
-        speed = self.by_instance_type.get(instance_type)
-        if speed is None and self.published and (found := published_speed(instance_type)) is not None:
-            return found.speed
-        return REFERENCE_SPEED if speed is None else speed
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +57,6 @@ class WaitingRules:
     def include(self, pod: WatchedPod) -> bool:
         """Whether the pod is one of them."""
         return self.scheduler_name in (None, pod.spec.scheduler_name)
-
-
-def node_speed(node: Node, rules: SpeedRules) -> tuple[float, str | None]:
-    """Speed per core of the node, and a warning if what its owner wrote had to be ignored."""
-    labels, annotations = node.metadata.labels or {}, node.metadata.annotations or {}
-    otherwise = rules.of_type(labels.get(INSTANCE_TYPE_LABEL, ""))
-    text = labels.get(rules.key)
-    if RESTRICTED not in rules.key:
-        text = annotations.get(rules.key, text)
-    if text is None:
-        return otherwise, None
-    speed = positive(text)
-    if speed is not None and SLOWEST <= speed <= FASTEST:
-        return speed, None
-    wanted = f"a number from {SLOWEST:g} to {FASTEST:g}, 1.0 for the reference core"
-    return otherwise, f"{rules.key} is {text[:40]!r}; give {wanted}"
 
 
 def is_ready(node: Node) -> bool:
@@ -123,22 +85,29 @@ def bound_since(pod: WatchedPod) -> float | None:
 class NodeChanges:
     """Receives nodes.
 
+    Args:
+        table: whom to tell.
+        put: see there.
+        rules: where their speed comes from.
+        speeds: what is learned of their speed; default: nothing is.
+
     Attributes:
         ignored: nodes, counted each time they are seen, of which something had to be ignored.
         synced: whether the table has seen all of a list.
     """
 
-    def __init__(self, table: ClusterTable, put: Put, rules: SpeedRules) -> None:
+    def __init__(self, table: ClusterTable, put: Put, rules: SpeedRules, speeds: NodeSpeeds | None = None) -> None:
         self._table = table
         self._put = put
         self._rules = rules
+        self._speeds = NodeSpeeds(table, refused="nobody asked for it") if speeds is None else speeds
         self.ignored = 0
         self.synced = False
 
     def present(self, received: Node) -> None:
         """The node exists. One that does not say what it can allocate is forgotten, as the table prescribes."""
         name = received.metadata.name
-        speed, warning = node_speed(received, self._rules)
+        machine, warning = machine_of(received, self._rules)
         allocatable = received.status.allocatable
         cpu = memory = 0.0
         try:
@@ -150,17 +119,26 @@ class NodeChanges:
         if warning is not None:
             self.ignored += 1
             log.warning("ignored what a node says", node=name, reason=warning)
-        self._put(partial(self._table.upsert_node, name, cpu, memory, speed, is_ready(received)))
+        self._put(partial(self._upsert, name, cpu, memory, machine, is_ready(received)))
+
+    def _upsert(self, name: str, cpu: float, memory: float, machine: Machine, ready: bool) -> None:
+        speed, basis = self._speeds.present(name, machine)
+        self._table.upsert_node(name, cpu, memory, speed, ready, basis)
 
     def absent(self, received: Node) -> None:
         """The node was deleted."""
-        self._put(partial(self._table.remove_node, received.metadata.name))
+        self._put(partial(self._remove, received.metadata.name))
+
+    def _remove(self, name: str) -> None:
+        self._speeds.absent(name)
+        self._table.remove_node(name)
 
     def complete(self, keys: set[str]) -> None:
         """These are all."""
         self._put(partial(self._settle, keys))
 
     def _settle(self, keys: set[str]) -> None:
+        self._speeds.keep_only(keys)
         self._table.keep_only_nodes(keys)
         self.synced = True
 
@@ -231,6 +209,7 @@ class PodChanges:
         put: see there.
         waiting: which unbound pods to tell of; None: none.
         requests: what counts of a pod's status for its requests.
+        completed: takes those that succeeded; None: nobody wants them.
 
     Attributes:
         ignored: pods, counted each time they are seen, whose requests do not parse.
@@ -238,12 +217,18 @@ class PodChanges:
     """
 
     def __init__(
-        self, table: ClusterTable, put: Put, waiting: WaitingRules | None = None, requests: RequestRules = NEWEST
+        self,
+        table: ClusterTable,
+        put: Put,
+        waiting: WaitingRules | None = None,
+        requests: RequestRules = NEWEST,
+        completed: CompletedPods | None = None,
     ) -> None:
         self._table = table
         self._put = put
         self._rules = waiting
         self._requests = requests
+        self._completed = completed
         self.ignored = 0
         self.synced = False
 
@@ -251,6 +236,9 @@ class PodChanges:
         """The pod exists. It counts once it is bound, until it has ended."""
         uid, node = received.metadata.uid, received.spec.node_name
         if received.status.phase in ENDED:
+            spec, status = received.spec, received.status
+            if self._completed is not None and isinstance(spec, CompletedSpec) and isinstance(status, CompletedStatus):
+                self._completed.take(CompletedPod(received.metadata, spec, status))
             self.absent(received)
             return
         if not node:

@@ -31,7 +31,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from extender.cluster.account import HeldPod, NodeAccount
+from extender.cluster.account import UNTOLD, HeldPod, NodeAccount, SpeedBasis
 from extender.cluster.assumption import GANG_LIMIT, RETRIED_LIMIT, AssumedPlacements
 from extender.cluster.backlog import WaitingPods
 from extender.cluster.listeners import PodListeners
@@ -177,6 +177,22 @@ class ClusterTable:
         """Row of each node, int ``[len(names)]``; `UNKNOWN` for nodes that are not known."""
         return np.fromiter(map(self._rows.get, names, repeat(UNKNOWN)), dtype=np.intp, count=len(names))
 
+    def nodes_from(self, row: int, most: int) -> list[tuple[int, str, NodeAccount]]:
+        """Rows from this one on that have a node, their names and accounts, at most so many; for reading alone."""
+        found: list[tuple[int, str, NodeAccount]] = []
+        for place in range(row, len(self._names)):
+            name = self._names[place]
+            if name is not None:
+                found.append((place, name, self._nodes[name]))
+                if len(found) == most:
+                    break
+        return found
+
+    def basis_of(self, name: str) -> SpeedBasis:
+        """What a node's speed rests on; `UNTOLD` where the node is not known."""
+        node = self._nodes.get(name)
+        return UNTOLD if node is None else node.basis
+
     def room_of(self, name: str) -> tuple[float, float, bool] | None:
         """Return what a node can allocate, cores and GiB, and whether a pod is seen on it; None if it is not known."""
         node = self._nodes.get(name)
@@ -205,7 +221,13 @@ class ClusterTable:
     # ---- nodes ---------------------------------------------------------------------------------------------------
 
     def upsert_node(
-        self, name: str, cpu: float, memory: float, speed: float = REFERENCE_SPEED, ready: bool = True
+        self,
+        name: str,
+        cpu: float,
+        memory: float,
+        speed: float = REFERENCE_SPEED,
+        ready: bool = True,
+        basis: SpeedBasis = UNTOLD,
     ) -> bool:
         """Add a node or change what is known of it.
 
@@ -215,6 +237,7 @@ class ClusterTable:
             memory: allocatable memory, GiB.
             speed: speed per core relative to the reference core.
             ready: the node's Ready condition; reported, not scored (kube-scheduler filters on it).
+            basis: what the speed rests on; reported.
 
         Returns:
             Whether the node is kept. One whose allocatable CPU or memory, or whose speed, is not a positive finite
@@ -229,6 +252,7 @@ class ClusterTable:
             node = self._add(name, ready)
         self._ready += int(ready) - int(node.ready)
         node.ready = ready
+        node.basis = basis
         state, row = self._state, node.row
         changed = (
             state.cpu_allocatable[row] != cpu
@@ -242,6 +266,17 @@ class ClusterTable:
             self._bump(row)
             self._dirty[name] = node
         return True
+
+    def set_speed(self, name: str, speed: float, basis: SpeedBasis) -> None:
+        """Change a node's speed, a positive finite number, and what it rests on; nothing where it is not known."""
+        self._check_owner()
+        node = self._nodes.get(name)
+        if node is None:
+            return
+        node.basis = basis
+        if self._state.node_speed[node.row] != speed:
+            self._state.node_speed[node.row] = speed
+            self._bump(node.row)
 
     def remove_node(self, name: str) -> bool:
         """Forget a node and free its row; pods still seen on it wait for its return. Returns whether it was known."""

@@ -8,6 +8,7 @@ from typing import Any, Final
 
 import numpy as np
 
+from extender.cluster.account import SpeedBasis
 from extender.cluster.source import Binding
 from extender.cluster.table import ClusterTable
 from extender.errors import BindError
@@ -93,8 +94,8 @@ class SimulatedCluster:
         """Fill the table with the nodes; nothing runs in the background."""
         self._table = table
         cores, memory, speed = (column[0].tolist() for column in self._columns())
-        for name, *columns in zip(self.names, cores, memory, speed, strict=True):
-            table.upsert_node(name, *columns)
+        for name, cpu, size, each in zip(self.names, cores, memory, speed, strict=True):
+            table.upsert_node(name, cpu, size, each, basis=SpeedBasis("label"))
         self._show()
 
     async def stop(self) -> None:

@@ -32,6 +32,7 @@ CREATE TABLE IF NOT EXISTS decisions (
 ) WITHOUT ROWID;
 CREATE INDEX IF NOT EXISTS decisions_at ON decisions (at);
 CREATE INDEX IF NOT EXISTS decisions_name ON decisions (namespace, name);
+CREATE TABLE IF NOT EXISTS records (name VARCHAR NOT NULL, record BLOB NOT NULL, PRIMARY KEY (name));
 PRAGMA application_id = {APPLICATION_ID};
 PRAGMA user_version = {SCHEMA_VERSION};
 """

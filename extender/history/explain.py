@@ -6,10 +6,12 @@ Computed when somebody asks, never on the path of a request. Refuses to look at 
 from __future__ import annotations
 
 from dataclasses import asdict
+from itertools import zip_longest
 from typing import Any
 
 import numpy as np
 
+from extender.cluster.account import SpeedBasis
 from extender.history.counterfactual import smallest_changes
 from extender.history.ledger import Decision
 from policy import criteria, heuristics
@@ -39,7 +41,10 @@ def summary(decision: Decision) -> dict[str, Any]:
         "unknown_nodes": decision.unknown,
         "rated_best": decision.best_count,
         "assumed": decision.assumed,
-        "top": [asdict(rated) for rated in decision.top],
+        "top": [
+            {**asdict(rated), "speed": None if basis is None else _basis(basis)}
+            for rated, basis in zip_longest(decision.top, decision.bases[: len(decision.names)])
+        ],
         "latency_ms": decision.latency_s * 1000.0,
         "attempt": decision.attempt,
         "first_at": decision.first_at,
@@ -62,13 +67,13 @@ def explanation(
     Returns:
         `summary` and ``nodes``: for each of the best, best first, its features, criteria, and, where actors decided,
         bids and contributions (bid x criterion; they add up to the preference, except of a node named among
-        ``odd_nodes``, which is judged apart: see `extender.scorer.trust`); and ``kube_default``: the preference
-        that kube-scheduler's default scores give the same node (their sum over 100), and its rank among these nodes (1
-        is best). ``kube_default_version``: of which minor version of Kubernetes.
-        ``kube_default_choice``: the nodes among them that it would have preferred. ``counterfactual``: what would have
-        made the second best win, as `smallest_changes` says, with ``node``; odd nodes are passed over; None where there
-        is no second, or where what decided cannot be asked any more; then ``unexplained`` says why, and there are no
-        bids.
+        ``odd_nodes``, which is judged apart: see `extender.scorer.trust`); ``kube_default``: the preference that
+        kube-scheduler's default scores give the same node (their sum over 100), and its rank among these nodes (1 is
+        best); and ``speed``: its value, source, interval and evidence. ``kube_default_version``: of which minor version
+        of Kubernetes. ``kube_default_choice``: the nodes among them that it would have preferred. ``counterfactual``:
+        what would have made the second best win, as `smallest_changes` says, with ``node``; odd nodes are passed over;
+        None where there is no second, or where what decided cannot be asked any more; then ``unexplained`` says why,
+        and there are no bids.
     """
     result = {**summary(decision), "kube_default_version": kubernetes}
     if decision.rows is None:
@@ -86,8 +91,10 @@ def explanation(
     bids = decider.bids(decision.rows, decision.demand) if isinstance(decider, ActorScorer) else None
     nodes = []
     for i, rated in enumerate(decision.top):
+        basis = decision.bases[i] if i < len(decision.bases) else SpeedBasis()
         reasons: dict[str, Any] = {
             **asdict(rated),
+            "speed": {"value": float(decision.rows.node_speed[i]), **asdict(basis)},
             "features": _named(FEATURE_NAMES, features[i]),
             "criteria": _named(criteria.CRITERIA_NAMES, measures[i]),
             "bids": None if bids is None else _named(criteria.CRITERIA_NAMES, bids[i]),
@@ -172,6 +179,12 @@ def _plain(decision: Decision) -> list[int]:
     """Positions, among the best, of the nodes that are not odd: the scorer's own answer about them decided."""
     odd = {each.node for each in decision.odd_nodes}
     return [i for i, name in enumerate(decision.names) if name not in odd]
+
+
+def _basis(basis: SpeedBasis) -> dict[str, Any]:
+    """Source and interval of a speed, in few bytes."""
+    low, high = (None if bound is None else round(bound, 3) for bound in (basis.low, basis.high))
+    return {"source": basis.source, "low": low, "high": high, "completions": basis.completions}
 
 
 def _named(names: tuple[str, ...], values: np.ndarray[Any, Any]) -> dict[str, float]:

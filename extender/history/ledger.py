@@ -18,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from extender.cluster.account import SpeedBasis
 from extender.cluster.listeners import PodListener
 from extender.cluster.status import ReadReport
 from extender.history import outcomes
@@ -76,6 +77,7 @@ class Decision:
         arm, workload, experiment: the pod's arm and workload in the experiment of that key; empty without one.
         odd: how many of the candidates were odd, and judged apart.
         odd_nodes: at most `TOP` of them.
+        bases: what the speed of each of the nodes rated best rested on; empty in records of versions before 0.2.
     """
 
     number: int
@@ -107,6 +109,7 @@ class Decision:
     experiment: str = ""
     odd: int = 0
     odd_nodes: tuple[OddNode, ...] = ()
+    bases: tuple[SpeedBasis, ...] = ()
 
     @property
     def top(self) -> tuple[RatedNode, ...]:

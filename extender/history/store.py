@@ -219,6 +219,25 @@ class DecisionStore:
             self.counts.dropped += 1
             return None
 
+    def keep(self, name: str, record: bytes) -> None:
+        """Keep a record of another part in place of its former one; waits for the disk. A failure is counted."""
+        try:
+            with self._writing, self._writer() as connection:
+                connection.execute("INSERT OR REPLACE INTO records (name, record) VALUES (?, ?)", (name, record))
+        except (sqlite3.Error, OSError) as error:
+            self.counts.failures += 1
+            log.warning("a record cannot be kept", path=str(self.path), record=name, error=kind_of(error))
+
+    def kept(self, name: str) -> bytes | None:
+        """Return that record; None where there is none, or where it cannot be read; waits for the disk."""
+        try:
+            with closing(connected(self.path)) as connection:
+                row = connection.execute("SELECT record FROM records WHERE name = ?", (name,)).fetchone()
+        except (sqlite3.Error, OSError) as error:
+            log.warning("a record cannot be read", path=str(self.path), record=name, error=kind_of(error))
+            return None
+        return row[0] if row is not None and isinstance(row[0], bytes) else None
+
     def trim(self) -> int:
         """Delete what is too old and what is too much; returns how many. Freed pages are used again."""
         with self._writing, self._writer() as connection:

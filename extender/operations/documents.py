@@ -11,6 +11,7 @@ from extender.history.aggregate import performance
 from extender.history.explain import explanation, summary
 from extender.history.ledger import Ledger
 from extender.observer import Observer
+from extender.operations.inventory import Inventory, Page
 from extender.pace import unhurried
 from extender.scorer.reload import BundleReloader
 from extender.trials.candidates import Trials
@@ -31,6 +32,7 @@ class Documents:
         reloader: follows the bundle; None where a heuristic decides.
         trials: candidates.
         observer: rates nodes for the pods that others place; None where nothing is observed.
+        inventory: nodes.
         kubernetes: minor version of Kubernetes whose kube-default explanations tell.
     """
 
@@ -43,6 +45,7 @@ class Documents:
         reloader: BundleReloader | None,
         trials: Trials,
         observer: Observer | None,
+        inventory: Inventory,
         kubernetes: str,
     ) -> None:
         self._engine = engine
@@ -51,6 +54,7 @@ class Documents:
         self._reloader = reloader
         self._trials = trials
         self._observer = observer
+        self.inventory = inventory
         self._kubernetes = kubernetes
 
     def policy(self) -> dict[str, Any]:
@@ -90,6 +94,14 @@ class Documents:
     def observed(self) -> dict[str, Any]:
         """Return what came of the pods that others placed; `pods` is null where nothing is observed."""
         return {"pods": None} if self._observer is None else self._observer.document()
+
+    def nodes(self, page: Page) -> bytes:
+        """Write what is known of these nodes. In a thread."""
+        return encode(self.inventory.document(page))
+
+    def node(self, page: Page) -> bytes:
+        """Write what is known of the one node of a page. In a thread."""
+        return encode(self.inventory.node(page, 0))
 
     def decisions(self, limit: int, before: int | None, namespace: str | None, name: str | None) -> bytes:
         """Write the latest decisions, newest first, and counts since the start. In a thread.

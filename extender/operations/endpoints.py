@@ -24,6 +24,9 @@ Answers = dict[int | str, dict[str, Any]]
 MOST_DECISIONS: Final = 1000
 """Decisions in one answer, about 1.2 KB each."""
 
+MOST_NODES: Final = 500
+"""Nodes in one answer, about 0.9 KB each."""
+
 
 def _described(schema: dict[str, Any], media_type: str = "application/json", why: str = "") -> dict[str, Any]:
     """An answer in the API's description."""
@@ -44,7 +47,7 @@ UNREADABLE: Final[Answers] = {
     503: _described(REASON, why="other answers are being put together, or the ledger's file cannot be read, and why")
 }
 DOCUMENT: Final[Answers] = {200: _described({"type": "object"}, why="the document")}
-NOT_FOUND: Final[Answers] = {404: _described(REASON, why="no such decision")}
+NOT_FOUND: Final[Answers] = {404: _described(REASON, why="nothing is known of it")}
 
 
 def operations_app(
@@ -105,6 +108,26 @@ def operations_app(
     async def observed() -> dict[str, Any]:
         """What we would have chosen for the pods that others placed; `pods` is null where nothing is observed."""
         return documents.observed()
+
+    @app.get("/v1/nodes", response_class=Response, responses=DOCUMENT | BUSY)
+    async def nodes(
+        limit: Annotated[int, Query(ge=1, le=MOST_NODES)] = 100,
+        after: Annotated[int, Query(ge=0, le=LARGEST)] = 0,
+    ) -> Response:
+        """What is known of each node, and how it is known: speed and evidence, use, requests, pressure.
+
+        Where there are more nodes, `next` is what `after` must be to go on with them; else it is null.
+        """
+        page = documents.inventory.take(after, limit)
+        return _json(await answers.of(partial(documents.nodes, page)))
+
+    @app.get("/v1/nodes/{name}", response_class=Response, responses=DOCUMENT | NOT_FOUND | BUSY)
+    async def node(name: str) -> Response:
+        """What is known of one node."""
+        page = documents.inventory.take_one(name)
+        if page is None:
+            raise HTTPException(404, f"no node {name[:253]} is known")
+        return _json(await answers.of(partial(documents.node, page)))
 
     @app.get("/v1/decisions", response_class=Response, responses=DOCUMENT | UNREADABLE)
     async def decisions(

@@ -19,7 +19,8 @@ import numpy as np
 import pytest
 
 from extender.cluster.decoding import WatchedPod, decode_node, decode_page, decode_pod
-from extender.cluster.receivers import NodeChanges, PodChanges, SpeedRules
+from extender.cluster.machines import SpeedRules
+from extender.cluster.receivers import NodeChanges, PodChanges
 from extender.cluster.status import given_up
 from extender.cluster.table import ClusterTable
 from extender.demand import UrgencyRules, pod_demand

@@ -16,8 +16,10 @@ import msgspec
 
 from extender.cluster import decoding
 from extender.cluster.api import ApiServer
+from extender.cluster.completed import CompletedPods
+from extender.cluster.machines import SpeedRules
 from extender.cluster.metrics_server import MetricsServer
-from extender.cluster.receivers import NodeChanges, PodChanges, SpeedRules
+from extender.cluster.receivers import NodeChanges, PodChanges
 from extender.cluster.series import values_of
 from extender.cluster.table import ClusterTable
 from extender.demand import UrgencyRules, pod_demand
@@ -84,7 +86,7 @@ def pod(body: bytes) -> None:
     """A pod, into a table and out of it."""
     table = ClusterTable(capacity=2)
     received = decoding.decode_pod(msgspec.Raw(body))
-    changes = PodChanges(table, lambda change: change())
+    changes = PodChanges(table, lambda change: change(), completed=CompletedPods(None, lambda _: None))
     table.upsert_node(received.spec.node_name or "n", 4.0, 8.0)
     changes.present(received)
     _finite(table)

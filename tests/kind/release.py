@@ -20,11 +20,12 @@ Pod = dict[str, Any]
 class Release:
     """The release, in a namespace that enforces the restricted Pod Security Standard."""
 
-    def __init__(self, cluster: Cluster, image: str) -> None:
+    def __init__(self, cluster: Cluster, image: str, **extender: Any) -> None:
         self.cluster = cluster
         repository, _, tag = image.rpartition(":")
+        images = {"repository": repository, "tag": tag, "pullPolicy": "Never"}
         self._values = {
-            "extender": {"mode": "service", "image": {"repository": repository, "tag": tag, "pullPolicy": "Never"}},
+            "extender": {"mode": "service", "image": images, **extender},
             "scheduler": {"image": {"pullPolicy": "IfNotPresent"}},
         }
 
@@ -67,6 +68,10 @@ class Release:
         ]
 
     def ask(self, pod: Pod, path: str) -> Any:
+        """The JSON that an extender's operations port answers, through the API server."""
+        return json.loads(self.text(pod, path))
+
+    def text(self, pod: Pod, path: str) -> str:
         """What an extender's operations port answers, through the API server."""
         ports = {
             port["name"]: port["containerPort"]
@@ -74,7 +79,7 @@ class Release:
             for port in container.get("ports", ())
         }
         name = f"{pod['metadata']['name']}:{ports['operations']}"
-        return self.cluster.raw(f"/api/v1/namespaces/{NAMESPACE}/pods/{name}/proxy{path}")
+        return self.cluster.kubectl("get", "--raw", f"/api/v1/namespaces/{NAMESPACE}/pods/{name}/proxy{path}")
 
     def python(self, pod: Pod, program: str) -> str:
         """Run a program in the extender's container, whose image has no shell."""

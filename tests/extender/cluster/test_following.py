@@ -9,7 +9,7 @@ import pytest
 
 from extender.cluster.decoding import WatchedPod
 from extender.cluster.lines import GATHER, gathered
-from extender.cluster.receivers import SpeedRules
+from extender.cluster.machines import SpeedRules
 from extender.cluster.resource import Timing
 from extender.cluster.status import ReadReport
 from policy.errors import InvalidInputError

@@ -9,7 +9,7 @@ import pytest
 
 from extender.cluster.decoding import decode_node
 from extender.cluster.instances import REFERENCE_COREMARK, SOURCES, _series, published_speed
-from extender.cluster.receivers import SpeedRules, node_speed
+from extender.cluster.machines import SpeedRules, declared_speed
 
 
 @pytest.mark.parametrize(
@@ -60,4 +60,4 @@ def test_a_node_has_the_published_speed_where_nothing_else_gives_one() -> None:
 
 def speed_of(labels: dict[str, str], **rules: Any) -> float:
     node = decode_node(msgspec.json.encode({"metadata": {"name": "n", "labels": labels}}))
-    return node_speed(node, SpeedRules(**{"published": True, **rules}))[0]
+    return declared_speed(node, SpeedRules(**{"published": True, **rules}))[0]

@@ -1,26 +1,23 @@
 """What nodes and pods mean, told from their JSON."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
-from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod
-from extender.cluster.receivers import (
-    NodeChanges,
-    PodChanges,
-    SpeedRules,
-    WaitingRules,
-    bound_since,
-    is_ready,
-    node_speed,
-)
+from extender.cluster.completed import CompletedPods, Completion
+from extender.cluster.cpu_times import CpuTimes
+from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod, observed_pod
+from extender.cluster.machines import SpeedRules, declared_speed
+from extender.cluster.receivers import NodeChanges, PodChanges, WaitingRules, bound_since, is_ready
 from extender.cluster.status import ReadReport
 from extender.cluster.table import ClusterTable
 from extender.demand import UrgencyRules
 from policy.cluster import PodDemand
 from tests.extender.cluster import following
+from tests.extender.cluster.jobs import completed
 
 KEY = "maddpg-scheduler.io/speed"
 TYPE = "node.kubernetes.io/instance-type"
@@ -35,27 +32,30 @@ def a_pod(content: dict[str, Any]) -> WatchedPod:
 
 
 @pytest.mark.parametrize(
-    ("labels", "annotations", "speed"),
+    ("labels", "annotations", "speed", "source"),
     [
-        pytest.param({}, {}, 1.0, id="reference"),
-        pytest.param({KEY: "1.5"}, {}, 1.5, id="label"),
-        pytest.param({KEY: "1.5"}, {KEY: "0.75"}, 0.75, id="annotation-wins"),
-        pytest.param({TYPE: "fast"}, {}, 2.0, id="instance-type"),
-        pytest.param({TYPE: "fast", KEY: "1.5"}, {}, 1.5, id="label-before-instance-type"),
-        pytest.param({TYPE: "unheard-of"}, {}, 1.0, id="unknown-instance-type"),
+        pytest.param({}, {}, 1.0, "default", id="reference"),
+        pytest.param({KEY: "1.5"}, {}, 1.5, "label", id="label"),
+        pytest.param({KEY: "1.5"}, {KEY: "0.75"}, 0.75, "annotation", id="annotation-wins"),
+        pytest.param({TYPE: "fast"}, {}, 2.0, "setting", id="instance-type"),
+        pytest.param({TYPE: "fast", KEY: "1.5"}, {}, 1.5, "label", id="label-before-instance-type"),
+        pytest.param({TYPE: "unheard-of"}, {}, 1.0, "default", id="unknown-instance-type"),
+        pytest.param({TYPE: "n4-standard-8"}, {}, 22207 / 17321, "published", id="published"),
     ],
 )
 def test_speed_comes_from_annotation_label_or_instance_type(
-    labels: dict[str, str], annotations: dict[str, str], speed: float
+    labels: dict[str, str], annotations: dict[str, str], speed: float, source: str
 ) -> None:
-    rules = SpeedRules(KEY, {"fast": 2.0})
-    assert node_speed(a_node(labels=labels, annotations=annotations), rules) == (speed, None)
+    rules = SpeedRules(KEY, {"fast": 2.0}, published=True)
+    found = declared_speed(a_node(labels=labels, annotations=annotations), rules)
+    assert found == (pytest.approx(speed), source, None)
 
 
 @pytest.mark.parametrize("text", ["fast", "", "0", "-1", "nan", "inf", "1.5GHz", "11", "1e9", "0.01"])
 def test_a_speed_that_is_none_is_ignored_with_a_warning(text: str) -> None:
-    speed, warning = node_speed(a_node(labels={TYPE: "fast"}, annotations={KEY: text}), SpeedRules(KEY, {"fast": 2.0}))
-    assert speed == 2.0
+    bad = a_node(labels={TYPE: "fast"}, annotations={KEY: text})
+    speed, source, warning = declared_speed(bad, SpeedRules(KEY, {"fast": 2.0}))
+    assert (speed, source) == (2.0, "setting")
     assert warning is not None
     assert KEY in warning
 
@@ -64,8 +64,9 @@ def test_below_the_restricted_prefix_the_label_alone_gives_the_speed() -> None:
     """NodeRestriction keeps a kubelet from setting such a label on its own node, and not from annotating it."""
     rules = SpeedRules("node-restriction.kubernetes.io/speed", {})
     annotated = a_node(annotations={rules.key: "4"})
-    assert node_speed(annotated, rules) == (1.0, None)
-    assert node_speed(a_node(labels={rules.key: "1.5"}, annotations={rules.key: "4"}), rules) == (1.5, None)
+    assert declared_speed(annotated, rules) == (1.0, "default", None)
+    both = a_node(labels={rules.key: "1.5"}, annotations={rules.key: "4"})
+    assert declared_speed(both, rules) == (1.5, "label", None)
 
 
 @pytest.mark.parametrize(
@@ -270,3 +271,13 @@ def test_an_assumed_placement_ends_with_the_next_fact_against_it() -> None:
     assert seen(conditions=[failed[0] | {"message": "preemption"}], nominatedNodeName="n") == [0.0, 0.0]
     table.assume(uid, "n", 1.0, 1.0)
     assert seen(conditions=failed, deleted="2026-01-01T00:00:00Z") == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("decode", [decode_pod, observed_pod], ids=["serving", "observing"])
+def test_a_pod_that_succeeded_is_taken_for_a_completion(decode: Callable[[msgspec.Raw], WatchedPod]) -> None:
+    told: list[Completion] = []
+    completions = CompletedPods(CpuTimes(), told.append)
+    changes = PodChanges(ClusterTable(), lambda change: change(), completed=completions)
+    shown = completed("u", "node-a", 1_767_225_600.0, 100.0)
+    changes.present(decode(msgspec.Raw(msgspec.json.encode(shown))))
+    assert [(it.node, it.run_s) for it in told] == [("node-a", 100.0)]

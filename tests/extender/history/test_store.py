@@ -123,7 +123,8 @@ def test_a_file_written_by_0_1_0_opens_and_goes_on(tmp_path: Path) -> None:
     assert found.uid == "uid-old"
     with closing(sqlite3.connect(path)) as connection:
         kinds = connection.execute("SELECT type, name FROM sqlite_master ORDER BY name").fetchall()
-    assert kinds == [("table", "decisions"), ("index", "decisions_at"), ("index", "decisions_name")]
+    decisions = [("table", "decisions"), ("index", "decisions_at"), ("index", "decisions_name")]
+    assert kinds == [*decisions, ("table", "records"), ("index", "sqlite_autoindex_records_1")]
 
 
 def test_past_decisions_are_found_after_a_restart(run_service: Run, tmp_path: Path) -> None:

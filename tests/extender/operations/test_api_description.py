@@ -30,6 +30,7 @@ SLOWEST_S = 30.0
 ENDPOINTS = {
     "/healthz", "/readyz", "/metrics", "/v1/decisions", "/v1/decisions/{uid}", "/v1/report", "/v1/policy",
     "/v1/observed", "/v1/shadow", "/v1/experiment",
+    "/v1/nodes", "/v1/nodes/{name}",
     "/filter", "/prioritize", "/preempt", "/bind",
 }  # fmt: skip
 

@@ -1,0 +1,141 @@
+"""Pods that succeeded: their CPU time, and when it cannot be told."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgspec
+import pytest
+
+from extender.cluster.completed import REMEMBERED, CompletedPods, Completion, extended
+from extender.cluster.cpu_times import CpuTimes
+from extender.cluster.decoding import CompletedPod, decode_pod
+from extender.cluster.stats import CpuTime
+from tests.extender.cluster.fake_kubelet import time_of
+from tests.extender.cluster.jobs import completed
+
+START = 1_767_225_600.0
+
+
+def content(uid: str = "u", life: float = 100.0, **more: Any) -> dict[str, Any]:
+    """A pod on node-a that ran for `life` seconds from `START`."""
+    return completed(uid, "node-a", START, life, **more)
+
+
+def pod(**more: Any) -> CompletedPod:
+    decoded = decode_pod(msgspec.Raw(msgspec.json.encode(content(**more))))
+    assert isinstance(decoded, CompletedPod)
+    return decoded
+
+
+class Taken:
+    """Pods taken, with one reading of a pod `u` on node-a."""
+
+    def __init__(self, cpu_s: float | None = None, at: float = START + 80.0) -> None:
+        self.times = CpuTimes()
+        if cpu_s is not None:
+            self.times.record("node-a", {"u": CpuTime(cpu_s, at)})
+        self.told: list[Completion] = []
+        self.pods = CompletedPods(self.times, self.told.append)
+
+    def counted(self) -> dict[str, int]:
+        return {name: count for name, count in self.pods.counts.items() if count}
+
+
+def test_the_part_of_a_life_that_no_reading_covers_is_added_at_the_mean_rate() -> None:
+    taken = Taken(40.0, at=START + 80.0)
+    taken.pods.take(pod())
+    assert [(it.node, it.run_s, it.cpu_s) for it in taken.told] == [("node-a", 100.0, pytest.approx(50.0))]
+    assert taken.counted() == {"measured": 1}
+
+
+@pytest.mark.parametrize(
+    ("at", "cpu_s"),
+    [
+        pytest.param(100.0, 40.0, id="at the end"),
+        pytest.param(101.0, 40.0, id="after the end: its time is cut to whole seconds"),
+        pytest.param(50.0, 80.0, id="half"),
+        pytest.param(49.0, None, id="less than half"),
+        pytest.param(0.0, None, id="at the start"),
+        pytest.param(-3600.0, None, id="by a clock an hour behind"),
+    ],
+)
+def test_a_reading_must_cover_half_of_a_life(at: float, cpu_s: float | None) -> None:
+    assert extended(CpuTime(40.0, at), 0.0, 100.0) == cpu_s
+
+
+def test_init_containers_belong_to_the_life_and_waiting_for_images_does_not() -> None:
+    taken = Taken(40.0)
+    taken.pods.take(pod(init=30.0))
+    assert taken.told[0].run_s == 100.0
+    assert taken.told[0].cpu_s == pytest.approx(50.0)
+
+
+def test_a_pod_that_is_shown_again_counts_once() -> None:
+    taken = Taken(40.0)
+    for _ in range(3):
+        taken.pods.take(pod())
+    assert len(taken.told) == 1
+
+
+def test_what_was_seen_is_forgotten_in_bounded_memory() -> None:
+    taken = Taken()
+    for number in range(REMEMBERED + 5):
+        taken.pods.take(pod(uid=f"u{number}"))
+    assert len(taken.pods._seen) == REMEMBERED
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        pytest.param({}, "unread", id="never read"),
+        pytest.param({"containerStatuses": []}, "untimed", id="no containers"),
+        pytest.param({"containerStatuses": [{"name": "c", "restartCount": 1}]}, "restarted", id="restarted"),
+        pytest.param({"containerStatuses": [{"name": "c", "state": {"running": {}}}]}, "untimed", id="still running"),
+        pytest.param({"initContainerStatuses": [{"name": "i", "restartCount": 2}]}, "restarted", id="init restarted"),
+        pytest.param(
+            {
+                "containerStatuses": [
+                    {"name": "c", "state": {"terminated": {"startedAt": time_of(5), "finishedAt": time_of(5)}}}
+                ]
+            },
+            "untimed",
+            id="no time at all",
+        ),
+        pytest.param(
+            {"containerStatuses": [{"name": "c", "state": {"terminated": {"startedAt": "x", "finishedAt": "y"}}}]},
+            "untimed",
+            id="times that are none",
+        ),
+    ],
+)
+def test_what_says_nothing_of_the_work_is_left_out_and_counted(change: dict[str, Any], reason: str) -> None:
+    taken = Taken()
+    taken.pods.take(pod(**change))
+    assert taken.counted() == {reason: 1}
+    assert all(it.cpu_s is None for it in taken.told)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param({"metadata": {"name": "a", "uid": "u", "deletionTimestamp": time_of(START)}}, id="deleted"),
+        pytest.param({"status": {"phase": "Failed"}}, id="failed"),
+        pytest.param({"status": {"phase": "Failed", "reason": "Evicted"}}, id="evicted"),
+        pytest.param({"spec": {}}, id="on no node"),
+    ],
+)
+def test_only_pods_that_ended_well_are_completions(change: dict[str, Any]) -> None:
+    taken = Taken(40.0)
+    decoded = decode_pod(msgspec.Raw(msgspec.json.encode({**content(), **change})))
+    if isinstance(decoded, CompletedPod):
+        taken.pods.take(decoded)
+    assert not taken.told
+
+
+def test_a_pod_whose_work_does_not_decode_is_seen_all_the_same() -> None:
+    odd = content()
+    odd["spec"]["containers"][0]["command"] = {"not": "a list"}
+    decoded = decode_pod(msgspec.Raw(msgspec.json.encode(odd)))
+    assert decoded.status.phase == "Succeeded"
+    assert not isinstance(decoded, CompletedPod)
