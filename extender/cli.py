@@ -1,6 +1,6 @@
 """Commands of `maddpg-extender`: serve, observe, demo, check-config, reference, explain, nodes, report, experiment.
 
-No logic of its own.
+No logic of its own. The module is long because it is a list: one function per command.
 """
 
 from __future__ import annotations

@@ -18,12 +18,15 @@ from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Final
 
+import structlog
+
 from extender.cluster.account import SpeedBasis
 from extender.cluster.completed import Completion
 from extender.cluster.machines import FASTEST, SLOWEST, SOURCES, TOLD, Machine
-from extender.cluster.recollection import recalled, saved
+from extender.cluster.recollection import Keeper, RecollectionError, recalled, saved
 from extender.cluster.source import BATCH
 from extender.cluster.table import ClusterTable
+from extender.errors import kind_of
 from extender.pace import unhurried
 from extender.supervision import detached
 from policy.completions import KeptCompletion, SpeedEvidence
@@ -53,8 +56,13 @@ SAVE_S: Final = 300.0
 PROBE_SPREAD: Final = 0.1
 """Standard deviation of log speed where a probe measured the node."""
 
+RECORD: Final = "speeds"
+"""What the keeper calls the completions."""
+
 _SPREADS: Final = {**dict.fromkeys(TOLD, LABELLED_SPREAD), "probe": PROBE_SPREAD, "published": TABLE_SPREAD}
 _REACH: Final = 1.96
+
+log = structlog.stdlib.get_logger(__name__)
 
 Change = Callable[[], object]
 
@@ -71,7 +79,6 @@ class NodeSpeeds:
 
     Attributes:
         refused: see there.
-        keep: is given what `recall` takes, now and then, in a thread; None: nobody wants it.
         fitted: what was found last.
         fit_s: CPU seconds that it took.
         fitted_at: when, by `timer`; None before the first fit.
@@ -100,21 +107,27 @@ class NodeSpeeds:
         self._slowdowns = Slowdowns()
         self._recalled: dict[str, tuple[str, list[KeptCompletion]]] = {}
         """Completions of nodes that were not seen yet since the start."""
+        self._keeper: Keeper | None = None
         self._kept_at = timer()
         self.refused = refused
-        self.keep: Callable[[bytes], object] | None = None
         self.fitted = SpeedFit()
         self.fit_s = 0.0
         self.fitted_at: float | None = None
         self.dropped = 0
 
-    def recall(self, record: bytes) -> None:
-        """Take back completions that an earlier process handed to `keep`; before any node is seen.
+    def remember(self, keeper: Keeper) -> None:
+        """Take back what an earlier process learned, and have it kept from now on; in a thread, before nodes are seen.
 
-        Raises:
-            RecollectionError: the record is of no use; nothing is taken.
+        A record that is of no use is logged, and nothing of it is taken.
         """
-        self._recalled = recalled(record, self._clock())
+        self._keeper = keeper
+        record = keeper.kept(RECORD)
+        if record is None:
+            return
+        try:
+            self._recalled = recalled(record, self._clock())
+        except RecollectionError as error:
+            log.warning("completions of an earlier process are not taken back", reason=kind_of(error))
 
     # ---- what happens --------------------------------------------------------------------------------------------
 
@@ -129,7 +142,7 @@ class NodeSpeeds:
             self._expect(name, machine)
         identity, completions = self._recalled.pop(name, ("", []))
         if identity == machine.identity and self.refused is None:
-            self._changes.append(partial(self._remember, name, completions, self._timer()))
+            self._changes.append(partial(self._restore, name, completions, self._timer()))
         return self._standing(name, machine)
 
     def absent(self, name: str) -> None:
@@ -219,17 +232,18 @@ class NodeSpeeds:
             change()
         fitted = fit(self._evidence.completions(self._timer()))
         self._evidence.adopt(fitted)
-        if self.keep is not None and self._timer() - self._kept_at >= SAVE_S:
+        if self._keeper is not None and self._timer() - self._kept_at >= SAVE_S:
             self._kept_at = self._timer()
             identities = {name: machine.identity for name, machine in self._machines.copy().items()}
-            self.keep(saved(unhurried(self._evidence.kept(self._timer())), identities, self._clock()))
+            kept = unhurried(self._evidence.kept(self._timer()))
+            self._keeper.keep(RECORD, saved(kept, identities, self._clock()))
         return fitted, time.thread_time() - used
 
     def _take(self, completion: Completion, cpu_s: float, at: float) -> None:
         if self._evidence.completed(completion.node, completion.template, cpu_s, at):
             self._slowdowns.completed(completion.node, completion.template, completion.run_s, cpu_s, at)
 
-    def _remember(self, name: str, completions: list[KeptCompletion], now: float) -> None:
+    def _restore(self, name: str, completions: list[KeptCompletion], now: float) -> None:
         for it in completions:
             self._evidence.completed(name, it.template, math.exp(it.log_cpu), now - it.age_s)
 

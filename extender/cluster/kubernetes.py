@@ -11,8 +11,6 @@ from pathlib import Path
 from typing import Any, Final, Self
 from urllib.parse import quote
 
-import structlog
-
 from extender.cluster.answers import ApiError
 from extender.cluster.api import ApiServer
 from extender.cluster.completed import CompletedPods
@@ -25,7 +23,7 @@ from extender.cluster.machines import SpeedRules
 from extender.cluster.metrics_server import MetricsServer
 from extender.cluster.prometheus import Prometheus, PrometheusOptions
 from extender.cluster.receivers import FactChanges, NodeChanges, NodesForBoth, PodChanges, WaitingRules
-from extender.cluster.recollection import Keeper, RecollectionError
+from extender.cluster.recollection import Keeper
 from extender.cluster.reflector import Reflector
 from extender.cluster.resource import Receiver, Resource, Timing
 from extender.cluster.source import INPUTS, Binding, PodNote
@@ -33,16 +31,11 @@ from extender.cluster.table import ClusterTable
 from extender.cluster.usage import UsageFeed, UsagePoller, UsageReader
 from extender.cluster.writes import write_note
 from extender.demand import UrgencyRules
-from extender.errors import BindError, NoteError, kind_of
+from extender.errors import BindError, NoteError
 from extender.feasibility import NodeFacts
 from extender.requests import NEWEST, RULES, RequestRules
 from extender.settings import Settings
 from extender.supervision import Supervisor, detached
-
-log = structlog.stdlib.get_logger(__name__)
-
-SPEEDS: Final = "speeds"
-"""What the keeper calls the completions."""
 
 NODES: Final[Resource[Node]] = Resource(
     name="nodes",
@@ -199,7 +192,7 @@ class KubernetesSource:
         if self.kubelets is not None and speeds.refused is None:
             self.completed = CompletedPods(self.kubelets.cpu_times, speeds.completed)
             if self.keeper is not None:
-                await asyncio.to_thread(_recall, speeds, self.keeper)
+                await asyncio.to_thread(speeds.remember, self.keeper)
             supervisor.start("speeds", speeds.step)
         pod_changes = PodChanges(table, handover.put, options.waiting, options.requests, self.completed)
         of_nodes, of_pods = NODES, PODS
@@ -330,18 +323,6 @@ def usage_reader(settings: Settings) -> Callable[[ApiServer], UsageReader] | Non
         headers_file=settings.prometheus_headers_file,
     )
     return lambda _: Prometheus(options)
-
-
-def _recall(speeds: NodeSpeeds, keeper: Keeper) -> None:
-    """Take back what an earlier process learned, and have it kept from now on."""
-    speeds.keep = partial(keeper.keep, SPEEDS)
-    record = keeper.kept(SPEEDS)
-    if record is None:
-        return
-    try:
-        speeds.recall(record)
-    except RecollectionError as error:
-        log.warning("completions of an earlier process are not taken back", reason=kind_of(error))
 
 
 def _bind(api: ApiServer, binding: Binding) -> None:

@@ -50,10 +50,12 @@ class _Saved(msgspec.Struct, frozen=True):
     version: int
     at: float
     templates: list[str]
-    nodes: list[SavedNode]
+    nodes: list[msgspec.Raw]
+    """One by one, so that no call keeps the interpreter for long."""
 
 
 _DECODER: Final = msgspec.msgpack.Decoder(_Saved)
+_NODE: Final = msgspec.msgpack.Decoder(SavedNode)
 _ENCODER: Final = msgspec.msgpack.Encoder()
 
 
@@ -67,12 +69,16 @@ def saved(kept: Iterable[tuple[str, list[KeptCompletion]]], identities: Mapping[
     """
     numbers: dict[str, int] = {}
     nodes = [
-        SavedNode(
-            name,
-            identities[name],
-            [numbers.setdefault(it.template, len(numbers)) for it in completions],
-            [round(it.log_cpu, 4) for it in completions],
-            [round(it.age_s, 1) for it in completions],
+        msgspec.Raw(
+            _ENCODER.encode(
+                SavedNode(
+                    name,
+                    identities[name],
+                    [numbers.setdefault(it.template, len(numbers)) for it in completions],
+                    [round(it.log_cpu, 4) for it in completions],
+                    [round(it.age_s, 1) for it in completions],
+                )
+            )
         )
         for name, completions in kept
         if name in identities
@@ -92,6 +98,7 @@ def recalled(record: bytes, now: float) -> dict[str, tuple[str, list[KeptComplet
     """
     try:
         found = _DECODER.decode(record)
+        nodes = [_NODE.decode(raw) for raw in found.nodes]
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
         raise RecollectionError("they do not decode") from error
     if found.version != VERSION:
@@ -100,7 +107,7 @@ def recalled(record: bytes, now: float) -> dict[str, tuple[str, list[KeptComplet
         raise RecollectionError("their time is no number")
     passed = max(now - found.at, 0.0)
     result: dict[str, tuple[str, list[KeptCompletion]]] = {}
-    for node in found.nodes:
+    for node in nodes:
         if not len(node.template) == len(node.log_cpu) == len(node.age_s) <= KEPT_COMPLETIONS:
             raise RecollectionError(f"node {node.name[:60]!r} has columns of unequal length, or too many completions")
         if not all(0 <= it < len(found.templates) for it in node.template):

@@ -10,6 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from extender.cluster.estimation import RECORD
 from extender.cluster.recollection import LONGEST_AGE_S, RecollectionError, recalled, saved
 from extender.history.store import DecisionStore
 from extender.supervision import Failures
@@ -19,16 +20,29 @@ from tests.extender.cluster.test_estimation import Learning, machine
 TRUE = {"a": 0.5, "b": 1.0, "c": 2.0}
 
 
+class Memory:
+    """A keeper that forgets with the process."""
+
+    def __init__(self, record: bytes | None = None) -> None:
+        self.record = record
+
+    def keep(self, name: str, record: bytes) -> None:
+        assert name == RECORD
+        self.record = record
+
+    def kept(self, name: str) -> bytes | None:
+        return self.record if name == RECORD else None
+
+
 def record() -> bytes:
     """What a process wrote that had learned the speeds of three nodes."""
-    kept: list[bytes] = []
-    learning = Learning(TRUE)
-    learning.speeds.keep = kept.append
+    memory, learning = Memory(), Learning(TRUE)
+    learning.speeds.remember(memory)
     learning.complete(12)
     learning.now += 400.0
     learning.fit()
-    (only,) = kept
-    return only
+    assert memory.record is not None
+    return memory.record
 
 
 class Restarted(Learning):
@@ -36,7 +50,7 @@ class Restarted(Learning):
 
     def __init__(self, taken: bytes, **of: Any) -> None:
         super().__init__({})
-        self.speeds.recall(taken)
+        self.speeds.remember(Memory(taken))
         self.true = TRUE
         for name in TRUE:
             self.show(name, of.get(name, machine()))
@@ -102,9 +116,10 @@ def changed(**change: Any) -> bytes:
     ],
 )
 def test_a_record_of_no_use_is_refused_and_nothing_of_it_is_taken(broken: bytes) -> None:
-    learning = Learning({})
     with pytest.raises(RecollectionError):
-        learning.speeds.recall(broken)
+        recalled(broken, 0.0)
+    learning = Learning({})
+    learning.speeds.remember(Memory(broken))
     assert not learning.speeds._recalled
     assert list(recalled(changed(), 0.0)) == ["a"]
 
