@@ -6,13 +6,15 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
+from policy.errors import InvalidInputError
 from policy.features import FEATURE_NAMES, HIGH, LOW
 from policy.priorities import TEMPERATURE
 from training.files import Section, read_yaml, validated
 from training.simulator.conditions import Condition
 from training.simulator.draws import SELECTION_SEEDS
+from training.simulator.knowledge import LABELLED, knowledge
 from training.simulator.scenarios import NodeClass
 
 MOST_EPISODES: Final = 10_000
@@ -28,6 +30,17 @@ Bid = Annotated[float, Field(gt=-1.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
 
 
+def _known(name: str) -> str:
+    try:
+        knowledge(name)
+    except InvalidInputError as error:
+        raise ValueError(str(error)) from error
+    return name
+
+
+ToldName = Annotated[str, AfterValidator(_known)]
+
+
 class ArenaConfig(Section):
     """Clusters of one size that are trained on together."""
 
@@ -36,6 +49,8 @@ class ArenaConfig(Section):
     # machines that the clusters' nodes are drawn from; none keeps the scenario's
     node_classes: tuple[NodeClass, ...] = ()
     clusters: Count = 32  # how many are simulated at once
+    # what the policy is told, names of `training.simulator.knowledge`; clusters take them by turns
+    told: Annotated[tuple[ToldName, ...], Field(min_length=1)] = (LABELLED,)
     share: Positive = 1.0  # how often its transitions are drawn, relative to the other arenas
     replay: Annotated[int, Field(ge=64)] = 200_000  # transitions kept
     batch: Count = 384  # transitions per update
@@ -178,11 +193,12 @@ class SuiteConfig(Section):
     nodes: Count | None = None  # nodes per cluster; None keeps the scenario's
     load: Positive = 0.4  # offered load
     clusters: Annotated[int, Field(ge=1, le=MOST_EPISODES)] = 32  # episodes
+    told: ToldName = LABELLED  # what the policy is told
 
     @property
     def condition(self) -> Condition:
         """As the selection plays it."""
-        return Condition(self.scenario, self.load, self.nodes, self.clusters)
+        return Condition(self.scenario, self.load, self.nodes, self.clusters, self.told)
 
 
 class SelectionConfig(Section):

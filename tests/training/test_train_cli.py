@@ -13,7 +13,7 @@ import yaml
 
 from policy.bundle import load_bundle, shipped_bundle_path
 from policy.errors import BundleError, InvalidInputError
-from tests.training.command_line import invoke
+from tests.training.command_line import call, invoke
 from tests.training.tiny_runs import document, one_thread, quick_parity, tiny_config, write_scenario  # noqa: F401 - fixtures
 from training import card
 from training.cli import ABLATIONS, DEFAULT_CONFIG, SEARCH_SPACE, main
@@ -107,6 +107,26 @@ def test_evaluate_names_what_is_wrong(options: list[str], message: str, tmp_path
 def test_evaluate_refuses_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
     with pytest.raises(BundleError, match="cannot read"):
         invoke("evaluate", tmp_path)
+
+
+def test_evaluate_and_compare_play_what_is_told(tmp_path: Path) -> None:
+    scenario = write_scenario(tmp_path)
+    export_bundle(Actor((16, 16), (0.0, 0.0, 0.8, 0.0)), tiny_config(tmp_path), tmp_path / "one", training={}, card="#")
+    options = ["--scenario", scenario, "--seeds", "2", "--loads", "0.4", "--told", "learned-1"]
+    output = invoke("evaluate", tmp_path / "one", *options, "--out", tmp_path / "x.json")
+    assert "learned-1" in output
+    (label,) = json.loads((tmp_path / "x.json").read_text())
+    assert label == f"learned-1 {scenario}@0.4"
+    compared = json.loads(call("compare", "expected-speed", "kube-default", *options, "--json").stdout)
+    assert [each["condition"] for each in compared] == [label]
+    assert "2 test episodes, bare" in invoke("rules", scenario, "--episodes", "2", "--told", "bare")
+
+
+@pytest.mark.parametrize("command", ["evaluate", "compare", "rules"])
+def test_a_name_that_nothing_is_told_by_is_refused(command: str, tmp_path: Path) -> None:
+    words = {"evaluate": [shipped_bundle_path()], "compare": ["random", "kube-default"], "rules": ["reference"]}
+    with pytest.raises(InvalidInputError, match="told is 'guessed'; give one of labelled, learned"):
+        invoke(command, *words[command], "--told", "guessed")
 
 
 def test_run_refuses_a_folder_that_holds_a_run_and_resumes_it_when_told(settings: Path, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shlex
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +22,10 @@ Scale = Annotated[
     Path | None, typer.Option(help="The outcome.json of a run of more than 10,000 episodes, for its goal.")
 ]
 Ablations = Annotated[Path | None, typer.Option(help="The ablations.json of maddpg-train ablate, for its goal.")]
+Told = Annotated[
+    str,
+    typer.Option(help="What schedulers are told: labelled, learned, learned-N, unlabelled, bare, speed-off-20, ..."),
+]
 
 
 @app.command()
@@ -30,6 +35,7 @@ def evaluate(
     seeds: Annotated[int, typer.Option(min=1, help="Test episodes for each load.")] = 64,
     loads: Annotated[str, typer.Option(help="Offered loads, separated by commas.")] = "0.4",
     nodes: Annotated[int | None, typer.Option(min=1, help="Nodes per cluster; default: the scenario's.")] = None,
+    told: Told = "labelled",
     out: Annotated[Path | None, typer.Option(help="Write the numbers as JSON here, too.")] = None,
 ) -> None:
     """Measure policies and every rule on the same held-out episodes, with 95 % intervals."""
@@ -43,7 +49,7 @@ def evaluate(
     offered = _numbers(loads, "--loads")
     loaded = [load_bundle(bundle) for bundle in bundles]
     policies = [ActorScorer(bundle.actors, bundle.manifest.name) for bundle in loaded]
-    conditions = [Condition(scenario, load, nodes, seeds) for load in offered]
+    conditions = [Condition(scenario, load, nodes, seeds, told) for load in offered]
     results = measure([*policies, *baselines()], conditions)
     console = Console()
     for name, scorers in results.items():
@@ -59,6 +65,7 @@ def rules(
     load: Annotated[float | None, typer.Option(help="Offered load; default: the scenario's.")] = None,
     nodes: Annotated[int | None, typer.Option(min=1, help="Nodes per cluster; default: the scenario's.")] = None,
     episodes: Annotated[int, typer.Option(min=1, help="Test episodes.")] = 64,
+    told: Told = "labelled",
 ) -> None:
     """Print every rule's numbers on one scenario as a Markdown table: what docs/simulator.md quotes."""
     from training.evaluation.baselines import baselines
@@ -69,11 +76,50 @@ def rules(
     from training.simulator.scenarios import load_scenario
 
     known = load_scenario(scenario)
-    condition = Condition(known, known.load[0] if load is None else load, nodes, episodes)
+    condition = Condition(known, known.load[0] if load is None else load, nodes, episodes, told)
     played = evaluate(baselines(), condition, TEST_SEEDS)
     size = f"{played.scenario.nodes} nodes, load {condition.load:g}, {episodes} test episodes"
+    size += "" if told == "labelled" else f", {told}"
     typer.echo(f"{known.name} version {known.version}, {size}\n")
     typer.echo(rules_table(played))
+
+
+@app.command()
+def learned(
+    bundle: Annotated[Path | None, typer.Argument(help="Policy bundle; default: the shipped.")] = None,
+    scenario: Annotated[str, typer.Option(help="Name of a scenario, or a .yaml file.")] = "reference",
+    load: Annotated[float | None, typer.Option(help="Offered load; default: the scenario's.")] = None,
+    nodes: Annotated[int | None, typer.Option(min=1, help="Nodes per cluster; default: the scenario's.")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Test episodes.")] = 128,
+    first: Annotated[int, typer.Option(min=0, help="Number of the first of them among the test seeds.")] = 0,
+    completions: Annotated[str, typer.Option(help="Completed pods per node, separated by commas.")] = (
+        "0,1,3,10,30,100"
+    ),
+) -> None:
+    """Print what a policy is worth where nothing is labelled and speeds and urgency are learned, as Markdown."""
+    from policy.bundle import load_bundle, shipped_bundle_path
+    from policy.scorers import ActorScorer
+    from training.evaluation.completions_curve import curve, curve_table, split, split_table
+    from training.simulator.conditions import Condition
+    from training.simulator.draws import TEST_SEEDS
+    from training.simulator.scenarios import load_scenario
+
+    try:
+        counts = [int(number) for number in completions.split(",")]
+    except ValueError:
+        raise InvalidInputError(f"--completions is {completions!r}; give whole numbers such as 0,3,30") from None
+    known = load_scenario(scenario)
+    condition = Condition(known, known.load[0] if load is None else load, nodes, episodes)
+    loaded = load_bundle(bundle or shipped_bundle_path())
+    policy = ActorScorer(loaded.actors, loaded.manifest.name)
+    console = Console(stderr=True)
+    seeds = TEST_SEEDS[first:]
+    points = curve(policy, condition, seeds, counts, lambda name: console.print(f"playing {name}"))
+    found = split(policy, condition, seeds, lambda name: console.print(f"playing {name}"))
+    size = f"{condition.sized().nodes} nodes, load {condition.load:g}"
+    played = f"{episodes} test episodes from number {first} on"
+    typer.echo(f"{loaded.manifest.name}, {known.name} version {known.version}, {size}, {played}\n")
+    typer.echo(f"{curve_table(points)}\n\n{split_table(found)}")
 
 
 @app.command()
@@ -106,6 +152,10 @@ def report(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes; default: one for each CPU. Results do not depend on it.")
     ] = None,
+    told: Annotated[
+        list[str] | None,
+        typer.Option(help="Play the reference scenario with this told, too, such as learned; may be repeated."),
+    ] = None,
     *,
     quick: Annotated[
         bool, typer.Option("--quick", help="Two minutes instead of half an hour; wide intervals.")
@@ -127,14 +177,14 @@ def report(
         task = bar.add_task("playing", total=2.0, note="")
         study = run_study(
             subject,
-            QUICK if quick else Plan(),
+            replace(QUICK if quick else Plan(), told=tuple(told or ())),
             seeds=[each for each in further if each.name.startswith(SEED_PREFIX)],
             others=[each for each in further if not each.name.startswith(SEED_PREFIX)],
             trace=trace,
             jobs=jobs or os.cpu_count() or 1,
             watch=lambda label, share: bar.update(task, advance=share, note=label),
         )
-    command = _report_command(bundle, also or [], trace, scale, ablations, quick=quick)
+    command = _report_command(bundle, also or [], trace, scale, ablations, told or [], quick=quick)
     provenance = Provenance(command, {each.name: each for each in (subject, *further)}, trace, evidence)
     for path in write_report(study, out, provenance):
         typer.echo(f"wrote {path}")
@@ -181,6 +231,7 @@ def compare(
     metric: Annotated[str, typer.Option(help="What decides: sla_violation_rate, lateness, load_variance, ...")] = (
         "sla_violation_rate"
     ),
+    told: Told = "labelled",
     *,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
@@ -189,7 +240,7 @@ def compare(
     from training.simulator.conditions import Condition
 
     offered = _numbers(loads, "--loads")
-    conditions = [Condition(name, load, nodes, seeds) for name in scenario or ["reference"] for load in offered]
+    conditions = [Condition(name, load, nodes, seeds, told) for name in scenario or ["reference"] for load in offered]
     ours, theirs = comparison.pair(first, second)
     console = Console(stderr=True)
     found = comparison.compare(ours, theirs, conditions, metric, lambda name: console.print(f"playing {name}"))
@@ -247,7 +298,14 @@ def _share_bar() -> Progress:
 
 
 def _report_command(
-    bundle: Path, also: list[Path], trace: Path | None, scale: Path | None, ablations: Path | None, *, quick: bool
+    bundle: Path,
+    also: list[Path],
+    trace: Path | None,
+    scale: Path | None,
+    ablations: Path | None,
+    told: list[str],
+    *,
+    quick: bool,
 ) -> str:
     """The command that repeats a report; a trace by its file name, since it may lie anywhere."""
     words = ["maddpg-train", "report", str(bundle)]
@@ -257,6 +315,8 @@ def _report_command(
         words += ["--trace", trace.name]
     for option, path in (("--scale", scale), ("--ablations", ablations)):
         words += [option, str(path)] if path else []
+    for name in told:
+        words += ["--told", name]
     return shlex.join([*words, *(["--quick"] if quick else []), "--out", "OUT"])
 
 

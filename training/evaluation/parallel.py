@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from policy.errors import InvalidInputError
 from policy.scorers import Scorer
@@ -12,7 +12,9 @@ from training.evaluation.oracle import Oracle
 from training.evaluation.protocol import play, play_with
 from training.processes import Failure, TaskError, one_thread_each, run_in_processes
 from training.simulator.draws import FloatArray, episode_seeds
+from training.simulator.knowledge import Knowledge
 from training.simulator.scenarios import Scenario
+from training.simulator.warmup import tell
 
 Metrics = dict[str, FloatArray]
 
@@ -27,6 +29,7 @@ class Task:
     load: float | None
     seeds: range  # the episodes, side by side
     oracle: bool = False
+    known: Knowledge = field(default_factory=Knowledge)  # what schedulers are told
 
     @property
     def cost(self) -> float:
@@ -38,9 +41,10 @@ class Task:
 def run_task(task: Task) -> Metrics:
     """Play it with a scorer that has not played before, so that neither order nor company changes a number."""
     scorer, seeds = copy.deepcopy(task.scorer), episode_seeds(task.seeds)
+    told = tell(task.scenario, seeds, task.load, task.known)
     if task.oracle:
-        return play_with(Oracle(seeds, scorer), task.scenario, seeds, task.load)
-    return play(scorer, task.scenario, seeds, task.load)
+        return play_with(Oracle(seeds, scorer), task.scenario, seeds, task.load, told)
+    return play(scorer, task.scenario, seeds, task.load, told)
 
 
 def run_tasks(tasks: Sequence[Task], jobs: int = 1, watch: Callable[[Task], None] = lambda _: None) -> list[Metrics]:

@@ -45,6 +45,8 @@ class Plan:
     # on more than 200 nodes, arrivals that count and warm up, for each node; less than the scenario's, for time
     arrivals_a_node: tuple[int, int] = (20, 8)
     oracle_episodes: int = 32  # episodes the oracle plays; 0 leaves it out
+    # what the reference scenario is played with besides the labels, names of `training.simulator.knowledge`
+    told: tuple[str, ...] = ()
 
 
 QUICK: Final = Plan(
@@ -65,7 +67,7 @@ def usual_label() -> str:
 
 
 def small_conditions(plan: Plan, trace: Path | None = None) -> list[Condition]:
-    """Every scenario and every load of the sweep, the usual one first; a trace of the caller's as `openb`."""
+    """Every scenario, load of the sweep and kind of knowledge, the usual one first; the caller's trace as `openb`."""
     reference = load_scenario(REFERENCE)
     found = [Condition(reference, reference.load[0], episodes=plan.episodes)]
     scenarios = [load_scenario(name) for name in plan.scenarios]
@@ -75,6 +77,7 @@ def small_conditions(plan: Plan, trace: Path | None = None) -> list[Condition]:
         scenarios.append(replace(sample, name=TRACE_FILE_SCENARIO, arrivals=arrivals))
     found += [Condition(scenario, scenario.load[0], episodes=plan.episodes) for scenario in scenarios]
     found += [Condition(reference, load, episodes=plan.episodes) for load in plan.loads]
+    found += [Condition(reference, reference.load[0], episodes=plan.episodes, told=told) for told in plan.told]
     return list({condition.label: condition for condition in found}.values())
 
 

@@ -20,9 +20,11 @@ from training.simulator import draws
 from training.simulator.conditions import Condition
 from training.simulator.draws import FloatArray, Seeds, Stream, episode_seeds
 from training.simulator.episode import slowdown_percentile
+from training.simulator.knowledge import Told
 from training.simulator.scenarios import Scenario
 from training.simulator.simulation import Simulator
 from training.simulator.ties import best_nodes, drawn_node
+from training.simulator.warmup import tell
 
 SLA: Final = "sla_violation_rate"
 """The metric of every headline; all of them stand in `training.simulator.episode`."""
@@ -88,18 +90,23 @@ def evaluate(scorers: Sequence[Scorer], condition: Condition, seeds: range, batc
     if batch < 1:
         raise InvalidInputError(f"batch is {batch}; give at least 1")
     scenario, played = condition.sized(), seeds[: condition.episodes]
-    values: dict[str, dict[str, FloatArray]] = {}
-    for scorer in scorers:
-        parts = [
-            play(scorer, scenario, episode_seeds(played[first : first + batch]), condition.load)
-            for first in range(0, len(played), batch)
-        ]
-        values[scorer.name] = {metric: np.concatenate([part[metric] for part in parts]) for metric in parts[0]}
+    parts: dict[str, list[dict[str, FloatArray]]] = {name: [] for name in names}
+    for first in range(0, len(played), batch):
+        side_by_side = episode_seeds(played[first : first + batch])
+        told = tell(scenario, side_by_side, condition.load, condition.knowledge)
+        for scorer in scorers:
+            parts[scorer.name].append(play(scorer, scenario, side_by_side, condition.load, told))
+    values = {
+        name: {metric: np.concatenate([part[metric] for part in mine]) for metric in mine[0]}
+        for name, mine in parts.items()
+    }
     return Evaluation(scenario, condition.load, played, values)
 
 
-def play(scorer: Scorer, scenario: Scenario, seeds: Seeds, load: float | None) -> dict[str, FloatArray]:
-    """One episode for each seed, side by side; metric -> float64 ``[seeds]``.
+def play(
+    scorer: Scorer, scenario: Scenario, seeds: Seeds, load: float | None, told: Told | None = None
+) -> dict[str, FloatArray]:
+    """One episode for each seed, side by side; metric -> float64 ``[seeds]``. All is told by default.
 
     An episode goes on after its last counted arrival, with arrivals that do not count, until every counted pod's SLA is
     decided, or `RUN_ON` is over.
@@ -111,17 +118,19 @@ def play(scorer: Scorer, scenario: Scenario, seeds: Seeds, load: float | None) -
         preferences = scorer.preferences(simulator.state, simulator.demand)
         return choose(preferences, simulator.feasible, seeds, decision, scorer.name)
 
-    return play_with(decide, scenario, seeds, load)
+    return play_with(decide, scenario, seeds, load, told)
 
 
 Decide = Callable[[Simulator, int], NDArray[np.int64]]
 """Placements of the current pods, ``[clusters]``, from the simulator and the number of the decision."""
 
 
-def play_with(decide: Decide, scenario: Scenario, seeds: Seeds, load: float | None) -> dict[str, FloatArray]:
+def play_with(
+    decide: Decide, scenario: Scenario, seeds: Seeds, load: float | None, told: Told | None = None
+) -> dict[str, FloatArray]:
     """As `play`, for anything that places pods; what a scheduler may look at is up to the caller."""
     simulator = Simulator(scenario, len(seeds), seeds)
-    simulator.reset(seeds, load)
+    simulator.reset(seeds, load, told)
     most = int(scenario.episode_arrivals * (1.0 + RUN_ON))
     result: dict[str, FloatArray] = {}
     ended = np.zeros(len(seeds), dtype=np.bool_)

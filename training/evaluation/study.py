@@ -167,8 +167,8 @@ def _tasks(condition: Condition, scorer: Scorer) -> list[Task]:
 
 
 def _batches(condition: Condition, scorer: Scorer, episodes: int, batch: int, *, oracle: bool = False) -> list[Task]:
-    scenario, load = condition.sized(), condition.load
+    scenario, load, known = condition.sized(), condition.load, condition.knowledge
     return [
-        Task(condition.label, scorer, scenario, load, STUDY_SEEDS[first : min(first + batch, episodes)], oracle)
+        Task(condition.label, scorer, scenario, load, STUDY_SEEDS[first : min(first + batch, episodes)], oracle, known)
         for first in range(0, episodes, batch)
     ]

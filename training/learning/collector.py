@@ -16,8 +16,11 @@ from training.learning.networks import bid_mask
 from training.learning.noise import Noise
 from training.learning.placement import sample_placement
 from training.learning.replay import Look, Replay
+from training.simulator.draws import cluster_seeds
+from training.simulator.knowledge import knowledge
 from training.simulator.scenarios import Scenario, load_scenario
 from training.simulator.simulation import Simulator
+from training.simulator.warmup import tell
 
 
 def look_at(simulator: Simulator) -> Look:
@@ -77,6 +80,8 @@ class Arena:
         generator = np.random.default_rng(draws)
         self.replay = Replay(self.settings.replay, self.clusters, self.nodes, generator, config.replay)
         self._simulator = Simulator(self.scenario, self.clusters, config.seed)
+        names = self.settings.told
+        self._known = [knowledge(names[cluster % len(names)]) for cluster in range(self.clusters)]
         self.potential = np.zeros((self.clusters, self.nodes))
         self.episodes = 0
         self._reward = 0.0
@@ -96,7 +101,8 @@ class Arena:
         """Start the next episode in every cluster; seed and loads follow from the run's seed and its number alone."""
         stream = np.random.default_rng(np.random.SeedSequence((self._config.seed, self._index, 1 + self.episodes)))
         loads = stream.uniform(self._config.load.low, self._config.load.high, self.clusters)
-        self._simulator.reset(seed=int(stream.integers(2**62)), load=loads)
+        seeds = cluster_seeds(int(stream.integers(2**62)), self.clusters)
+        self._simulator.reset(seeds, loads, tell(self.scenario, seeds, loads, self._known))
         self._noise.reset()
         self.potential = np.zeros((self.clusters, self.nodes))  # nothing runs yet
         self._reward = 0.0

@@ -22,6 +22,7 @@ from training.simulator.conditions import Condition
 from training.simulator.draws import episode_seeds
 from training.simulator.simulation import Simulator
 from training.simulator.ties import best_nodes, drawn_node
+from training.simulator.warmup import tell
 
 RIVAL: Final = "expected-speed"
 """The strongest hand-written rule of the prototype's study; the untrained actor starts at it."""
@@ -65,7 +66,7 @@ def violation_rate(scorer: Scorer, condition: Condition, seed: int) -> float:
     scenario = condition.sized()
     seeds = episode_seeds(range(seed, seed + condition.episodes))
     simulator = Simulator(scenario, condition.episodes, seeds)
-    simulator.reset(seeds, condition.load)
+    simulator.reset(seeds, condition.load, tell(scenario, seeds, condition.load, condition.knowledge))
     ties = np.random.default_rng(seed)
     for _ in range(scenario.episode_arrivals):
         preferences = scorer.preferences(simulator.state, simulator.demand)

@@ -52,7 +52,7 @@ def rates(
         use: CPU use by class, cores, ``[..., n, w]``.
         cores: ``[..., n]``.
         speed: ``[..., n]``; 0 for a lost node.
-        decay: share of the node's capacity that is lost, ``[..., n]``.
+        decay: share of the node's capacity that is lost, to throttling too, ``[..., n]``.
         noise: the node's sensitivity to interference relative to 1, ``[..., n]``.
         table: `sensitivities`.
     """

@@ -52,6 +52,15 @@ class Stream(IntEnum):
     NODE_LOSS = 22
     TRACE_OFFSET = 23
     TIES = 24
+    TEMPLATE = 25
+    POD_TEMPLATE = 26
+    DEADLINE = 27
+    LABEL_ERROR = 28
+    LABEL_WRONG = 29
+    LABEL_MISSING = 30
+    URGENCY_LABEL = 31
+    THROTTLED = 32
+    MEMORY_USE = 33
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

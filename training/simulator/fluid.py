@@ -32,6 +32,20 @@ OUTLOOK_SPREAD: Final = 0.1
 
 
 @dataclass(slots=True)
+class Completed:
+    """Batch pods that ended well, ``[pods]``: what a node's kubelet could tell of them, and which they were."""
+
+    row: NDArray[np.intp]  # cluster
+    node: NDArray[np.int64]
+    number: NDArray[np.int64]  # in order of arrival
+    kind: NDArray[np.int64]  # class
+    work: FloatArray  # reference seconds
+    cpu_s: FloatArray  # CPU time of one of its threads, seconds: grows with interference, not with waiting
+    run_s: FloatArray  # time since it was bound, seconds
+    at: FloatArray  # when it ended, seconds
+
+
+@dataclass(slots=True)
 class Passage:
     """What happened while time passed."""
 
@@ -45,6 +59,7 @@ class Passage:
     violations: NDArray[np.int64]  # pods that became violated, ``[clusters]``
     finished: NDArray[np.int64]  # pods that finished, ``[clusters]``
     failed: NDArray[np.int64]  # pods that were killed for memory, ``[clusters]``
+    completed: Completed | None = None  # batch pods that ended well, if any
 
     @property
     def node_reward(self) -> NDArray[np.float32]:
@@ -60,6 +75,8 @@ def advance(world: World, until: FloatArray) -> Passage:
     use, rates = _use_and_rates(world)
     nodes.progress += rates * elapsed[:, None, None]
     total = use.sum(axis=-1)
+    running = (1.0 - nodes.lost) / np.maximum(total / nodes.cores, 1.0)
+    nodes.cpu_time += running * elapsed[:, None]
     _account_use(world, elapsed, total)
     passage = Passage(
         weights=world.scenario.reward,
@@ -78,7 +95,7 @@ def advance(world: World, until: FloatArray) -> Passage:
     if len(behind):
         _be_late(world, passage, behind, until, reached, rates)
     if len(done):
-        _finish(world, passage, done, until, reached, rates)
+        _finish(world, passage, done, until, reached, rates, running)
     world.now = until.copy()
     over = nodes.memory_use > nodes.memory
     if over.any():
@@ -142,7 +159,7 @@ def _use_and_rates(world: World) -> tuple[FloatArray, FloatArray]:
     nodes = world.nodes
     use = nodes.base_use * np.exp(world.workload_state)[:, None, :]
     rates = contention.rates(
-        use, nodes.cores, nodes.speed * nodes.up, nodes.decay, nodes.interference, world.sensitivities
+        use, nodes.cores, nodes.speed * nodes.up, nodes.lost, nodes.interference, world.sensitivities
     )
     return use, rates
 
@@ -230,6 +247,7 @@ def _finish(
     until: FloatArray,
     reached: FloatArray,
     rates: FloatArray,
+    running: FloatArray,
 ) -> None:
     """Let pods go whose work is done (flat slots); a service begins its next unit instead."""
     pods, accounts, clusters = world.pods, world.accounts, world.clusters
@@ -242,6 +260,9 @@ def _finish(
     bins = np.clip(np.searchsorted(SLOWDOWN_EDGES, slowdown) - 1, 0, SLOWDOWN_BINS - 1)
     np.add.at(accounts.slowdowns, (row, pods.kind.reshape(-1)[done], bins), measured)
     _decide(world, done)
+    batch = np.array([pod.lifetime == 1.0 for pod in world.scenario.pod_classes])[pods.kind.reshape(-1)[done]]
+    if batch.any():
+        passage.completed = _completed(world, done[batch], end[batch], until, running)
     units = pods.units.reshape(-1)
     units[done] -= 1
     again = units[done] > 0
@@ -251,6 +272,34 @@ def _finish(
     passage.finished += np.bincount(row, minlength=clusters)
     release(world, done)
     pods.free(done)
+
+
+def _completed(
+    world: World, flat: NDArray[np.intp], end: FloatArray, until: FloatArray, running: FloatArray
+) -> Completed:
+    """What is to be told of batch pods that end at these moments (flat slots).
+
+    Args:
+        world: before they are released.
+        flat: the pods.
+        end: when each ends, ``[pods]``.
+        until: the end of the passage, ``[clusters]``.
+        running: share of the time that tasks run on each node, ``[clusters, n]``.
+    """
+    pods, nodes = world.pods, world.nodes
+    row = flat // pods.occupied.shape[1]
+    node = pods.node.reshape(-1)[flat]
+    beyond = running[row, node] * (until[row] - end)
+    return Completed(
+        row,
+        node,
+        pods.number.reshape(-1)[flat],
+        pods.kind.reshape(-1)[flat],
+        pods.work.reshape(-1)[flat],
+        nodes.cpu_time[row, node] - beyond - pods.cpu_began.reshape(-1)[flat],
+        end - pods.bound_at.reshape(-1)[flat],
+        end,
+    )
 
 
 def _renew(world: World, flat: NDArray[np.intp], start: FloatArray) -> None:

@@ -8,9 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.cluster import NONZERO_CPU, NONZERO_MEMORY, ClusterState
+from policy.criteria import EXPECTED_USE_RATIO
 from policy.observation import estimated_pressure
 from training.simulator import draws
 from training.simulator.draws import FloatArray, Seeds, Stream
+from training.simulator.knowledge import Told
 from training.simulator.nodes import Nodes
 from training.simulator.scenarios import Measurement
 
@@ -20,7 +22,7 @@ class Measurements:
     """What the last scrape said; ``[clusters, n]`` but for the first four, ``[clusters]``."""
 
     interval: FloatArray  # seconds between scrapes
-    estimated: NDArray[np.bool_]  # whether the cluster has no PSI, so that pressure is estimated from use
+    estimated: NDArray[np.bool_]  # whether the cluster shows no PSI, so that pressure is estimated from use
     taken_at: FloatArray  # time of the last scrape, seconds
     scrapes: NDArray[np.int64]  # number of scrapes so far
     cpu_used: FloatArray  # measured CPU use, cores
@@ -31,13 +33,14 @@ class Measurements:
     version: NDArray[np.int64]  # grows with every change of a node's row
 
 
-def draw_measurements(settings: Measurement, seeds: Seeds, nodes: Nodes) -> Measurements:
+def draw_measurements(settings: Measurement, seeds: Seeds, nodes: Nodes, told: Told) -> Measurements:
     """The measurements of idle nodes at the start; each cluster's first scrape is one interval away."""
     low, high = settings.scrape_interval
     shape = nodes.cores.shape
     return Measurements(
-        interval=low + (high - low) * draws.uniform(seeds, Stream.SCRAPE_INTERVAL, 0),
-        estimated=draws.uniform(seeds, Stream.PRESSURE_SOURCE, 0) < settings.estimated_pressure_share,
+        interval=told.use_late * (low + (high - low) * draws.uniform(seeds, Stream.SCRAPE_INTERVAL, 0)),
+        estimated=(draws.uniform(seeds, Stream.PRESSURE_SOURCE, 0) < settings.estimated_pressure_share)
+        | ~told.pressure,
         taken_at=np.zeros(len(seeds)),
         scrapes=np.zeros(len(seeds), dtype=np.int64),
         cpu_used=np.zeros(shape),
@@ -49,25 +52,31 @@ def draw_measurements(settings: Measurement, seeds: Seeds, nodes: Nodes) -> Meas
     )
 
 
-def seen_state(nodes: Nodes, seen: Measurements) -> ClusterState:
+def seen_state(nodes: Nodes, seen: Measurements, told: Told) -> ClusterState:
     """What is known of every node, columns ``[clusters, n]``; nothing hidden, and no later change shows in it."""
-    cpu_used = seen.cpu_used + seen.cpu_expected
+    cpu, memory = nodes.cpu_requested.copy(), nodes.memory_requested.copy()
+    cpu_nonzero = _nonzero(cpu, nodes.cpu_silent, NONZERO_CPU)
+    memory_nonzero = _nonzero(memory, nodes.memory_silent, NONZERO_MEMORY)
+    cpu_used, memory_used = seen.cpu_used + seen.cpu_expected, seen.memory_used + seen.memory_expected
+    if not told.use.all():
+        blind = ~told.use[:, None]
+        cpu_used = np.where(blind, EXPECTED_USE_RATIO * cpu_nonzero, cpu_used)
+        memory_used = np.where(blind, EXPECTED_USE_RATIO * memory_nonzero, memory_used)
     pressure = seen.pressure.copy()
     rows = seen.estimated
     pressure[rows] = estimated_pressure(cpu_used[rows], nodes.cores[rows])
-    cpu, memory = nodes.cpu_requested.copy(), nodes.memory_requested.copy()
     return ClusterState(
         cpu_allocatable=nodes.cores,
         memory_allocatable=nodes.memory,
         cpu_requested=cpu,
         memory_requested=memory,
         cpu_used=cpu_used,
-        memory_used=seen.memory_used + seen.memory_expected,
+        memory_used=memory_used,
         cpu_pressure=pressure,
-        node_speed=nodes.speed,
+        node_speed=told.speed,
         version=seen.version.copy(),
-        cpu_nonzero=_nonzero(cpu, nodes.cpu_silent, NONZERO_CPU),
-        memory_nonzero=_nonzero(memory, nodes.memory_silent, NONZERO_MEMORY),
+        cpu_nonzero=cpu_nonzero,
+        memory_nonzero=memory_nonzero,
     )
 
 

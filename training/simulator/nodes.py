@@ -25,7 +25,9 @@ class Nodes:
     speed: FloatArray  # relative to the reference core
     interference: FloatArray  # sensitivity to interference, relative to 1 (hidden)
     decay_state: FloatArray  # Ornstein-Uhlenbeck state behind the lost share of capacity (hidden)
+    throttled: FloatArray  # share of the time that its tasks stand still, which pressure does not show (hidden)
     up: NDArray[np.bool_]  # whether the node is there
+    cpu_time: FloatArray  # CPU time that a task would have had since the start, seconds
     cpu_requested: FloatArray  # sum of its pods' CPU requests, cores
     memory_requested: FloatArray  # sum of its pods' memory requests, GiB
     cpu_silent: NDArray[np.int64]  # number of its pods that do not request CPU
@@ -41,6 +43,12 @@ class Nodes:
     def decay(self) -> FloatArray:
         """Share of each node's capacity that is lost now, 0 to `MAX_DECAY`."""
         return np.clip(self.decay_state, 0.0, MAX_DECAY)
+
+    @property
+    def lost(self) -> FloatArray:
+        """Share of each node's capacity that its tasks do without now: decay, and throttling where there is any."""
+        decay = self.decay
+        return 1.0 - (1.0 - decay) * (1.0 - self.throttled) if self.throttled.any() else decay
 
 
 def draw_nodes(scenario: Scenario, seeds: Seeds) -> Nodes:
@@ -61,7 +69,11 @@ def draw_nodes(scenario: Scenario, seeds: Seeds) -> Nodes:
         speed=np.array([node.speed for node in classes])[row],
         interference=np.maximum(1.0 + hidden.interference_sigma * noise, 0.0),
         decay_state=hidden.decay_mean + hidden.decay_spread * draws.normal(column, Stream.DECAY, index),
+        throttled=np.where(
+            draws.uniform(column, Stream.THROTTLED, index) < hidden.throttled_share, hidden.throttled_loss, 0.0
+        ),
         up=np.ones(shape, dtype=np.bool_),
+        cpu_time=np.zeros(shape),
         cpu_requested=np.zeros(shape),
         memory_requested=np.zeros(shape),
         cpu_silent=np.zeros(shape, dtype=np.int64),

@@ -36,6 +36,7 @@ class Pods:
     per_budget: FloatArray  # 1 / (slack x work): turns seconds of lateness into allowances; 0 for best effort
     finish_at: FloatArray  # progress of its lane at which the unit is done; infinite while pending
     bound_at: FloatArray  # time it was bound, seconds
+    cpu_began: FloatArray  # `Nodes.cpu_time` of its node then
     retry_at: FloatArray  # earliest time of its next scheduling attempt; infinite unless it waits in the queue
     backoff: FloatArray  # seconds it waits after its next failed attempt
     lateness: FloatArray  # lateness so far, in allowances

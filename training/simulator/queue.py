@@ -76,6 +76,7 @@ def bind(world: World, rows: NDArray[np.intp], node: NDArray[np.int64]) -> None:
     pods.lane[at] = lane
     pods.finish_at[at] = nodes.progress.reshape(-1)[lane] + pods.work[at]
     pods.bound_at[at] = world.now[rows]
+    pods.cpu_began[at] = nodes.cpu_time[there]
     pods.retry_at[at] = np.inf
     nodes.cpu_requested[there] += cpu
     nodes.memory_requested[there] += memory

@@ -102,10 +102,16 @@ class Hidden:
     workload_time: Positive = 300.0  # its correlation time, seconds
     cpu_use_sigma: NotNegative = 0.0  # sigma of the log-normal CPU use over request, one draw for each pod
     memory_use_sigma: NotNegative = 0.0  # the same for memory
+    # median memory use over request of all pods, uniform between the two, one draw for each cluster; by default each
+    # class has its own
+    memory_use: Range | None = None
     interference_sigma: NotNegative = 0.0  # standard deviation of a node's sensitivity to interference, relative to 1
     node_loss_time: NotNegative = 0.0  # mean time until a node is lost, seconds; 0: never
     node_return_time: Positive = 300.0  # mean time until a lost node returns, seconds
     eviction_delay: NotNegative = 40.0  # seconds until the pods of a lost node are queued again
+    throttled_share: Share = 0.0  # share of nodes that are throttled, which neither a label nor pressure shows
+    # share of the time that such a node's tasks stand still: longer runs, equal CPU time
+    throttled_loss: Annotated[float, Field(strict=True, ge=0.0, lt=1.0)] = 0.5
 
 
 @dataclass(frozen=True, config=CLOSED)
@@ -130,6 +136,17 @@ class Reward:
 
 
 @dataclass(frozen=True, config=CLOSED)
+class TemplateSettings:
+    """Which pods are alike; see `training.simulator.pod_templates`. Changes what can be learned, and no episode."""
+
+    count: Count = 8  # templates of each class of pods
+    noise: Positive = 0.2  # standard deviation of log work between the pods of one template
+    # share of templates of batch pods whose pods show how long they may take. Assumption: half of the jobs have a
+    # deadline or are of a CronJob
+    deadlines: Share = 0.5
+
+
+@dataclass(frozen=True, config=CLOSED)
 class Scenario:
     """Everything that defines an episode but its seed."""
 
@@ -147,6 +164,7 @@ class Scenario:
     arrivals: Arrivals = Arrivals()
     hidden: Hidden = Hidden()
     measurement: Measurement = Measurement()
+    templates: TemplateSettings = TemplateSettings()
     reward: Reward = Reward()
 
     @model_validator(mode="after")

@@ -17,8 +17,10 @@ from policy.errors import InvalidInputError
 from training.simulator import contention, draws, episode, fluid, queue
 from training.simulator.accounts import Accounts
 from training.simulator.draws import FloatArray, Seeds, Stream, cluster_seeds
+from training.simulator.knowledge import Knowledge, Told, draw_told
 from training.simulator.measurement import draw_measurements, seen_state
 from training.simulator.nodes import draw_nodes
+from training.simulator.pod_templates import Shown, draw_templates, tell_urgency, template_of
 from training.simulator.pods import NOWHERE, Pods
 from training.simulator.scenarios import Scenario
 from training.simulator.scrape import scrape, strike
@@ -63,7 +65,13 @@ class Simulator:
 
     # ---- episodes
 
-    def reset(self, seed: int | Seeds | None = None, load: float | FloatArray | None = None) -> None:
+    def reset(
+        self,
+        seed: int | Seeds | None = None,
+        load: float | FloatArray | None = None,
+        told: Told | None = None,
+        machines: Seeds | None = None,
+    ) -> None:
         """Begin a new episode in every cluster; equal seeds and loads give equal episodes.
 
         Args:
@@ -71,9 +79,12 @@ class Simulator:
                 one after the last.
             load: offered work over speed-weighted capacity, one or one for each cluster; by default drawn from
                 `Scenario.load`.
+            told: what schedulers are told, as `training.simulator.warmup.tell` gives it; all by default.
+            machines: what each cluster's nodes and templates are drawn from, uint64 ``[clusters]``; its seed by
+                default.
 
         Raises:
-            InvalidInputError: the seeds have another shape, or a load is not a positive number.
+            InvalidInputError: seeds have another shape, or a load is not a positive number.
         """
         if seed is None:
             seed = int(np.ravel(self._seed)[0]) + 1
@@ -82,9 +93,12 @@ class Simulator:
             seeds = cluster_seeds(int(seed), self.clusters)
         else:
             seeds = np.asarray(seed, dtype=np.uint64)
-        if seeds.shape != (self.clusters,):
-            raise InvalidInputError(f"seed has shape {seeds.shape}; give one number or [{self.clusters}] of them")
-        self._world = self._begin(seeds, self._loads(seeds, load))
+        for name, given in (("seed", seeds), ("machines", machines)):
+            if given is not None and given.shape != (self.clusters,):
+                raise InvalidInputError(f"{name} has shape {given.shape}; give one number or [{self.clusters}] of them")
+        if told is not None and told.speed.shape != (self.clusters, self.nodes):
+            raise InvalidInputError(f"told is of clusters {told.speed.shape}; give [{self.clusters}, {self.nodes}]")
+        self._world = self._begin(seeds, self._loads(seeds, load), told, seeds if machines is None else machines)
         self._proceed(np.zeros(0, dtype=np.int64))
 
     def _loads(self, seeds: Seeds, load: float | FloatArray | None) -> FloatArray:
@@ -97,10 +111,12 @@ class Simulator:
             raise InvalidInputError(f"load is {load}; give one positive number, or [{self.clusters}] of them")
         return np.broadcast_to(given, (self.clusters,)).copy()
 
-    def _begin(self, seeds: Seeds, load: FloatArray) -> World:
+    def _begin(self, seeds: Seeds, load: FloatArray, told: Told | None, machines: Seeds) -> World:
         """Empty clusters at time 0."""
         scenario, clusters, classes = self.scenario, self.clusters, len(self.scenario.pod_classes)
-        nodes = draw_nodes(scenario, seeds)
+        nodes = draw_nodes(scenario, machines)
+        if told is None:
+            told = draw_told([Knowledge()] * clusters, machines, nodes.speed)
         rate = load * (nodes.cores * nodes.speed).sum(axis=1) / self._workload.mean_work
         drift = draws.normal(seeds[:, None], Stream.WORKLOAD_USE, np.arange(classes)[None, :])
         return World(
@@ -115,9 +131,11 @@ class Simulator:
             queued=np.zeros(clusters, dtype=np.int64),
             workload_state=scenario.hidden.workload_spread * drift,
             table=draw_arrivals(self._workload, seeds, rate, scenario.episode_arrivals + ARRIVALS_AHEAD),
+            templates=draw_templates(self._workload, machines),
+            told=told,
             nodes=nodes,
             pods=Pods.empty(clusters, max(16, SLOTS_A_NODE * self.nodes)),
-            seen=draw_measurements(scenario.measurement, seeds, nodes),
+            seen=draw_measurements(scenario.measurement, seeds, nodes, told),
             accounts=Accounts.empty(clusters, classes),
         )
 
@@ -126,7 +144,7 @@ class Simulator:
     @property
     def state(self) -> ClusterState:
         """What is known of every node, columns ``[clusters, n]``: late measurements, and nothing hidden."""
-        return seen_state(self._world.nodes, self._world.seen)
+        return seen_state(self._world.nodes, self._world.seen, self._world.told)
 
     @property
     def demand(self) -> DemandBatch:
@@ -159,6 +177,13 @@ class Simulator:
     def arrived(self) -> NDArray[np.int64]:
         """Pods that arrived so far, the one to be placed now included, ``[clusters]``."""
         return self._world.accounts.arrived.copy()
+
+    def template_of(
+        self, row: NDArray[np.intp], number: NDArray[np.int64], kind: NDArray[np.int64], work: FloatArray
+    ) -> NDArray[np.int64]:
+        """Return the template of each pod, as `training.simulator.pod_templates.template_of` does, ``[pods]``."""
+        world, noise = self._world, self.scenario.templates.noise
+        return template_of(world.templates, noise, world.seeds, row, number, kind, work)
 
     def snapshot(self, cluster: int = 0) -> Snapshot:
         """One cluster as its operator would list it."""
@@ -228,10 +253,17 @@ class Simulator:
         slack = pods.slack[at]
         limited = slack > 0.0
         cpu, memory = pods.cpu[at][:, None], pods.memory[at][:, None]
+        urgency = np.where(limited, 1.0 / np.where(limited, slack, 1.0), 0.0)
+        if world.told.urgency_missing.any():
+            requests = (cpu[:, 0] > 0.0) | (memory[:, 0] > 0.0)
+            number, kind, work = pods.number[at], pods.kind[at], pods.work[at]
+            template = self.template_of(self._rows, number, kind, work)
+            shown = Shown(self.scenario, number, kind, template, requests, slack, work)
+            urgency = tell_urgency(world.told, world.templates, world.seeds, shown, urgency)
         self._demand = DemandBatch(
             cpu=cpu,
             memory=memory,
-            urgency=np.where(limited, 1.0 / np.where(limited, slack, 1.0), 0.0)[:, None],
+            urgency=urgency[:, None],
             cpu_nonzero=nonzero(cpu, NONZERO_CPU),
             memory_nonzero=nonzero(memory, NONZERO_MEMORY),
         )

@@ -40,6 +40,7 @@ class Workload:
     scenario: Scenario  # pod classes and arrival process
     trace: Trace | None  # the pods of a trace, or None where the scenario draws its own
     mean_work: float  # mean CPU work of a pod, core-seconds on the reference core; load is rate x this over capacity
+    log_work: tuple[tuple[float, float], ...]  # mean and standard deviation of the logarithm of work, for each class
 
 
 def load_workload(scenario: Scenario) -> Workload:
@@ -50,8 +51,9 @@ def load_workload(scenario: Scenario) -> Workload:
     """
     if scenario.arrivals.process == "trace":
         trace = load_trace(scenario)
-        return Workload(scenario, trace, _trace_mean_work(scenario, trace))
-    return Workload(scenario, None, _drawn_mean_work(scenario))
+        return Workload(scenario, trace, _trace_mean_work(scenario, trace), _trace_log_work(scenario, trace))
+    drawn = tuple((float(np.log(pod.duration)), pod.duration_sigma) for pod in scenario.pod_classes)
+    return Workload(scenario, None, _drawn_mean_work(scenario), drawn)
 
 
 def nonzero(requests: FloatArray, missing: float) -> FloatArray:
@@ -82,6 +84,13 @@ def _trace_mean_work(scenario: Scenario, trace: Trace) -> float:
     return float((nonzero(trace.cpu, NONZERO_CPU) * use * trace.duration).mean()) * _use_bias(scenario)
 
 
+def _trace_log_work(scenario: Scenario, trace: Trace) -> tuple[tuple[float, float], ...]:
+    """As `Workload.log_work`, by class; a class without pods gets 0 and 0."""
+    logs = np.log(trace.duration)
+    members = [logs[trace.kind == kind] for kind in range(len(scenario.pod_classes))]
+    return tuple((float(each.mean()), float(each.std())) if len(each) else (0.0, 0.0) for each in members)
+
+
 def draw_arrivals(workload: Workload, seeds: Seeds, rate: FloatArray, count: int) -> ArrivalTable:
     """The first `count` pods of each cluster.
 
@@ -109,7 +118,11 @@ def draw_arrivals(workload: Workload, seeds: Seeds, rate: FloatArray, count: int
     cpu_ratio = np.array([pod.cpu_use for pod in classes])[kind] * np.exp(
         scenario.hidden.cpu_use_sigma * draws.normal(column, Stream.POD_CPU_USE, index)
     )
-    memory_ratio = np.array([pod.memory_use for pod in classes])[kind] * np.exp(
+    memory_use = np.array([pod.memory_use for pod in classes])[kind]
+    if scenario.hidden.memory_use is not None:
+        least, most = scenario.hidden.memory_use
+        memory_use[:] = least + (most - least) * draws.uniform(column, Stream.MEMORY_USE, 0)
+    memory_ratio = memory_use * np.exp(
         scenario.hidden.memory_use_sigma * draws.normal(column, Stream.POD_MEMORY_USE, index)
     )
     return ArrivalTable(

@@ -10,8 +10,10 @@ from numpy.typing import NDArray
 
 from training.simulator.accounts import Accounts
 from training.simulator.draws import FloatArray, Seeds
+from training.simulator.knowledge import Told
 from training.simulator.measurement import Measurements
 from training.simulator.nodes import Nodes
+from training.simulator.pod_templates import Templates
 from training.simulator.pods import Pods
 from training.simulator.scenarios import Scenario
 from training.simulator.workload import ArrivalTable
@@ -32,6 +34,8 @@ class World:
     queued: NDArray[np.int64]  # pods pending, the current one included
     workload_state: FloatArray  # logarithm of each class's use over its mean, ``[clusters, w]``
     table: ArrivalTable  # the pods of the episode
+    templates: Templates  # which of them are alike
+    told: Told  # what schedulers are told
     nodes: Nodes
     pods: Pods
     seen: Measurements  # the last measurements

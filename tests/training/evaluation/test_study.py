@@ -335,7 +335,15 @@ def test_a_curve_that_does_not_read_is_refused(tmp_path: Path) -> None:
 
 # ---- report
 
-TINY = Plan(episodes=3, scenarios=("reference",), loads=(0.3,), sizes={12: 1}, large_loads=(), oracle_episodes=1)
+TINY = Plan(
+    episodes=3,
+    scenarios=("reference",),
+    loads=(0.3,),
+    sizes={12: 1},
+    large_loads=(),
+    oracle_episodes=1,
+    told=("bare",),
+)
 
 
 @pytest.fixture(scope="module")
@@ -352,7 +360,8 @@ def test_a_study_writes_what_it_played(study: Study, tmp_path: Path) -> None:
     paths = write_report(study, tmp_path)
     assert all(500 < path.stat().st_size < 400_000 for path in paths)
     document = json.loads((tmp_path / JSON_FILE).read_text(encoding="utf-8"))
-    assert set(document["scenarios"]) == {"reference@0.4", "reference@0.3", "reference-12@0.4"}
+    assert set(document["scenarios"]) == {"reference@0.4", "reference@0.3", "reference-12@0.4", "bare reference@0.4"}
+    assert list(study.sweep().values()) == ["reference@0.3", "reference@0.4"]
     assert "seed-1" not in document["scenarios"]["reference-12@0.4"]
     for scorers in document["scenarios"].values():
         assert {"policy", "kube-default", "sufficient-speed"} <= set(scorers)

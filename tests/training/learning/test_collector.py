@@ -110,6 +110,34 @@ def test_prices_of_use_and_node_classes_override_the_scenario(tmp_path: Path) ->
     assert (arena.replay.observation[:ARRIVALS, :, :, 5] == 0.5).all()
 
 
+def test_clusters_of_an_arena_are_told_different_things_by_turns(tmp_path: Path) -> None:
+    settings = document(tmp_path)
+    settings["arenas"] = [{**settings["arenas"][0], "told": ["labelled", "bare", "learned-2"]}]
+    arena = play(parse_config(settings), episodes=2)
+    labelled, bare, learned, again = (arena.replay.observation[: 2 * ARRIVALS, cluster, :, 5] for cluster in range(4))
+    assert set(np.unique(bare)) == {0.0}
+    allowed = [each.speed - 1.0 for each in arena.scenario.node_classes]
+    for shown in (labelled, again):
+        assert np.abs(shown[..., None] - allowed).min(axis=-1).max() < 1e-6
+    assert np.abs(learned[..., None] - allowed).min(axis=-1).max() > 1e-3
+    assert play(parse_config(settings)).replay.observation[0].tolist() == arena.replay.observation[0].tolist()
+
+
+def test_what_nobody_can_tell_is_refused_where_it_stands(tmp_path: Path) -> None:
+    settings = document(tmp_path)
+    settings["selection"]["suites"][0]["told"] = "guessed"
+    settings["arenas"][0]["told"] = []
+    with pytest.raises(InvalidInputError, match=r"arenas\.0\.told.*selection\.suites\.0\.told: .*told is 'guessed'"):
+        parse_config(settings)
+
+
+def test_a_selection_suite_is_told_less(tmp_path: Path) -> None:
+    suite = SuiteConfig(scenario=str(write_scenario(tmp_path)), load=0.7, nodes=6, clusters=8)
+    rule = heuristics.by_name("expected-speed")
+    blind = suite.model_copy(update={"told": "no-speed"})
+    assert violation_rate(rule, blind.condition, 5) > violation_rate(rule, suite.condition, 5)
+
+
 def test_violation_rate_is_a_function_of_the_seed(tmp_path: Path) -> None:
     suite = Condition(str(write_scenario(tmp_path)), 0.7, nodes=6, episodes=8)
     rule = heuristics.by_name("most-allocated")

@@ -22,6 +22,7 @@ from training.simulator.draws import (
 )
 from training.simulator.scenarios import FOLDER, load_scenario, scenario_names
 from training.simulator.simulation import Simulator
+from training.simulator.workload import draw_arrivals, load_workload
 
 REFERENCE = yaml.safe_load((FOLDER / "reference.yaml").read_text(encoding="utf-8"))
 
@@ -76,6 +77,11 @@ BAD = {
         {"pod_classes": [{**REFERENCE["pod_classes"][0], "lifetime": 0.5}]},
         "pod_classes.interactive",
     ),
+    "memory use falls": ({"hidden": {"memory_use": [1.4, 0.5]}}, "hidden.memory_use"),
+    "throttled altogether": ({"hidden": {"throttled_loss": 1.0}}, "hidden.throttled_loss"),
+    "no templates": ({"templates": {"count": 0}}, "templates.count"),
+    "templates without noise": ({"templates": {"noise": 0.0}}, "templates.noise"),
+    "more than every template": ({"templates": {"deadlines": 1.1}}, "templates.deadlines"),
     "wave beyond one": ({"arrivals": {"wave": 1.0}}, "arrivals.wave"),
     "unknown process": ({"arrivals": {"process": "fractal"}}, "arrivals.process"),
     "unknown field inside": ({"hidden": {"decay": 1}}, "hidden.decay"),
@@ -173,3 +179,15 @@ def test_selection_and_test_episodes_have_other_nodes() -> None:
     ]
     alike = sum((row == other).all() for row in mixes[0] for other in mixes[1])
     assert alike <= 5
+
+
+def test_memory_use_is_drawn_once_for_each_cluster_and_changes_nothing_else() -> None:
+    usual, memory = load_scenario("reference"), load_scenario("memory")
+    seeds = episode_seeds(TEST_SEEDS[:40])
+    before, after = (draw_arrivals(load_workload(each), seeds, np.ones(40), 500) for each in (usual, memory))
+    for name in ("time", "cpu", "memory", "work", "slack", "cpu_use"):
+        np.testing.assert_array_equal(getattr(before, name), getattr(after, name))
+    ratio = np.median(after.memory_use / after.memory, axis=1)
+    assert 0.45 < ratio.min() < 0.65
+    assert 1.2 < ratio.max() < 1.5
+    assert np.log(after.memory_use / after.memory)[ratio < 0.9].std(axis=1).mean() == pytest.approx(0.4, abs=0.05)
