@@ -18,7 +18,7 @@ from extender.cluster.table import ClusterTable
 from extender.demand import UrgencyRules
 from extender.engine import Engine, Limits
 from extender.errors import kind_of
-from extender.history.ledger import Ledger
+from extender.history.ledger import MIB, Ledger
 from extender.history.notes import Notes
 from extender.observer import Observer
 from extender.operations.collectors import agreement, autoscaling, estimates, inputs, memory, polling, serving
@@ -81,7 +81,8 @@ class Application:
         self.probes = Probes(source)
         self.table = ClusterTable(assumed_time_limit=settings.assumed_time_limit_s, clock=clock)
         self.store = _store(settings, failures, clock)
-        self.ledger = Ledger(settings.ledger_size, self.table.row_of, None if self.store is None else self.store.put)
+        keep = None if self.store is None else self.store.put
+        self.ledger = Ledger(settings.ledger_size, self.table.row_of, keep, settings.ledger_memory_mib * MIB)
         signals = Signals(self.table, self.ledger.get)
         version = metadata.version("maddpg-scheduler")
         self.tracing = _tracing(settings, version, failures)
@@ -102,7 +103,7 @@ class Application:
             shadow=trials.shadow,
             experiment=trials.experiment,
         )
-        notes = Notes.of(settings, source, self.ledger.get, self.engine.scorer_of)
+        notes = Notes.of(settings, source, self.ledger.get, self.engine.judge_of)
         self.observer = _observer(settings, source, self.engine, self.metrics, clock, timer)
         for listener in (
             self.observer or Unasked(self.engine, self.metrics.traffic.decided),

@@ -1,4 +1,4 @@
-"""Commands of `maddpg-extender`: serve, observe, demo, check-config, reference, explain, nodes, report, experiment.
+"""Every command of `maddpg-extender`.
 
 No logic of its own. The module is long because it is a list: one function per command.
 """
@@ -21,6 +21,7 @@ from typing import Annotated, Any, Final, NoReturn
 import typer
 import uvloop
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from extender import configuration, logs
@@ -217,20 +218,25 @@ def explain(
     pod: Annotated[str, typer.Argument(help="UID of the pod, or its name with --namespace")],
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="namespace of a pod given by name")] = "default",
     url: Annotated[str, typer.Option(help="operations endpoints of the service")] = "http://127.0.0.1:8888",
+    other: Annotated[str | None, typer.Option("--not", help="a node: say why it was not preferred")] = None,
+    export: Annotated[Path | None, typer.Option(help="file to write the decision to, for `replay`")] = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
 ) -> None:
     """Say why a pod's nodes were rated as they were."""
-    found = _get(url, f"/v1/decisions/{urllib.parse.quote(pod, safe='')}")
+    asked = "" if other is None else f"?{urllib.parse.urlencode({'why_not': other})}"
+    uid, found = pod, _get(url, f"/v1/decisions/{urllib.parse.quote(pod, safe='')}{asked}")
     if found is None:
         query = urllib.parse.urlencode({"namespace": namespace, "name": pod, "limit": 1})
         with _answers(url):
             listed = (_get(url, f"/v1/decisions?{query}") or {"decisions": []})["decisions"]
-            found = (
-                _get(url, f"/v1/decisions/{urllib.parse.quote(listed[0]['pod']['uid'], safe='')}") if listed else None
-            )
+            uid = listed[0]["pod"]["uid"] if listed else ""
+            found = _get(url, f"/v1/decisions/{urllib.parse.quote(uid, safe='')}{asked}") if uid else None
     if found is None:
         typer.echo(f"no decision is remembered for pod {pod} (by UID, or by name in namespace {namespace})", err=True)
         raise typer.Exit(FAILED)
+    if export is not None:
+        _export(url, uid, export)
+        return
     with _answers(url):
         if as_json:
             typer.echo(json.dumps(found, indent=2))
@@ -254,6 +260,24 @@ def nodes(
                 raise ValueError("a page without nodes that others follow")
             found = {**page, "nodes": [*found["nodes"], *page["nodes"]]}
         typer.echo(json.dumps(found, indent=2) if as_json else as_text(found["learning"], found["nodes"]))
+
+
+@app.command()
+def replay(
+    file: Annotated[Path, typer.Argument(help="file of `explain --export`")],
+    bundle: Annotated[Path | None, typer.Option(help="folder of the policy that decided; default: shipped")] = None,
+) -> None:
+    """Decide an exported decision again, offline; exits with 1 if a preference or priority differs in one bit."""
+    from extender.case import read, replayed
+
+    try:
+        case = read(file)
+        result = replayed(case, bundle)
+    except SchedulerError as error:
+        _refuse(error)
+    typer.echo(f"{case.scorer} {result}; {case.names[0]} is best")
+    if result.differing or not result.same_priorities:
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -284,6 +308,20 @@ def experiment(
             typer.echo(f"there is no experiment{why}", err=True)
             raise typer.Exit(FAILED)
         typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
+
+
+def _export(url: str, uid: str, file: Path) -> None:
+    """Write a decision to a file that `replay` reads."""
+    case = _get(url, f"/v1/decisions/{urllib.parse.quote(uid, safe='')}/case")
+    if case is None:
+        typer.echo("the nodes of this decision are no longer remembered; raise ledger_memory_mib", err=True)
+        raise typer.Exit(FAILED)
+    try:
+        file.write_text(json.dumps(case), encoding="utf-8")
+    except OSError as error:
+        typer.echo(f"cannot write {file}: {error.strerror}", err=True)
+        raise typer.Exit(FAILED) from error
+    typer.echo(f"wrote {file}; `maddpg-extender replay {file}` decides it again")
 
 
 def _get_known(url: str, path: str) -> dict[str, Any]:
@@ -367,54 +405,30 @@ def _told_speed(speed: dict[str, Any]) -> str:
 
 
 def _show(decision: dict[str, Any], console: Console) -> None:
-    pod, demand = decision["pod"], decision["demand"]
-    by = decision["scorer"] + (f" (fallback: {decision['fallback_reason']})" if decision["fallback_reason"] else "")
-    console.print(
-        f"[bold]{pod['namespace']}/{pod['name']}[/bold] asks for {demand['cpu']:g} cores, {demand['memory']:g} GiB "
-        f"(counted as {demand['cpu_nonzero']:g} and {demand['memory_nonzero']:g}), urgency {demand['urgency']:g}; "
-        f"{decision['candidates']} nodes, {decision['rated_best']} alike at the top, by {by}"
-    )
-    odd = decision["odd_nodes"]
-    if odd["count"]:
-        console.print(f"{odd['count']} nodes were odd and judged apart, such as:")
-        for node, why in odd["some"].items():
-            console.print(f"  {node}: {why}")
-    outcome = decision["outcome"]
-    if outcome and outcome["node"]:
-        console.print(f"bound to {outcome['node']}, priority {outcome['priority']}; now {decision['state']}")
-    elif outcome:
-        console.print(f"{decision['state']}" + (f": {outcome['message']}" if outcome["message"] else ""))
-    nodes = decision["nodes"]
-    table = Table("", *(node["node"] for node in nodes))
+    """Say why the nodes were rated as they were: sentences, then the best nodes as a table."""
+    from extender.history import sentences
+
+    asked = decision["why_not"]
+    for said in sentences.of_decision(decision) if asked is None else sentences.of_node(asked, decision):
+        console.print(said, markup=False, highlight=False)
+    nodes = decision["nodes"] if asked is None else [decision["nodes"][0], asked] if asked["rank"] else []
+    if not nodes:
+        return
+    table = Table("", *(escape(node["node"]) for node in nodes))
     table.add_row("priority", *(str(node["priority"]) for node in nodes))
     table.add_row("preference", *(f"{node['preference']:.3f}" for node in nodes))
     table.add_row("speed", *(_told_speed(node["speed"]) for node in nodes))
     for title in ("contributions", "criteria", "features"):
-        if not nodes or nodes[0][title] is None:
+        if nodes[0][title] is None:
             continue
         table.add_section()
         for name in nodes[0][title]:
             table.add_row(f"{title}: {name}", *(f"{node[title][name]:.3f}" for node in nodes))
     table.add_section()
     usual = [node["kube_default"] for node in nodes]
-    version = decision["kube_default_version"]
-    table.add_row(
-        f"kube-default {version} (rank)", *(f"{score['preference']:.2f} ({score['rank']})" for score in usual)
-    )
+    told = (f"{score['preference']:.2f} ({score['rank'] or '?'})" for score in usual)
+    table.add_row(f"kube-default {decision['kube_default_version']} (rank)", *told)
     console.print(table)
-    if decision["kube_default_choice"]:
-        choice = " or ".join(decision["kube_default_choice"])
-        console.print(f"kube-default of Kubernetes {version} would have preferred {choice} of these")
-    other = decision["counterfactual"]
-    if other is None:
-        if decision["unexplained"]:
-            console.print(f"what would have to change is not known: {decision['unexplained']}")
-        return
-    console.print(f"{other['node']} was {other['behind_by']:.4f} behind; alone, each of these would have made it win:")
-    for change in other["changes"]:
-        console.print(f"  {change['feature']} {change['after']:.4g} instead of {change['before']:.4g}")
-    if not other["changes"]:
-        console.print("  none of its features")
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
 import numpy as np
@@ -22,7 +22,9 @@ from extender.cluster.lookup import Named, Rows, find
 from extender.cluster.table import UNKNOWN, ClusterTable
 from extender.demand import UrgencyRules, pod_demand
 from extender.errors import NoScorerError
+from extender.history.counterfactual import Judge
 from extender.history.ledger import Decision, Ledger
+from extender.history.timeline import Timeline
 from extender.pods import Pod
 from extender.scorer.fallback import TOO_MANY_NODES, reason_of
 from extender.scorer.load import LoadedScorer
@@ -88,6 +90,7 @@ class Engine:
 
     Attributes:
         odd_nodes: candidates of decisions that were odd, by what became of them; see `extender.scorer.trust`.
+        timeline: the rows of the table as they were.
     """
 
     def __init__(
@@ -115,7 +118,8 @@ class Engine:
         self._generator = generator
         self._clock = clock
         self._timer = timer
-        self._hooks = hooks
+        self.timeline = Timeline(table)
+        self._hooks = replace(hooks or Hooks(), waits=self.timeline.mark)
         self._shadow = shadow
         self.questions = 0
         """Requests for priorities since the start."""
@@ -129,7 +133,13 @@ class Engine:
         self._experiment = experiment
         self._candidate: Scoring | None = None
         if experiment is not None:
-            self._candidate = Scoring(experiment.candidate, table, scoring, timer, experiment.hooks)
+            hooks = replace(experiment.hooks, waits=self.timeline.mark)
+            self._candidate = Scoring(experiment.candidate, table, scoring, timer, hooks)
+
+    @property
+    def range_tolerance(self) -> float | None:
+        """How far beyond its training a scorer is trusted; see `ScoringLimits`."""
+        return self._scoring_limits.range_tolerance
 
     @property
     def scoring(self) -> Scoring | None:
@@ -151,15 +161,15 @@ class Engine:
         if before is not None:
             before.retire()
 
-    def scorer_of(self, decision: Decision) -> Scorer | None:
-        """The scorer that made this decision, if it is still in use."""
+    def judge_of(self, decision: Decision) -> Judge | None:
+        """Return what made this decision, if it is still in use."""
         for scoring in (self._scoring, self._candidate):
             if scoring is None:
                 continue
             loaded = scoring.loaded
             if (loaded.scorer.name, loaded.model_sha256) == (decision.scorer, decision.model_sha256):
-                return loaded.scorer
-        return None
+                return Judge(loaded.scorer, scoring.training.odd)
+        return Judge(self.fallback, self._fallback_training.odd) if decision.scorer == self.fallback.name else None
 
     def _scoring_of(self, loaded: LoadedScorer) -> Scoring:
         return Scoring(loaded, self.table, self._scoring_limits, self._timer, self._hooks)
@@ -195,12 +205,13 @@ class Engine:
         rows, unknown = nodes.rows, nodes.unknown
         rating: Rating | None = None
         reason: str | None = None
+        state, version = table.state, table.version
         try:
             if scoring is None:
                 raise NoScorerError("no policy is loaded")
             if self._distrusted is not None:
                 raise self._distrusted.with_traceback(None)  # one error for many decisions: keep no frames of them
-            rating = await scoring.preferences(table.state, demand, rows, received + self.limits.deadline_s)
+            rating = await scoring.preferences(state, demand, rows, received + self.limits.deadline_s)
         except ScoringError as error:
             reason = reason_of(error)
         if table.assignments != nodes.assignments:
@@ -213,10 +224,11 @@ class Engine:
                 rating = Rating(rating.preferences[stayed], None if rating.odd is None else rating.odd.take(stayed))
         if rating is None or scoring is None:
             scores = self.fallen_back(demand, rows, reason)
+            version = table.version
         else:
             loaded = scoring.loaded
             scores = Scores(rating.preferences, loaded.scorer.name, None, loaded.model_sha256, rating.odd)
-        return self._conclude(question, rows, unknown, scores, scoring)
+        return self._conclude(question, rows, unknown, scores, scoring, version)
 
     def look_ahead(self, pod: Pod, nodes: Named) -> None:
         """This pod will be asked about for these nodes: score what must be, if that is quick; changes no answer.
@@ -304,16 +316,26 @@ class Engine:
     # ---- concluding ----------------------------------------------------------------------------------------------
 
     def _conclude(
-        self, question: Question, rows: Rows, unknown: Sequence[str], scores: Scores, scoring: Scoring | None
+        self,
+        question: Question,
+        rows: Rows,
+        unknown: Sequence[str],
+        scores: Scores,
+        scoring: Scoring | None,
+        version: int | None = None,
     ) -> Verdict:
         """Turn preferences to priorities, single one node out, assume the pod there.
 
         Where several nodes share the highest priority, the one of the highest preference keeps it and the others get
         one less; why so, says `extender.cluster.assumption`. Where kube-scheduler draws among nodes, because several
         are unknown or not scored and none is above them, nobody knows where the pod goes and no placement is assumed.
+
+        `version` is the table's when the preferences were made; None: they were made now.
         """
         table, state, uid = self.table, self.table.state, question.pod.metadata.uid
-        rated = priorities(scores.preferences, TEMPERATURE if scoring is None else scoring.loaded.temperature)
+        version = table.version if version is None else version
+        temperature = TEMPERATURE if scoring is None else scoring.loaded.temperature
+        rated = priorities(scores.preferences, temperature)
         assumed: str | None = None
         first, best_count = 0, len(unknown)
         if len(rows):
@@ -331,8 +353,21 @@ class Engine:
             asked = question.demand
             requests = asked.cpu, asked.memory, asked.cpu_nonzero, asked.memory_nonzero
             table.assume(uid, assumed, *requests, gang=question.pod.spec.in_group)
-        latency_s = self._timer() - question.received
-        return Verdict(rows, rated, unknown, assumed, first, best_count, question, scores, state, scoring, latency_s)
+        return Verdict(
+            rows=rows,
+            priorities=rated,
+            unknown=unknown,
+            assumed=assumed,
+            first=first,
+            best_count=best_count,
+            question=question,
+            scores=scores,
+            state=state,
+            version=version,
+            temperature=temperature,
+            scoring=scoring,
+            latency_s=self._timer() - question.received,
+        )
 
     def _record(self, verdict: Verdict) -> Decision:
         """Remember a verdict, with the nodes rated best and their rows as they were."""
@@ -340,8 +375,8 @@ class Engine:
         if verdict.scores.odd is not None:
             self.odd_nodes.update(verdict.scores.odd.counts())
         key = self._experiment.key if self._experiment is not None else ""
-        decision = recorded(verdict, self.table, self._numbers, self._clock(), key)
-        self.ledger.record(decision, verdict.rows, verdict.priorities)
+        decision = recorded(verdict, self.table, self.timeline, self._numbers, self._clock(), key)
+        self.ledger.record(decision)
         return decision
 
     def _first(self, positions: list[int], preferences: list[float]) -> int:

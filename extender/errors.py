@@ -154,6 +154,10 @@ class ClientError(SchedulerError):
     """A running service cannot be asked, or answers what no such service does; the message says what to do."""
 
 
+class CaseError(InvalidInputError):
+    """An exported decision cannot be read, or cannot be decided again; the message says why."""
+
+
 class DemoError(SchedulerError):
     """The demo cannot go on: the service answered what kube-scheduler would not take."""
 

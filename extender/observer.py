@@ -139,8 +139,10 @@ class Observer(PodListener):
         self.unmodelled.update(choice.unmodelled)
         self.not_foreseen += not choice.foreseen
         verdict = self._rated(Question(pod, demand, warning, OBSERVE, received), choice.rows)
-        decision = recorded(verdict, self._table, sum(self.results.values()) + 1, self._clock(), "")
-        self._engine.ledger.record(decision, verdict.rows, verdict.priorities)
+        decision = recorded(
+            verdict, self._table, self._engine.timeline, sum(self.results.values()) + 1, self._clock(), ""
+        )
+        self._engine.ledger.record(decision)
         self._decided(decision)
         self._count(verdict, choice)
         self._saved_s -= self._timer() - received
@@ -219,6 +221,8 @@ class Observer(PodListener):
             question=question,
             scores=scores,
             state=state,
+            version=self._table.version,
+            temperature=temperature,
             scoring=None,
             latency_s=self._timer() - question.received,
         )

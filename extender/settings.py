@@ -232,6 +232,14 @@ class Settings(BaseModel):
         "0..1",
     )
     ledger_size: int = setting(10_000, "decisions remembered for `/v1/decisions`", "decisions", ge=1, le=1_000_000)
+    ledger_memory_mib: int = setting(
+        64,
+        "memory for all nodes of the latest decisions, about 7 bytes per node and decision; older decisions know the "
+        "best five nodes alone",
+        "MiB",
+        ge=1,
+        le=65_536,
+    )
     ledger_path: Path | None = setting(
         None,
         "file (SQLite) that keeps decisions and their outcomes over restarts, one service a file; empty: memory alone",

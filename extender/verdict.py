@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 
 from extender.cluster.lookup import Rows
 from extender.cluster.table import ClusterTable
+from extender.history.contenders import Contenders
 from extender.history.ledger import TOP, Decision, OddNode
+from extender.history.timeline import Timeline
 from extender.pods import Pod
 from extender.scorer.scoring import Scoring
 from extender.scorer.trust import OddRows
@@ -56,6 +58,8 @@ class Verdict:
         best_count: nodes that would have shared the highest priority.
         question, scores: what was asked, and what the priorities were made of.
         state: the table's columns as they were.
+        version: of the table when the preferences were made.
+        temperature: with which they became priorities.
         scoring: what was asked; None if nothing was.
         latency_s: time from the request's arrival to the verdict, seconds.
     """
@@ -69,16 +73,21 @@ class Verdict:
     question: Question
     scores: Scores
     state: ClusterState
+    version: int
+    temperature: float
     scoring: Scoring | None
     latency_s: float
 
 
-def recorded(verdict: Verdict, table: ClusterTable, number: int, at: float, experiment: str) -> Decision:
+def recorded(
+    verdict: Verdict, table: ClusterTable, timeline: Timeline, number: int, at: float, experiment: str
+) -> Decision:
     """The record of a verdict, with the nodes rated best and their rows as they were.
 
     Args:
         verdict: what was answered; nothing may have changed the table since, but for the placement it assumed.
         table: what is known.
+        timeline: its rows as they were.
         number: of the decision.
         at: seconds since the epoch.
         experiment: key of the experiment; "" without one.
@@ -116,7 +125,17 @@ def recorded(verdict: Verdict, table: ClusterTable, number: int, at: float, expe
         odd=0 if scores.odd is None else int(np.count_nonzero(scores.odd.codes)),
         bases=tuple(map(table.basis_of, names)),
         odd_nodes=() if scores.odd is None else _told(scores.odd, top.tolist(), verdict, table),
+        contenders=_contenders(verdict, timeline),
     )
+
+
+def _contenders(verdict: Verdict, timeline: Timeline) -> Contenders | None:
+    """All nodes that the verdict is about; None where none was rated, or the rows it was made from are not known."""
+    moment = timeline.at(verdict.version) if len(verdict.rows) else None
+    if moment is None:
+        return None
+    rows, preferences, priorities = verdict.rows, verdict.scores.preferences, verdict.priorities
+    return Contenders(moment, rows, preferences, priorities, verdict.unknown, verdict.temperature)
 
 
 def _told(odd: OddRows, top: list[int], verdict: Verdict, table: ClusterTable) -> tuple[OddNode, ...]:

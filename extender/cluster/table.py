@@ -115,7 +115,19 @@ class ClusterTable:
 
     def copy(self, rows: NDArray[np.intp]) -> ClusterState:
         """Copy of these rows as the columns stand: what changed since `state` was last read is not in it."""
-        return _state_of(self._block.take(rows, axis=1), self._state.version.take(rows))
+        return state_of(self._block.take(rows, axis=1), self._state.version.take(rows))
+
+    def lines(self, rows: NDArray[np.intp] | None = None) -> NDArray[np.float64]:
+        """Copy of these rows (default: all) as a block ``[10, n]``, as `copy` reads them; `state_of` makes columns."""
+        return self._block.copy() if rows is None else self._block.take(rows, axis=1)
+
+    def changed_since(self, version: int) -> NDArray[np.intp]:
+        """Rows of the columns, as they stand, that changed after the table had this version."""
+        return np.flatnonzero(self._state.version > version)
+
+    def names(self) -> list[str | None]:
+        """Copy of the name of every row; None for a free one."""
+        return self._names.copy()
 
     @property
     def node_count(self) -> int:
@@ -606,11 +618,11 @@ def _columns(rows: int) -> tuple[NDArray[np.float64], ClusterState]:
     """Columns of so many rows without nodes, and the block ``[10, rows]`` they lie in: to copy rows takes one step."""
     idle = ClusterState.idle(np.ones(rows), np.ones(rows))
     block = np.array([getattr(idle, line) for line in _LINES])
-    return block, _state_of(block, idle.version)
+    return block, state_of(block, idle.version)
 
 
-def _state_of(block: NDArray[np.float64], version: NDArray[np.int64]) -> ClusterState:
-    """Columns that are the lines of a block, which lie there in the order of `_LINES`."""
+def state_of(block: NDArray[np.float64], version: NDArray[np.int64]) -> ClusterState:
+    """Columns that are the lines of a block ``[10, n]``, which lie there in the order of `_LINES`."""
     return ClusterState(
         *(block[0], block[1], block[2], block[3], block[4], block[5], block[6], block[9], version, block[7], block[8])
     )

@@ -1,12 +1,14 @@
-"""What would have to change: the smallest change of one feature of a node that makes it win.
+"""What would have to improve: the smallest improvement of one feature of a node that makes it win.
 
-Found by asking the scorer, without an assumption about it: a feature is moved over its whole range, the scorer rates
-every step, and the step nearest to the truth that wins is narrowed down. The other features stay as they were, also
-where they would follow in reality (use drives pressure), so that each answer is about one thing.
+Found by asking the scorer, without an assumption about it: a feature is moved from what it was to the best it could be,
+the scorer rates every step, and the step nearest to the truth that wins is narrowed down. A node is never asked to be
+fuller, busier, more pressed or slower. The other features stay as they were, also where they would follow in reality
+(use drives pressure), so that each answer is about one thing.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Final
 
@@ -27,8 +29,8 @@ STEPS: Final = 256
 ROUNDS: Final = 3
 """How often the span in which the answer lies is divided by `STEPS`: to a 16 millionth of the range."""
 
-SLOWEST: Final = 0.05
-"""Least speed tried, relative to the reference core: a node of speed 0 is none."""
+MARGIN: Final = 1e-6
+"""By how much a change must win: rows scored together and alone may differ in the last bits."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,50 +42,63 @@ class Change:
     after: float
 
 
-def smallest_changes(scorer: Scorer, rows: ClusterState, demand: PodDemand, winner: int, other: int) -> dict[str, Any]:
-    """What would make the row `other` be preferred to the row `winner`.
+def _none(state: ClusterState, _demand: PodDemand) -> NDArray[np.bool_]:
+    return np.zeros(state.shape, dtype=np.bool_)
+
+
+@dataclass(frozen=True, slots=True)
+class Judge:
+    """What decided, to be asked again.
+
+    Attributes:
+        scorer: gives preferences.
+        odd: which rows ``[n]`` it is not trusted with, bool ``[n]``; default: none.
+    """
+
+    scorer: Scorer
+    odd: Callable[[ClusterState, PodDemand], NDArray[np.bool_]] = _none
+
+
+def smallest_changes(judge: Judge, row: ClusterState, demand: PodDemand, target: float) -> dict[str, Any]:
+    """Return what would make a node be preferred to all others.
 
     Args:
-        scorer: what decided.
-        rows: both nodes, as they were, ``[n]``.
+        judge: what decided.
+        row: the node as it was, ``[1]``.
         demand: of the pod.
-        winner: position of the one that won.
-        other: position of the one that did not.
+        target: highest preference of the others.
 
     Returns:
-        ``behind_by``: by how much `other` was less preferred. ``changes``: for each feature where a value exists, the
-        nearest one, least change first, measured against the feature's range. ``not_by``: features of which no value
-        would do.
+        ``changes``: for each feature that could improve enough, the
+        nearest value that does, least change first, measured against the feature's range. ``not_by``: features of which
+        no better value would do.
 
     Raises:
         ScoringError: the scorer fails.
     """
-    preferences = scorer.preferences(rows, demand)
-    target = float(preferences[winner])
-    row = rows.take(np.array([other]))
     now = dict(zip(FEATURE_NAMES, observe_unclipped(row, demand)[0].tolist(), strict=True))
-    found = {name: _nearest(scorer, row, demand, name, now[name], target) for name in CHANGEABLE}
+    found = {name: _nearest(judge, row, demand, name, now[name], target + MARGIN) for name in CHANGEABLE}
     changes = [Change(name, now[name], value) for name, value in found.items() if value is not None]
-    changes.sort(key=lambda it: abs(it.after - it.before) / _span(it.feature, row, demand)[2])
+    changes.sort(key=lambda it: abs(it.after - it.before) / _width(it.feature))
     return {
-        "behind_by": target - float(preferences[other]),
         "changes": [asdict(change) for change in changes],
         "not_by": [name for name, value in found.items() if value is None],
     }
 
 
 def _nearest(
-    scorer: Scorer, row: ClusterState, demand: PodDemand, feature: str, now: float, target: float
+    judge: Judge, row: ClusterState, demand: PodDemand, feature: str, now: float, target: float
 ) -> float | None:
-    """The value nearest to `now` with which the row is preferred to `target`; None if there is none.
+    """Return the better value nearest to `now` with which the row is preferred to `target`; None if there is none.
 
     A band of winning values narrower than a step may be missed: kube-default, which counts in whole percents, has such.
     """
-    low, high, _ = _span(feature, row, demand)
+    low, high = _span(feature, row, demand, now)
     best: float | None = None
     for _ in range(ROUNDS):
         values = np.linspace(low, high, STEPS)
-        wins = scorer.preferences(_with(row, demand, feature, values), demand) > target
+        rows = _with(row, demand, feature, values)
+        wins = (judge.scorer.preferences(rows, demand) > target) & ~judge.odd(rows, demand)
         if not wins.any():
             return best
         winning = values[wins]
@@ -95,18 +110,22 @@ def _nearest(
     return best
 
 
-def _span(feature: str, row: ClusterState, demand: PodDemand) -> tuple[float, float, float]:
-    """Least and greatest value that the feature can take on this node, and the width of its range of training."""
-    position = FEATURE_NAMES.index(feature)
-    low, high = float(LOW[position]), float(HIGH[position])
-    least = low
+def _span(feature: str, row: ClusterState, demand: PodDemand, now: float) -> tuple[float, float]:
+    """Return the values that the feature of this node could take, from what it is to the best, as low and high."""
+    if feature == "node_speed":
+        return now, max(now, float(HIGH[FEATURE_NAMES.index(feature)]))
+    least = 0.0
     if feature == "cpu_requested":
         least = demand.cpu_nonzero / float(row.cpu_allocatable[0])
     elif feature == "memory_requested":
         least = demand.memory_nonzero / float(row.memory_allocatable[0])
-    elif feature == "node_speed":
-        least = SLOWEST - 1.0
-    return min(least, high), high, high - low
+    return min(least, now), now
+
+
+def _width(feature: str) -> float:
+    """Return the width of the feature's range of training."""
+    position = FEATURE_NAMES.index(feature)
+    return float(HIGH[position] - LOW[position])
 
 
 def _with(row: ClusterState, demand: PodDemand, feature: str, values: FloatArray) -> ClusterState:

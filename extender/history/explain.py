@@ -7,19 +7,26 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from itertools import zip_longest
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from extender.cluster.account import SpeedBasis
-from extender.history.counterfactual import smallest_changes
-from extender.history.ledger import Decision
+from extender.history.contenders import Recalled
+from extender.history.counterfactual import Judge, smallest_changes
+from extender.history.ledger import TOP, Decision
 from policy import criteria, heuristics
-from policy.cluster import ClusterState
 from policy.errors import ScoringError
 from policy.features import FEATURE_NAMES
 from policy.observation import observe
-from policy.scorers import ActorScorer, Scorer
+from policy.scorers import ActorScorer, Preferences
+
+UNKNOWN_BASIS: Final = SpeedBasis(source="unknown")
+"""Of nodes beyond the best, and in records of versions before 0.2."""
+
+CHOICES: Final = 20
+"""Most names among those that kube-default rates alike."""
 
 
 def summary(decision: Decision) -> dict[str, Any]:
@@ -54,131 +61,235 @@ def summary(decision: Decision) -> dict[str, Any]:
     }
 
 
-def explanation(
-    decision: Decision, scorer: Scorer | None, kubernetes: str = heuristics.NEWEST_KUBERNETES
-) -> dict[str, Any]:
-    """The decision with the reasons for each of its best nodes. Asks the scorer some thousand rows: use a thread.
+class Hindsight:
+    """One decision with all that is remembered of its nodes, to be asked about any of them.
+
+    Asks the scorer and rates all nodes by kube-default: use a thread.
 
     Args:
         decision: what was decided.
-        scorer: what decides now; None while nothing does.
+        judge: what decides like that now; None where nothing does.
         kubernetes: minor version of Kubernetes whose kube-default is told.
+
+    Attributes:
+        field: the nodes remembered, best first; None where none was known.
+        whole: whether these are all nodes of which anything was known.
+        usual: what kube-default prefers, ``[n]``.
+        plain: which nodes are not odd: the scorer's own answer about them decided, bool ``[n]``.
+        judge: what decided, if it can still be asked and says the same of the same rows; else None.
+        unexplained: why not.
+    """
+
+    def __init__(self, decision: Decision, judge: Judge | None, kubernetes: str = heuristics.NEWEST_KUBERNETES) -> None:
+        self.decision = decision
+        self.kubernetes = kubernetes
+        self.field, self.whole = _remembered(decision)
+        self.judge: Judge | None = None
+        self.unexplained: str | None = "no node known"
+        self.usual: Preferences = np.empty(0)
+        self.plain: NDArray[np.bool_] = np.empty(0, dtype=np.bool_)
+        if self.field is None:
+            return
+        self.usual = heuristics.kube_default(self.field.state, decision.demand, kubernetes)
+        odd = {each.node for each in decision.odd_nodes}
+        self.plain = np.array([name not in odd for name in self.field.names])
+        self.judge, self.unexplained = self._decider(judge)
+        if self.judge is not None:
+            self.plain &= ~self.judge.odd(self.field.state, decision.demand)
+
+    def position(self, node: str) -> int | None:
+        """Return the rank of a node, from 0; None if it is not among those remembered."""
+        if self.field is None or node not in self.field.names:
+            return None
+        return self.field.names.index(node)
+
+    def reasons(self, positions: list[int]) -> list[dict[str, Any]]:
+        """Return what there is to say of the nodes at these ranks, as JSON; see `explanation`."""
+        if self.field is None:
+            return []
+        demand, rows = self.decision.demand, self.field.state.take(np.array(positions, dtype=np.intp))
+        features, measures = observe(rows, demand), criteria.evaluate(rows, demand)
+        asked = None if self.judge is None else self.judge.scorer
+        bids = asked.bids(rows, demand) if isinstance(asked, ActorScorer) else None
+        bases = dict(zip(self.decision.names, self.decision.bases, strict=False))
+        told = []
+        for i, position in enumerate(positions):
+            usual = self.usual[position]
+            basis = bases.get(self.field.names[position], UNKNOWN_BASIS)
+            rank = 1 + int(np.count_nonzero(self.usual > usual)) if self.whole else None
+            told.append(
+                {
+                    "node": self.field.names[position],
+                    "preference": float(self.field.preferences[position]),
+                    "priority": int(self.field.priorities[position]),
+                    "speed": {"value": float(rows.node_speed[i]), **asdict(basis)},
+                    "features": _named(FEATURE_NAMES, features[i]),
+                    "criteria": _named(criteria.CRITERIA_NAMES, measures[i]),
+                    "bids": None if bids is None else _named(criteria.CRITERIA_NAMES, bids[i]),
+                    "contributions": None if bids is None else _named(criteria.CRITERIA_NAMES, bids[i] * measures[i]),
+                    "kube_default": {"preference": float(usual), "rank": rank},
+                }
+            )
+        return told
+
+    def choice(self) -> list[int] | None:
+        """Return the ranks of the nodes that kube-default prefers to all others; None where not all are remembered."""
+        if self.field is None or not self.whole:
+            return None
+        best: list[int] = np.flatnonzero(self.usual == self.usual.max()).tolist()
+        return best
+
+    def changes(self, position: int) -> dict[str, Any] | None:
+        """Return what would have made the node at this rank win, as `smallest_changes` says; None if nobody knows."""
+        if self.field is None or self.judge is None or len(self.field.names) < 2:
+            return None
+        target = float(np.delete(self.field.preferences, position).max())
+        told = smallest_changes(self.judge, self.field.state.take(np.array([position])), self.decision.demand, target)
+        return {**told, "behind_by": target - float(self.field.preferences[position])}
+
+    def why_not(self, node: str) -> dict[str, Any]:
+        """Return why another node was preferred to this one, as JSON; see `explanation`."""
+        position = self.position(node)
+        if self.field is None or position is None:
+            return {"node": node, "rank": None, "why": self._absent(node)}
+        first, other = self.reasons([0, position])
+        lost = None
+        if first["contributions"] is not None and self.plain[[0, position]].all():
+            lost = {name: first["contributions"][name] - value for name, value in other["contributions"].items()}
+        changes = None if position == 0 else self.changes(position)
+        odd = not bool(self.plain[position])
+        return {**other, "rank": position + 1, "why": None, "odd": odd, "lost_by": lost, "counterfactual": changes}
+
+    def _absent(self, node: str) -> str:
+        if self.field is not None and node in self.field.unknown:
+            return "this service did not know the node, so it got the neutral priority"
+        if not self.whole:
+            return "it was not among the best nodes, and the others are no longer remembered"
+        return (
+            "kube-scheduler did not ask about it: one of its filters refused the node, or it had found enough nodes "
+            "before (percentageOfNodesToScore)"
+        )
+
+    def _decider(self, judge: Judge | None) -> tuple[Judge | None, str | None]:
+        """Return what decided, if it can still be asked and says the same of the same rows; else None and why not.
+
+        A policy of the same name may have been replaced since, and a decision kept on disk may be older than the
+        process.
+        """
+        decision, field = self.decision, self.field
+        candidate = judge if judge is not None and judge.scorer.name == decision.scorer else None
+        if candidate is None and decision.scorer in heuristics.DETERMINISTIC:
+            candidate = Judge(heuristics.by_name(decision.scorer, self.kubernetes))
+        if candidate is None or field is None:
+            return None, f"{decision.scorer} cannot be asked for its reasons now"
+        plain = self.plain & ~candidate.odd(field.state, decision.demand)
+        some = np.flatnonzero(plain)[:TOP]
+        try:
+            again = candidate.scorer.preferences(field.state.take(some), decision.demand)
+        except ScoringError as error:
+            return None, f"{decision.scorer} fails: {error}"
+        if not np.allclose(again, field.preferences.take(some), rtol=1e-4, atol=1e-5):
+            return None, f"{decision.scorer} has been replaced since, and would rate these nodes otherwise"
+        return candidate, None
+
+
+def explanation(
+    decision: Decision,
+    judge: Judge | None,
+    kubernetes: str = heuristics.NEWEST_KUBERNETES,
+    other: str | None = None,
+) -> dict[str, Any]:
+    """Return the decision with the reasons for its best nodes. Asks the scorer some thousand rows: use a thread.
+
+    Args:
+        decision: what was decided.
+        judge: what decides like that now; None where nothing does.
+        kubernetes: minor version of Kubernetes whose kube-default is told.
+        other: a node of which to tell why it was not preferred; None: of none.
 
     Returns:
         `summary` and ``nodes``: for each of the best, best first, its features, criteria, and, where actors decided,
         bids and contributions (bid x criterion; they add up to the preference, except of a node named among
-        ``odd_nodes``, which is judged apart: see `extender.scorer.trust`); ``kube_default``: the preference that
-        kube-scheduler's default scores give the same node (their sum over 100), and its rank among these nodes (1 is
-        best); and ``speed``: its value, source, interval and evidence. ``kube_default_version``: of which minor version
-        of Kubernetes. ``kube_default_choice``: the nodes among them that it would have preferred. ``counterfactual``:
-        what would have made the second best win, as `smallest_changes` says, with ``node``; odd nodes are passed over;
-        None where there is no second, or where what decided cannot be asked any more; then ``unexplained`` says why,
-        and there are no bids.
+        ``odd_nodes``, which is judged apart: see `extender.scorer.trust`); ``speed``: its value, source, interval and
+        evidence; and ``kube_default``: the preference that kube-scheduler's default scores give the same node (their
+        sum over 100), and its rank among all nodes (1
+        is best). ``kube_default_version``: of which minor version of Kubernetes. ``all_nodes``: whether all nodes of
+        the decision are remembered; where they are not, kube-default's ranks and choice are not known, and None.
+        ``kube_default_choice``: the nodes that it would have preferred, at most `CHOICES`, and ``kube_default_alike``
+        how many. ``counterfactual``: what would have made the second best win, as `smallest_changes` says, with
+        ``node``; odd nodes are passed over; None where there is no second, or where what decided cannot be asked any
+        more; then ``unexplained`` says why, and there are no bids. ``why_not``: the same as in ``nodes`` of the node
+        asked about, with its ``rank``, whether it is ``odd``, what each criterion made it lose (``lost_by``) and what
+        would have made it win (``counterfactual``); ``why`` tells why nothing else is known of it.
     """
-    result = {**summary(decision), "kube_default_version": kubernetes}
-    if decision.rows is None:
-        return {
-            **result,
-            "nodes": [],
-            "kube_default_choice": [],
-            "counterfactual": None,
-            "unexplained": "no node known",
-        }
-    features = observe(decision.rows, decision.demand)
-    measures = criteria.evaluate(decision.rows, decision.demand)
-    usual = heuristics.kube_default(decision.rows, decision.demand, kubernetes)
-    decider, unexplained = _decider(decision, decision.rows, scorer, kubernetes)
-    bids = decider.bids(decision.rows, decision.demand) if isinstance(decider, ActorScorer) else None
-    nodes = []
-    for i, rated in enumerate(decision.top):
-        basis = decision.bases[i] if i < len(decision.bases) else SpeedBasis()
-        reasons: dict[str, Any] = {
-            **asdict(rated),
-            "speed": {"value": float(decision.rows.node_speed[i]), **asdict(basis)},
-            "features": _named(FEATURE_NAMES, features[i]),
-            "criteria": _named(criteria.CRITERIA_NAMES, measures[i]),
-            "bids": None if bids is None else _named(criteria.CRITERIA_NAMES, bids[i]),
-            "contributions": None if bids is None else _named(criteria.CRITERIA_NAMES, bids[i] * measures[i]),
-            "kube_default": {"preference": float(usual[i]), "rank": 1 + int(np.count_nonzero(usual > usual[i]))},
-        }
-        nodes.append(reasons)
+    past = Hindsight(decision, judge, kubernetes)
+    choice = past.choice()
+    names = () if past.field is None else past.field.names
     counterfactual = None
-    plain = _plain(decision)
-    if decider is not None and len(plain) > 1:
-        changes = smallest_changes(decider, decision.rows, decision.demand, winner=plain[0], other=plain[1])
-        counterfactual = {"node": decision.names[plain[1]], **changes}
+    second = np.flatnonzero(past.plain)[:2].tolist()
+    if len(second) > 1 and (changes := past.changes(second[1])) is not None:
+        counterfactual = {"node": names[second[1]], **changes}
     return {
-        **result,
-        "nodes": nodes,
-        "kube_default_choice": [decision.names[i] for i in np.flatnonzero(usual == usual.max()).tolist()],
+        **summary(decision),
+        "kube_default_version": kubernetes,
+        "all_nodes": past.whole,
+        "nodes": past.reasons(list(range(min(TOP, len(names))))),
+        "kube_default_choice": None if choice is None else [names[i] for i in choice[:CHOICES]],
+        "kube_default_alike": None if choice is None else len(choice),
         "counterfactual": counterfactual,
-        "unexplained": unexplained,
+        "unexplained": past.unexplained,
+        "why_not": None if other is None else past.why_not(other),
     }
 
 
 def short_reason(
-    decision: Decision, node: str, scorer: Scorer | None, kubernetes: str = heuristics.NEWEST_KUBERNETES
+    decision: Decision, node: str, judge: Judge | None, kubernetes: str = heuristics.NEWEST_KUBERNETES
 ) -> str:
-    """Why the pod went to this node, in a sentence or two, at most some 500 characters; names nodes and criteria alone.
+    """Return why the pod went to this node, in a sentence or two, at most some 500 characters.
+
+    Names nodes and criteria alone.
 
     Args:
         decision: what was decided.
         node: where the pod is.
-        scorer: what decides now; None while nothing does.
+        judge: what decides like that now; None where nothing does.
         kubernetes: minor version of Kubernetes whose kube-default is told.
     """
     by = decision.scorer + (f" (fallback: {decision.fallback_reason})" if decision.fallback_reason else "")
-    if decision.rows is None or node not in decision.names:
+    past = Hindsight(decision, judge, kubernetes)
+    field, position = past.field, past.position(node)
+    if field is None or position is None:
         best = f"; it preferred {decision.names[0]}" if decision.names else ""
         return f"{node} was not among the best of {decision.candidates} nodes by {by}{best}."
-    position = decision.names.index(node)
-    rated = decision.top[position]
+    [rated] = past.reasons([position])
     said = (
-        f"{node}: number {position + 1} of {decision.candidates} nodes by {by}, priority {rated.priority} of 10, "
-        f"preference {rated.preference:.3f}"
+        f"{node}: number {position + 1} of {decision.candidates} nodes by {by}, priority {rated['priority']} of 10, "
+        f"preference {rated['preference']:.3f}"
     )
-    others = [i for i in range(len(decision.names)) if i != position]
-    decider, _ = _decider(decision, decision.rows, scorer, kubernetes)
-    if others:
-        ahead = rated.preference - decision.top[others[0]].preference
-        said += f", {abs(ahead):.3f} {'ahead of' if ahead >= 0.0 else 'behind'} {decision.names[others[0]]}"
-        if isinstance(decider, ActorScorer) and {position, others[0]} <= set(_plain(decision)):
-            parts = decider.bids(decision.rows, decision.demand) * criteria.evaluate(decision.rows, decision.demand)
-            gained = parts[position] - parts[others[0]]
-            most = int(np.argmax(gained if ahead >= 0.0 else -gained))
-            said += f", most of it by {criteria.CRITERIA_NAMES[most]} ({gained[most]:+.3f})"
-    usual = heuristics.kube_default(decision.rows, decision.demand, kubernetes)
-    if usual[position] < usual.max():
-        said += f"; kube-default {kubernetes} would have preferred {decision.names[int(usual.argmax())]}"
+    if len(field.names) > 1:
+        compared = 0 if position else 1
+        [other] = past.reasons([compared])
+        ahead = rated["preference"] - other["preference"]
+        said += f", {abs(ahead):.3f} {'ahead of' if ahead >= 0.0 else 'behind'} {other['node']}"
+        if rated["contributions"] is not None and past.plain[[position, compared]].all():
+            gained = {name: value - other["contributions"][name] for name, value in rated["contributions"].items()}
+            most = max(gained, key=lambda name: gained[name] if ahead >= 0.0 else -gained[name])
+            said += f", most of it by {most} ({gained[most]:+.3f})"
+    choice = past.choice()
+    if choice is not None and position not in choice:
+        said += f"; kube-default {kubernetes} would have preferred {field.names[choice[0]]}"
     return f"{said}."
 
 
-def _decider(
-    decision: Decision, rows: ClusterState, scorer: Scorer | None, kubernetes: str
-) -> tuple[Scorer | None, str | None]:
-    """What decided, if it can still be asked and says the same of the same rows; else None and why not.
-
-    A policy of the same name may have been replaced since, and a decision kept on disk may be older than the process.
-    """
-    candidate = scorer if scorer is not None and scorer.name == decision.scorer else None
-    if candidate is None and decision.scorer in heuristics.DETERMINISTIC:
-        candidate = heuristics.by_name(decision.scorer, kubernetes)
-    if candidate is None:
-        return None, f"{decision.scorer} cannot be asked for its reasons now"
-    plain = np.array(_plain(decision), dtype=np.intp)
-    try:
-        again = candidate.preferences(rows.take(plain), decision.demand)
-    except ScoringError as error:
-        return None, f"{decision.scorer} fails: {error}"
-    if not np.allclose(again, decision.preferences.take(plain), rtol=1e-4, atol=1e-5):
-        return None, f"{decision.scorer} has been replaced since, and would rate these nodes otherwise"
-    return candidate, None
-
-
-def _plain(decision: Decision) -> list[int]:
-    """Positions, among the best, of the nodes that are not odd: the scorer's own answer about them decided."""
-    odd = {each.node for each in decision.odd_nodes}
-    return [i for i, name in enumerate(decision.names) if name not in odd]
+def _remembered(decision: Decision) -> tuple[Recalled | None, bool]:
+    """Return the nodes that are remembered, best first, and whether these are all that were known."""
+    contenders = decision.contenders  # once: the ledger may forget them meanwhile
+    if contenders is not None:
+        return contenders.recall(), True
+    if decision.rows is None:
+        return None, False
+    kept = Recalled(decision.names, decision.rows, decision.preferences, decision.priorities)
+    return kept, len(decision.names) == decision.candidates - decision.unknown
 
 
 def _basis(basis: SpeedBasis) -> dict[str, Any]:

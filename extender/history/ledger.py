@@ -2,15 +2,14 @@
 
 Bounded, in memory, and safe to use from any thread; `extender.history.store` keeps it on disk where that is wanted.
 
-Each decision keeps the few nodes rated best, with the rows they had then. The priorities of all nodes asked about are
-kept for the latest `RECENT` decisions only (five bytes a node): long enough for the watch to show where kube-scheduler
-put the pod, which is when the ledger needs the priority of that one node.
+Each decision keeps the few nodes rated best, with the rows they had then. The latest decisions keep all nodes they were
+about, in bounded memory: see `extender.history.contenders`.
 """
 
 from __future__ import annotations
 
 import threading
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any, Final
@@ -22,12 +21,16 @@ from extender.cluster.account import SpeedBasis
 from extender.cluster.listeners import PodListener
 from extender.cluster.status import ReadReport
 from extender.history import outcomes
+from extender.history.contenders import Contenders, Recollection
 from extender.history.outcomes import Outcome
 from extender.history.pages import Pages
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import InvalidInputError
 
-RECENT: Final = 1024
+MIB: Final = 1 << 20
+MEMORY: Final = 64 * MIB
+"""Default of the bytes that all decisions' contenders may take."""
+
 TOP: Final = 5
 """Nodes kept with each decision."""
 
@@ -78,6 +81,7 @@ class Decision:
         odd: how many of the candidates were odd, and judged apart.
         odd_nodes: at most `TOP` of them.
         bases: what the speed of each of the nodes rated best rested on; empty in records of versions before 0.2.
+        contenders: all nodes that it was about; None once they are forgotten. Never written to disk.
     """
 
     number: int
@@ -110,6 +114,7 @@ class Decision:
     odd: int = 0
     odd_nodes: tuple[OddNode, ...] = ()
     bases: tuple[SpeedBasis, ...] = ()
+    contenders: Contenders | None = None
 
     @property
     def top(self) -> tuple[RatedNode, ...]:
@@ -159,12 +164,6 @@ class Counts:
         return {name: dict(value) if isinstance(value, Counter) else value for name, value in values.items()}
 
 
-@dataclass(frozen=True, slots=True)
-class _Ratings:
-    rows: NDArray[np.int32]
-    priorities: NDArray[np.int8]
-
-
 class Ledger(PodListener):
     """The latest decision for each of the last `size` pods. Thread safe: one lock, held for microseconds.
 
@@ -175,12 +174,20 @@ class Ledger(PodListener):
         size: pods remembered; the one decided longest ago is dropped.
         row_of: row of a node name now, or a negative number.
         keep: told of every decision that is new or whose outcome changed, with the lock held; must not wait.
+        memory: most bytes that all decisions' contenders may take.
 
     Attributes:
         counts: sums since the start.
+        recollection: the contenders that are remembered.
     """
 
-    def __init__(self, size: int, row_of: Callable[[str], int], keep: Callable[[Decision], None] | None = None) -> None:
+    def __init__(
+        self,
+        size: int,
+        row_of: Callable[[str], int],
+        keep: Callable[[Decision], None] | None = None,
+        memory: int = MEMORY,
+    ) -> None:
         if size < 1:
             raise InvalidInputError(f"ledger size is {size}; give a positive number of decisions")
         self.size = size
@@ -191,7 +198,7 @@ class Ledger(PodListener):
         self._decisions: dict[str, Decision] = {}
         self._places: dict[str, int] = {}
         self._order: Pages[Decision] = Pages()
-        self._ratings: OrderedDict[str, _Ratings] = OrderedDict()
+        self.recollection = Recollection(memory)
 
     def __len__(self) -> int:
         """How many decisions are remembered."""
@@ -202,9 +209,8 @@ class Ledger(PodListener):
         with self._lock:
             return replace(self.counts, failures=self.counts.failures.copy(), ended=self.counts.ended.copy())
 
-    def record(self, decision: Decision, rows: NDArray[np.intp], priorities: NDArray[np.int64]) -> None:
-        """Remember a decision, with the rows ``[n]`` it rated and their priorities ``[n]``."""
-        ratings = _Ratings(rows.astype(np.int32), priorities.astype(np.int8))
+    def record(self, decision: Decision) -> None:
+        """Remember a decision."""
         with self._lock:
             earlier = self._decisions.get(decision.uid)
             decision.first_at = decision.at
@@ -213,11 +219,9 @@ class Ledger(PodListener):
                 decision.first_at = earlier.first_at
                 decision.former_failure = self._tried_again(earlier)
                 self._order.remove(self._places[decision.uid])
+                self.recollection.forget(earlier)
             self._add(decision)
-            self._ratings.pop(decision.uid, None)
-            self._ratings[decision.uid] = ratings
-            if len(self._ratings) > RECENT:
-                self._ratings.popitem(last=False)
+            self.recollection.add(decision)
             self.counts.decisions += 1
             self.counts.fallbacks += decision.fallback_reason is not None
             self._changed(decision)
@@ -239,7 +243,8 @@ class Ledger(PodListener):
             before = decision.outcome or Outcome()
             if before.bound_at is not None:
                 return
-            priority, among_best = self._rating(uid, node)
+            rating = None if decision.contenders is None else decision.contenders.priority(self._row_of(node))
+            priority, among_best = rating or (None, None)
             waited = max(at - decision.first_at, 0.0)
             decision.outcome = outcomes.bound(before, node, at, waited, priority, among_best)
             self.counts.bound += 1
@@ -267,7 +272,6 @@ class Ledger(PodListener):
     def pod_removed(self, uid: str, reason: str, at: float) -> None:
         """The pod is deleted or has ended, bound before or not."""
         with self._lock:
-            self._ratings.pop(uid, None)
             decision = self._decisions.get(uid)
             if decision is None:
                 return
@@ -332,21 +336,12 @@ class Ledger(PodListener):
         self.counts.failures[reason] += not _counted(before)
         return reason if before.message is None else f"{reason}: {before.message}"
 
-    def _rating(self, uid: str, node: str) -> tuple[int | None, bool | None]:
-        ratings = self._ratings.pop(uid, None)
-        if ratings is None:
-            return None, None
-        position = np.flatnonzero(ratings.rows == self._row_of(node))
-        if len(position) == 0:
-            return None, None
-        priority = int(ratings.priorities[position[0]])
-        return priority, priority == int(ratings.priorities.max())
-
     def _add(self, decision: Decision) -> None:
         if decision.uid not in self._decisions and len(self._decisions) >= self.size:
-            oldest = self._order.oldest().uid  # made room for first: who reads without the lock never sees too many
-            self._order.remove(self._places.pop(oldest))
-            del self._decisions[oldest]
+            oldest = self._order.oldest()  # made room for first: who reads without the lock never sees too many
+            self._order.remove(self._places.pop(oldest.uid))
+            del self._decisions[oldest.uid]
+            self.recollection.forget(oldest)
         self._decisions[decision.uid] = decision
         self._places[decision.uid] = self._order.add(decision)
 

@@ -19,11 +19,11 @@ import structlog
 from extender.cluster.listeners import PodListener
 from extender.cluster.source import NoteTaker, PodNote
 from extender.errors import NoteError, SettingsError
+from extender.history.counterfactual import Judge
 from extender.history.explain import short_reason
 from extender.history.ledger import Decision
 from extender.settings import Settings
 from policy import heuristics
-from policy.scorers import Scorer
 
 WAITING: Final = 1000
 """Notes that may wait to be written."""
@@ -51,7 +51,7 @@ class Notes(PodListener):
         form: `event` or `annotation`.
         rate: most notes a second.
         decision_of: the decision remembered for a pod.
-        scorer_of: the scorer that made a decision, if it is still in use.
+        judge_of: what made a decision, if it is still in use.
         kubernetes: minor version of Kubernetes whose kube-default is told.
         timer: monotonic seconds.
 
@@ -65,7 +65,7 @@ class Notes(PodListener):
         form: str,
         rate: float,
         decision_of: Callable[[str], Decision | None],
-        scorer_of: Callable[[Decision], Scorer | None],
+        judge_of: Callable[[Decision], Judge | None],
         kubernetes: str = heuristics.NEWEST_KUBERNETES,
         timer: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -74,7 +74,7 @@ class Notes(PodListener):
         self._form = form
         self._interval_s = 1.0 / rate
         self._decision_of = decision_of
-        self._scorer_of = scorer_of
+        self._judge_of = judge_of
         self._kubernetes = kubernetes
         self._timer = timer
         self._waiting: deque[tuple[Decision, str]] = deque()
@@ -87,7 +87,7 @@ class Notes(PodListener):
         settings: Settings,
         source: object,
         decision_of: Callable[[str], Decision | None],
-        scorer_of: Callable[[Decision], Scorer | None],
+        judge_of: Callable[[Decision], Judge | None],
     ) -> Self | None:
         """Return what the settings ask for; None if nothing is to be said on pods.
 
@@ -99,7 +99,7 @@ class Notes(PodListener):
         if not isinstance(source, NoteTaker):
             raise SettingsError(f"explain_on_pod is {settings.explain_on_pod}, and this cluster's pods take no notes")
         rate, kubernetes = settings.explain_on_pod_rate, settings.kubernetes_version
-        return cls(source, settings.explain_on_pod, rate, decision_of, scorer_of, kubernetes)
+        return cls(source, settings.explain_on_pod, rate, decision_of, judge_of, kubernetes)
 
     def pod_bound(self, uid: str, node: str, at: float) -> None:
         """The watch shows the pod on this node: say why, if we decided about it and this is the first that is seen."""
@@ -125,7 +125,7 @@ class Notes(PodListener):
     async def _write(self, decision: Decision, node: str) -> None:
         try:
             # asks the scorer about a few rows: not on the event loop
-            text = await asyncio.to_thread(short_reason, decision, node, self._scorer_of(decision), self._kubernetes)
+            text = await asyncio.to_thread(short_reason, decision, node, self._judge_of(decision), self._kubernetes)
             note = PodNote(decision.namespace, decision.name, decision.uid, text, self._form)
             await self._source.note(note)
         except NoteError as error:

@@ -27,6 +27,7 @@ import numpy as np
 import structlog
 
 from extender.errors import LedgerError, kind_of
+from extender.history.contenders import Contenders
 from extender.history.database import connected, count, prepare
 from extender.history.ledger import Decision
 from extender.supervision import Failures
@@ -325,6 +326,8 @@ def decoded(record: bytes) -> Decision:
 def _plain(value: object) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
+    if isinstance(value, Contenders):
+        return None
     raise NotImplementedError(f"{type(value).__name__} in a decision")
 
 

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import msgspec
 
+from extender.case import written
 from extender.engine import Engine
 from extender.history.aggregate import performance
 from extender.history.explain import explanation, summary
-from extender.history.ledger import Ledger
+from extender.history.ledger import Decision, Ledger
 from extender.observer import Observer
 from extender.operations.inventory import Inventory, Page
 from extender.pace import unhurried
@@ -131,16 +132,30 @@ class Documents:
         counts = encode(self._ledger.counts.document())
         return b'{"counts":%b,"decisions":[%b],"next":%b}' % (counts, b",".join(found), encode(following))
 
-    def decision(self, uid: str) -> bytes:
+    def decision(self, uid: str, other: str | None = None) -> bytes:
         """Write why the pod of this UID was rated as it was; empty where nothing is remembered. In a thread.
+
+        Args:
+            uid: of the pod.
+            other: a node of which to tell why it was not preferred; None: of none.
 
         Raises:
             LedgerError: the ledger's file cannot be read.
         """
+        found = self.remembered(uid)
+        if found is None:
+            return b""
+        return encode(explanation(found, self._engine.judge_of(found), self._kubernetes, other))
+
+    def case(self, uid: str) -> bytes:
+        """Write the decision about this pod as a file that can be decided again; empty where it is forgotten."""
         found = self._ledger.get(uid)
-        if found is None and self._store is not None:
-            found = self._store.get(uid)
-        return b"" if found is None else encode(explanation(found, self._engine.scorer_of(found), self._kubernetes))
+        return b"" if found is None else written(found, self._engine.range_tolerance, self._kubernetes)
+
+    def remembered(self, uid: str) -> Decision | None:
+        """Return the latest decision about the pod of this UID, from the ledger or its file; raises as `decision`."""
+        found = self._ledger.get(uid)
+        return self._store.get(uid) if found is None and self._store is not None else found
 
     def report(self) -> dict[str, Any]:
         """Return how well deciding has gone, over the decisions remembered. In a thread."""

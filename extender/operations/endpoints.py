@@ -148,11 +148,19 @@ def operations_app(
         return _json(await answers.shared("report", lambda: encode(documents.report())))
 
     @app.get("/v1/decisions/{uid}", response_class=Response, responses=DOCUMENT | NOT_FOUND | UNREADABLE)
-    async def decision(uid: str) -> Response:
-        """Why the pod of this UID was rated as it was."""
-        found = await answers.of(partial(documents.decision, uid))
+    async def decision(uid: str, why_not: str | None = None) -> Response:
+        """Why the pod of this UID was rated as it was, and why the node `why_not` was not preferred."""
+        found = await answers.of(partial(documents.decision, uid, why_not))
         if not found:
             raise HTTPException(404, f"no decision is remembered for pod {uid}; it may be older than the ledger holds")
+        return _json(found)
+
+    @app.get("/v1/decisions/{uid}/case", response_class=Response, responses=DOCUMENT | NOT_FOUND | BUSY)
+    async def case(uid: str) -> Response:
+        """The decision about the pod of this UID with all its nodes: `maddpg-extender replay` decides it again."""
+        found = await answers.of(partial(documents.case, uid))
+        if not found:
+            raise HTTPException(404, f"the nodes of a decision for pod {uid} are not remembered; ask sooner after it")
         return _json(found)
 
     @app.exception_handler(BusyError)

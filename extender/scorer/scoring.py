@@ -81,11 +81,13 @@ class Hooks:
             feature; for metrics.
         span: encloses the parts of a scorer's work, in whatever thread scores; for tracing.
         role: what the scorer is; for the log.
+        waits: before the event loop waits for a thread, so that the table may change until there is an answer.
     """
 
     scored: Callable[[int, Sequence[int] | None], None] = lambda _rows, _outside: None
     span: Span = no_span
     role: str = "scorer"
+    waits: Callable[[], None] = lambda: None
 
 
 class Pace:
@@ -301,6 +303,7 @@ class Scoring:
 
         if self._pace.expected(len(stale)) < INLINE_BUDGET_S:
             return self._inline(part, demand, stale)
+        self._hooks.waits()
         future = self._worker.submit(work)
         future.add_done_callback(keep)
         left = due - self._timer()

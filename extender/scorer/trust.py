@@ -20,9 +20,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extender.scorer.load import LoadedScorer
+from policy.cluster import ClusterState, PodDemand
 from policy.errors import NonFinitePreferenceError
 from policy.features import FEATURE_NAMES, HIGH, LOW
-from policy.observation import clip
+from policy.observation import clip, observe_unclipped
 from policy.scorers import Preferences
 
 CLIPPED: Final = 1
@@ -113,6 +114,11 @@ class TrainingRange:
         codes = np.where(odd, np.uint8(CLIPPED), np.uint8(0))
         codes[(observation[:, LOAD] > high[LOAD]).any(axis=-1)] = LAST
         return codes
+
+    def odd(self, state: ClusterState, demand: PodDemand) -> NDArray[np.bool_]:
+        """Whether each row ``[n]`` is odd for this demand."""
+        codes = self.codes(observe_unclipped(state, demand))
+        return np.zeros(state.shape, dtype=np.bool_) if codes is None else codes > 0
 
     def seen(self, observation: NDArray[np.float32], codes: Codes | None) -> NDArray[np.float32]:
         """What actors see of the rows: within the schema's bounds, and of odd ones what the scorer is trusted with."""

@@ -2,8 +2,6 @@
 
 from collections.abc import Callable
 
-import numpy as np
-
 from extender.history.ledger import Decision, Ledger
 from tests.control_plane.access import Manifest, request
 from tests.control_plane.cluster import ControlPlane
@@ -21,7 +19,7 @@ def remembered(cluster: ControlPlane, source: Following, names: list[str]) -> tu
     uids = {name: str(request(cluster.api, "GET", f"{PODS}/{name}")["metadata"]["uid"]) for name in names}
     ledger = Ledger(100, row_of=lambda name: -1)
     for name in names:
-        ledger.record(a_decision(uids[name], at=0.0), np.array([0]), np.array([10]))
+        ledger.record(a_decision(uids[name], at=0.0))
     source.see(lambda table: table.listeners.subscribe(ledger))
     return ledger, uids
 

@@ -30,6 +30,16 @@ def _lateness(ledger: Ledger) -> dict[str, float]:
 LEDGER: Final[tuple[Family[Ledger], ...]] = (
     Family("maddpg_ledger_decisions", "Decisions remembered", len),
     Family(
+        "maddpg_ledger_whole_decisions",
+        "Decisions of which all nodes are remembered",
+        lambda ledger: len(ledger.recollection),
+    ),
+    Family(
+        "maddpg_ledger_memory_bytes",
+        "Memory for all nodes of these decisions",
+        lambda ledger: ledger.recollection.nbytes,
+    ),
+    Family(
         "maddpg_outcomes_total",
         "Pods seen bound: on a node rated best, on another, on one whose rating is unknown, or without a decision here",
         _outcomes,

@@ -229,8 +229,8 @@ def test_who_reads_while_a_decision_is_added_sees_no_more_than_its_size(monkeypa
     monkeypatch.setattr(Pages, "add", add_and_look)
     ledger.restore(a_decision(f"uid-{i}") for i in range(600))
     for i in range(600, 700):
-        ledger.record(a_decision(f"uid-{i}"), np.array([0]), np.array([10]))
-        ledger.record(a_decision("uid-often"), np.array([0]), np.array([10]))
+        ledger.record(a_decision(f"uid-{i}"))
+        ledger.record(a_decision("uid-often"))
     assert (len(seen), max(seen), len(ledger)) == (800, 500, 500)
 
 
@@ -241,7 +241,7 @@ def test_many_threads_share_one_ledger(tmp_path: Path) -> None:
         def work(part: int) -> None:
             for i in range(200):
                 uid = f"uid-{part}-{i}"
-                ledger.record(a_decision(uid), np.array([0]), np.array([10]))
+                ledger.record(a_decision(uid))
                 ledger.pod_bound(uid, "node-0", 2000.0)
                 ledger.pod_removed(uid, "succeeded", 2001.0)
                 assert sum(1 for _ in ledger.latest()) <= 500

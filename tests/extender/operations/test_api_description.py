@@ -28,8 +28,8 @@ EXAMPLES = int(os.environ.get("ROBUSTNESS_EXAMPLES", "25"))
 SLOWEST_S = 30.0
 """An answer that takes longer counts as none; wide, because the machine may be busy."""
 ENDPOINTS = {
-    "/healthz", "/readyz", "/metrics", "/v1/decisions", "/v1/decisions/{uid}", "/v1/report", "/v1/policy",
-    "/v1/observed", "/v1/shadow", "/v1/experiment",
+    "/healthz", "/readyz", "/metrics", "/v1/decisions", "/v1/decisions/{uid}", "/v1/decisions/{uid}/case", "/v1/report",
+    "/v1/policy", "/v1/observed", "/v1/shadow", "/v1/experiment",
     "/v1/nodes", "/v1/nodes/{name}",
     "/filter", "/prioritize", "/preempt", "/bind",
 }  # fmt: skip
