@@ -47,36 +47,22 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer, and what `Engine.finish` makes the record of it from.
+    """The answer, and what `Engine.finish` makes the record of it from."""
 
-    Attributes:
-        rows: distinct known nodes by row, ``[n]``.
-        priorities: theirs, ``[n]``, 0..10.
-        unknown: names of all other nodes.
-        assumed: the node the pod is assumed to go to; None if there is none, or kube-scheduler draws one.
-        first: its position in `rows`; meaningless where there are no rows.
-        best_count: nodes that would have shared the highest priority.
-        question, scores: what was asked, and what the priorities were made of.
-        state: the table's columns as they were.
-        version: of the table when the preferences were made.
-        temperature: with which they became priorities.
-        scoring: what was asked; None if nothing was.
-        latency_s: time from the request's arrival to the verdict, seconds.
-    """
-
-    rows: Rows
-    priorities: NDArray[np.int64]
-    unknown: Sequence[str]
-    assumed: str | None
-    first: int
-    best_count: int
+    rows: Rows  # distinct known nodes by row, ``[n]``
+    priorities: NDArray[np.int64]  # theirs, ``[n]``, 0..10
+    unknown: Sequence[str]  # names of all other nodes
+    assumed: str | None  # the node the pod is assumed to go to; None if there is none, or kube-scheduler draws one
+    first: int  # its position in `rows`; meaningless where there are no rows
+    best_count: int  # nodes that would have shared the highest priority
+    # question, scores: what was asked, and what the priorities were made of
     question: Question
     scores: Scores
-    state: ClusterState
-    version: int
-    temperature: float
-    scoring: Scoring | None
-    latency_s: float
+    state: ClusterState  # the table's columns as they were
+    version: int  # of the table when the preferences were made
+    temperature: float  # with which they became priorities
+    scoring: Scoring | None  # what was asked; None if nothing was
+    latency_s: float  # time from the request's arrival to the verdict, seconds
 
 
 def recorded(

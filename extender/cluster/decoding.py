@@ -266,38 +266,22 @@ def decode_page(body: bytes) -> Page:
 
 
 def decode_event(line: bytes) -> Event:
-    """One line of a watch.
-
-    Raises:
-        UndecodableError: it is no event.
-    """
+    """One line of a watch. Raises `UndecodableError` if it is no event."""
     return _decode(_EVENT, line, "a watch event")
 
 
 def decode_bookmark(raw: msgspec.Raw) -> str:
-    """The version in the object of a BOOKMARK.
-
-    Raises:
-        UndecodableError: there is none.
-    """
+    """The version in the object of a BOOKMARK. Raises `UndecodableError` if there is none."""
     return _decode(_BOOKMARK, raw, "a bookmark").metadata.resource_version
 
 
 def decode_failure(raw: msgspec.Raw) -> Failure:
-    """The object of an ERROR.
-
-    Raises:
-        UndecodableError: it is no Status.
-    """
+    """The object of an ERROR. Raises `UndecodableError` if it is no Status."""
     return _decode(_FAILURE, raw, "an error event")
 
 
 def decode_pod(raw: msgspec.Raw) -> WatchedPod:
-    """A pod; a `CompletedPod` where it succeeded.
-
-    Raises:
-        UndecodableError: it is none, or has no UID.
-    """
+    """A pod; a `CompletedPod` where it succeeded. Raises `UndecodableError` if it is none, or has no UID."""
     pod = _decode(_POD, raw, "a pod")
     if not pod.metadata.uid:
         raise UndecodableError(f"a pod without metadata.uid ({pod.metadata.namespace}/{pod.metadata.name})")
@@ -308,11 +292,7 @@ def decode_pod(raw: msgspec.Raw) -> WatchedPod:
 
 
 def decode_node(raw: msgspec.Raw) -> Node:
-    """A node.
-
-    Raises:
-        UndecodableError: it is none, or has no name.
-    """
+    """A node. Raises `UndecodableError` if it is none, or has no name."""
     node = _decode(_NODE, raw, "a node")
     if not node.metadata.name:
         raise UndecodableError("a node without metadata.name")

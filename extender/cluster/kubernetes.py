@@ -58,33 +58,20 @@ PODS: Final[Resource[WatchedPod]] = Resource(
 
 @dataclass(frozen=True, slots=True)
 class KubernetesOptions:
-    """How to reach the cluster and how to follow it.
+    """How to reach the cluster and how to follow it."""
 
-    Attributes:
-        kubeconfig: file to read; None: the pod's ServiceAccount, or the user's own kubeconfig outside a pod.
-        context: context of the kubeconfig; None: its current one.
-        timing: pages, watches, resync.
-        speed: where a node's speed comes from, if not from completions.
-        learn_speeds: whether it is learned from completions; this needs CPU times, which kubelets alone give.
-        learning_pause: least seconds between two fits.
-        usage_interval: seconds between two questions for measured use.
-        kubelets: how to ask kubelets for measured use; None: they are not asked.
-        waiting: which unbound pods are told of; None: none.
-        requests: what counts of a pod's status for its requests.
-        observe: whether what filters read of nodes and pods is kept, too.
-    """
-
+    # file to read; None: the pod's ServiceAccount, or the user's own kubeconfig outside a pod
     kubeconfig: Path | None = None
-    context: str | None = None
+    context: str | None = None  # context of the kubeconfig; None: its current one
     timing: Timing = field(default_factory=Timing)
     speed: SpeedRules = field(default_factory=SpeedRules)
-    learn_speeds: bool = True
-    learning_pause: float = PAUSE_S
-    usage_interval: float = 15.0
-    kubelets: KubeletOptions | None = None
-    waiting: WaitingRules | None = None
-    requests: RequestRules = NEWEST
-    observe: bool = False
+    learn_speeds: bool = True  # whether a node's speed is learned from completions; this needs CPU times from kubelets
+    learning_pause: float = PAUSE_S  # least seconds between two fits
+    usage_interval: float = 15.0  # seconds between two questions for measured use
+    kubelets: KubeletOptions | None = None  # how to ask kubelets for measured use; None: they are not asked
+    waiting: WaitingRules | None = None  # which unbound pods are told of; None: none
+    requests: RequestRules = NEWEST  # what counts of a pod's status for its requests
+    observe: bool = False  # whether what filters read of nodes and pods is kept, too
 
     @property
     def not_learning(self) -> str | None:
@@ -112,9 +99,7 @@ class KubernetesSource:
     """Keeps a table equal to a Kubernetes cluster; see `extender.cluster.source.ClusterSource`.
 
     Args:
-        options: see there.
         usage: makes the reader of measured use, given the API server; None: use is expected from requests alone.
-        clock: monotonic seconds.
 
     Attributes:
         kubelets: asks them for measured use; None before `start`, and where they are not asked.
@@ -163,10 +148,6 @@ class KubernetesSource:
 
     async def start(self, table: ClusterTable, supervisor: Supervisor) -> None:
         """Begin to watch; nothing more if it has begun.
-
-        Args:
-            table: of the event loop that calls.
-            supervisor: runs the polling of measured use.
 
         Raises:
             SourceError: there is no usable configuration of a cluster.
@@ -265,11 +246,7 @@ class KubernetesSource:
         return counted
 
     async def bind(self, binding: Binding) -> None:
-        """Bind one pod.
-
-        Raises:
-            BindError: it was refused or could not be asked.
-        """
+        """Bind one pod. Raises `BindError` if it was refused or could not be asked."""
         if self._work is None:
             raise BindError("the connection to the API server has not been started")
         try:
@@ -280,11 +257,7 @@ class KubernetesSource:
             ) from error
 
     async def note(self, note: PodNote) -> None:
-        """Say something on a pod.
-
-        Raises:
-            NoteError: it was refused or could not be asked.
-        """
+        """Say something on a pod. Raises `NoteError` if it was refused or could not be asked."""
         if self._work is None:
             raise NoteError("the connection to the API server has not been started")
         try:

@@ -54,20 +54,13 @@ def draw(workload: str, salt: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """What is tried, and for whom.
+    """What is tried, and for whom."""
 
-    Attributes:
-        candidate: decides for the candidate's arm.
-        share: of the workloads in the candidate's arm, 0..1. A larger one keeps those that are in it.
-        salt: another one chooses other workloads.
-        hooks: who is told what the candidate does.
-        key: names the experiment; decisions of one with another candidate, share or salt are not compared with it.
-    """
-
-    candidate: LoadedScorer
-    share: float
-    salt: str
-    hooks: Hooks = field(default_factory=Hooks)
+    candidate: LoadedScorer  # decides for the candidate's arm
+    share: float  # of the workloads in the candidate's arm, 0..1. A larger one keeps those that are in it
+    salt: str  # another one chooses other workloads
+    hooks: Hooks = field(default_factory=Hooks)  # who is told what the candidate does
+    # names the experiment; decisions of one with another candidate, share or salt are not compared with it
     key: str = field(init=False)
 
     def __post_init__(self) -> None:
