@@ -19,11 +19,17 @@ BAR: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Title:
-    """What is running, for the header."""
+    """What is running, for the header.
+
+    Attributes:
+        scorer: name of the policy that decides.
+        url: where the service listens.
+        load: offered work over speed-weighted capacity.
+    """
 
     scorer: str
     url: str
-    load: float  # offered work over speed-weighted capacity
+    load: float
 
 
 def screen(title: Title, ours: SimulatedCluster, usual: SimulatedCluster, progress: Progress) -> RenderableType:

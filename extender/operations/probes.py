@@ -9,10 +9,15 @@ from extender.cluster.source import ClusterSource
 
 @dataclass(slots=True)
 class Probes:
-    """What the probes say."""
+    """What the probes say.
+
+    Attributes:
+        source: where knowledge of the cluster comes from.
+        stopping: whether the service was told to stop.
+    """
 
     source: ClusterSource
-    stopping: bool = False  # whether the service was told to stop
+    stopping: bool = False
 
     def unready(self) -> tuple[str, ...]:
         """Every reason not to send requests here, in sentences; empty when ready."""

@@ -38,7 +38,11 @@ class _List:
 
 
 class RecentRequests:
-    """Decodes ExtenderArgs; remembers the last that name nodes, not those that bring them, nor large ones."""
+    """Decodes ExtenderArgs; remembers the last that name nodes, not those that bring them, nor large ones.
+
+    Args:
+        table: whose rows the names mean.
+    """
 
     def __init__(self, table: ClusterTable) -> None:
         self._table = table

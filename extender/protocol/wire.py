@@ -76,12 +76,19 @@ _META_PODS: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]] | None)
 
 @dataclass(frozen=True, slots=True)
 class SchedulingRequest:
-    """ExtenderArgs: a pod and the nodes it may go to."""
+    """ExtenderArgs: a pod and the nodes it may go to.
 
-    pod: Pod  # the fields that count
-    names: list[str]  # names of the nodes, in order, duplicates included
-    names_json: bytes  # `NodeNames` as sent; ``null`` unless nodeCacheCapable
-    nodes_json: bytes  # `Nodes` as sent; ``null`` if nodeCacheCapable
+    Attributes:
+        pod: the fields that count.
+        names: names of the nodes, in order, duplicates included.
+        names_json: `NodeNames` as sent; ``null`` unless nodeCacheCapable.
+        nodes_json: `Nodes` as sent; ``null`` if nodeCacheCapable.
+    """
+
+    pod: Pod
+    names: list[str]
+    names_json: bytes
+    nodes_json: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,6 +107,13 @@ def decode_scheduling(body: bytes, names_of: Callable[[bytes], list[str]] | None
 
     As kube-scheduler writes it, the list of names is its end, and is decoded apart. If what stands before the list is
     an object with a pod once it is closed, then the list belongs to that object and not to something within it.
+
+    Args:
+        body: JSON.
+        names_of: reads a list of names, for `NodeNames`; default: `decode_names`.
+
+    Raises:
+        WireError: it is not ExtenderArgs; the message names the JSON path.
     """
     at = body.find(_LIST_FOLLOWS)
     if at > 0 and body.endswith(b"]}"):
@@ -113,7 +127,11 @@ def decode_scheduling(body: bytes, names_of: Callable[[bytes], list[str]] | None
 
 
 def decode_carefully(body: bytes) -> SchedulingRequest:
-    """`decode_scheduling` for whatever is not written as kube-scheduler writes it."""
+    """`decode_scheduling` for whatever is not written as kube-scheduler writes it.
+
+    Raises:
+        WireError: it is not ExtenderArgs; the message names the JSON path.
+    """
     top = _top(body)
     pod = _decode(_POD, _required(top, "Pod"), "Pod")
     names_json, nodes_json = bytes(top.get("nodenames", NULL)), bytes(top.get("nodes", NULL))
@@ -128,7 +146,11 @@ def decode_carefully(body: bytes) -> SchedulingRequest:
 
 
 def decode_names(text: bytes) -> list[str]:
-    """The value of `NodeNames`."""
+    """The value of `NodeNames`.
+
+    Raises:
+        WireError: it is no list of names, or has more than `MOST_NAMES`.
+    """
     # a list of short names takes twenty times its bytes once it is decoded: count first where it could be too long
     if len(text) > MOST_NAMES and text.count(b",") >= MOST_NAMES:
         raise _too_many("NodeNames")
@@ -136,7 +158,11 @@ def decode_names(text: bytes) -> list[str]:
 
 
 def decode_preemption(body: bytes) -> PreemptionRequest:
-    """Body of `/preempt`; `NodeNameToMetaVictims` wins where it is given, as nodeCacheCapable sends it."""
+    """Body of `/preempt`; `NodeNameToMetaVictims` wins where it is given, as nodeCacheCapable sends it.
+
+    Raises:
+        WireError: it is not ExtenderPreemptionArgs; the message names the JSON path.
+    """
     top = _top(body)
     uid = _decode(_POD, _required(top, "Pod"), "Pod").metadata.uid
     victims: dict[str, tuple[Sequence[str], int]] = {}
@@ -162,7 +188,11 @@ def decode_preemption(body: bytes) -> PreemptionRequest:
 
 
 def decode_binding(body: bytes) -> Binding:
-    """Body of `/bind`."""
+    """Body of `/bind`.
+
+    Raises:
+        WireError: it is not ExtenderBindingArgs; the message names the JSON path.
+    """
     top = _top(body)
     values = {}
     for key in ("PodNamespace", "PodName", "PodUID", "Node"):
@@ -210,7 +240,7 @@ def above_zero(
     they are named: an answer may leave out nodes that cannot win, and never all.
     """
     (above,) = priorities.nonzero()
-    if unknown and neutral > 0:
+    if neutral > 0:
         return rows.take(above), priorities.take(above), unknown, neutral
     if len(above) == 0:
         return rows, priorities, unknown, neutral

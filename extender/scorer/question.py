@@ -34,16 +34,25 @@ def no_span(_name: str, _scorer: str, _rows: int) -> AbstractContextManager[obje
 
 @dataclass(slots=True)
 class Scored:
-    """What a scorer said of some rows."""
+    """What a scorer said of some rows.
 
-    preferences: Preferences  # ``[n]``; not finite where the scorer gave none
-    # for each feature, how many rows lie outside the range of training; None where none does
+    Attributes:
+        preferences: ``[n]``; not finite where the scorer gave none.
+        outside: for each feature, how many rows lie outside the range of training; None where none does.
+        odd: what becomes of each row, ``[n]``, see `extender.scorer.trust`; None where none is odd.
+    """
+
+    preferences: Preferences
     outside: Sequence[int] | None
-    odd: Codes | None  # what becomes of each row, ``[n]``, see `extender.scorer.trust`; None where none is odd
+    odd: Codes | None
 
 
 def ask(scorer: Scorer, rows: ClusterState, demand: PodDemand, training: TrainingRange, span: Span = no_span) -> Scored:
-    """What the scorer says of these rows. Raises `ScoringError` if it failed; see `checked`."""
+    """What the scorer says of these rows.
+
+    Raises:
+        ScoringError: it failed; see `checked`.
+    """
     count, outside, odd = len(rows), None, None
     with span("observe", scorer.name, count):
         observation = observe_unclipped(rows, demand)

@@ -41,10 +41,15 @@ Codes = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class OddRows:
-    """The odd ones of some rows."""
+    """The odd ones of some rows.
 
-    codes: Codes  # what becomes of each row, ``[n]``
-    training: TrainingRange  # what they are odd against
+    Attributes:
+        codes: what becomes of each row, ``[n]``.
+        training: what they are odd against.
+    """
+
+    codes: Codes
+    training: TrainingRange
 
     def take(self, rows: NDArray[np.bool_]) -> OddRows:
         """Those of the given rows."""

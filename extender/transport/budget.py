@@ -31,8 +31,10 @@ class ByteBudget:
 
     Args:
         limit: bytes that may be held at once.
+        timer: monotonic seconds.
 
     Attributes:
+        limit: as given.
         held: bytes held now.
     """
 

@@ -5,22 +5,28 @@ from __future__ import annotations
 from typing import Final
 
 from extender.operations.families import Family
-from extender.operations.signals import RESOURCES, Signals
+from extender.operations.signals import RATED, RESOURCES, Signals
 
 
 def _requests(signals: Signals) -> dict[tuple[str, str, str], float]:
+    if signals.latest is None:
+        return {}
     return {
-        (resource, unit, rated): getattr(pods, resource)
-        for rated, pods in signals.latest.pending.items()
+        (resource, unit, rated): getattr(signals.latest.pending[rated], resource)
+        for rated in RATED
         for resource, unit in RESOURCES.items()
     }
 
 
 def _headroom(signals: Signals) -> dict[tuple[str, str, str], float]:
+    if signals.latest is None:
+        return {}
     return {(resource, RESOURCES[resource], of): value for (resource, of), value in signals.latest.headroom.items()}
 
 
 def _node_headroom(signals: Signals) -> dict[tuple[str, str], float]:
+    if signals.latest is None:
+        return {}
     return {
         (node, resource): ratio
         for node, each in signals.latest.nodes.items()
@@ -33,7 +39,7 @@ SIGNALS: Final[tuple[Family[Signals], ...]] = (
         "maddpg_pending_pods",
         "Pods that wait for this scheduler, by how the best node with room would serve them: well (in time), badly "
         "(too slow for their urgency), nowhere (no node has room), unrated (too many kinds of pods to look at)",
-        lambda signals: {rated: pods.pods for rated, pods in signals.latest.pending.items()},
+        lambda signals: {} if signals.latest is None else {each: signals.latest.pending[each].pods for each in RATED},
         ("rated",),
     ),
     Family("maddpg_pending_requests", "What these pods request together", _requests, ("resource", "unit", "rated")),
@@ -54,7 +60,7 @@ SIGNALS: Final[tuple[Family[Signals], ...]] = (
     Family(
         "maddpg_headroom_ratio",
         "Allocatable less requested over allocatable, of all nodes that are ready together",
-        lambda signals: signals.latest.headroom_ratio,
+        lambda signals: {} if signals.latest is None else signals.latest.headroom_ratio,
         ("resource",),
     ),
     Family(
@@ -66,7 +72,9 @@ SIGNALS: Final[tuple[Family[Signals], ...]] = (
     Family(
         "maddpg_node_expected_rate",
         "Rate that a small pod is expected to run at on these nodes: 1 is an idle reference core's",
-        lambda signals: {node: each.expected_rate for node, each in signals.latest.nodes.items()},
+        lambda signals: (
+            {} if signals.latest is None else {node: each.expected_rate for node, each in signals.latest.nodes.items()}
+        ),
         ("node",),
     ),
 )

@@ -63,7 +63,11 @@ FAMILIES: Final = (
 
 
 class Traffic:
-    """Counts requests and decisions. Owned by the event loop's thread."""
+    """Counts requests and decisions. Owned by the event loop's thread.
+
+    Args:
+        registry: where the counters are registered.
+    """
 
     def __init__(self, registry: CollectorRegistry) -> None:
         latency = LATENCY.histogram(registry)
