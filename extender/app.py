@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 import asyncio
-import random
 import time
 from collections.abc import Callable
 from functools import partial
@@ -15,8 +14,8 @@ from typing import TYPE_CHECKING
 
 from extender.cluster.source import ClusterSource
 from extender.cluster.table import ClusterTable
-from extender.demand import urgency_rules
-from extender.engine import Engine, Limits
+from extender.demand import UrgencyRules
+from extender.engine import Engine
 from extender.errors import kind_of
 from extender.history.ledger import MIB, Ledger
 from extender.history.notes import Notes
@@ -28,19 +27,18 @@ from extender.operations.inventory import Inventory, KnowsMachines
 from extender.operations.metrics import Metrics
 from extender.operations.probes import Probes
 from extender.operations.signals import Signals
-from extender.protocol.verbs import PATHS, Receive, SchedulingVerbs, Scope, Send, VerbOptions, not_here
+from extender.protocol.verbs import PATHS, Receive, SchedulingVerbs, Scope, Send, not_here
 from extender.protocol.wire import HostEncoder
 from extender.scorer.load import LoadedScorer, load_required, warm
 from extender.scorer.question import no_span
 from extender.scorer.reload import BundleReloader
-from extender.scorer.scoring import Hooks, ScoringLimits
+from extender.scorer.scoring import Hooks
 from extender.settings import Settings
 from extender.supervision import STOP_TIMEOUT_S, Failures, Supervisor
 from extender.transport.connection import VerbConnection
 from extender.trials.candidates import Trials
 from extender.unasked import Unasked
 from extender.upkeep import Upkeep
-from policy import heuristics
 
 if TYPE_CHECKING:
     from extender.history.store import DecisionStore
@@ -51,15 +49,9 @@ class Application:
     """The service as ASGI.
 
     Args:
-        settings: validated settings.
-        source: fills the table with a cluster.
         loaded: what decides; None: the fallback does, until a bundle comes.
-        clock: seconds since the epoch.
-        timer: monotonic seconds, for deadlines and latencies.
 
     Attributes:
-        settings, source, supervisor, metrics, table, ledger, engine, trials, probes, upkeep, verbs: its parts.
-        store, tracing, reloader, observer: others; None where they are off.
         connection, operations: class of the verbs' connections, and ASGI application of the operations endpoints alone.
         start_error: why the lifespan could not start; None while it could.
     """
@@ -89,21 +81,18 @@ class Application:
         span = no_span if self.tracing is None else self.tracing.span
         trials = self.trials = Trials.of(settings, self.ledger.latest, failures, span)
         self.engine = Engine(
+            settings=settings,
             table=self.table,
             loaded=loaded,
-            fallback=heuristics.by_name(settings.fallback, settings.kubernetes_version),
-            limits=Limits.of(settings),
-            scoring=ScoringLimits.of(settings),
-            urgency=urgency_rules(settings),
             ledger=self.ledger,
-            generator=random.Random(settings.random_seed),  # noqa: S311 # nosec B311 # a draw, no secret
             clock=clock,
             timer=timer,
             hooks=Hooks(self.metrics.traffic.scored, span),
             shadow=trials.shadow,
             experiment=trials.experiment,
         )
-        notes = Notes.of(settings, source, self.ledger.get, self.engine.judge_of)
+        silent = settings.explain_on_pod == "none"
+        notes = None if silent else Notes(settings, source, self.ledger.get, self.engine.judge_of)
         self.observer = _observer(settings, source, self.engine, self.metrics, clock, timer)
         for listener in (
             self.observer or Unasked(self.engine, self.metrics.traffic.decided),
@@ -132,7 +121,7 @@ class Application:
             source=source,
             hosts=hosts,
             observer=self.metrics.traffic,
-            options=VerbOptions.of(settings),
+            settings=settings,
             timer=timer,
         )
         self.metrics.register(source, inputs.SOURCE)
@@ -272,13 +261,9 @@ def _observer(
     """Return who rates nodes for the pods that others place, where that is wanted."""
     if not settings.observe:
         return None
+    urgency = UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos)
     return Observer(
-        engine=engine,
-        source=source,
-        urgency=urgency_rules(settings),
-        decided=metrics.traffic.decided,
-        clock=clock,
-        timer=timer,
+        engine=engine, source=source, urgency=urgency, decided=metrics.traffic.decided, clock=clock, timer=timer
     )
 
 

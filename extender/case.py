@@ -34,52 +34,35 @@ _STATE: Final = tuple(column for column in COLUMNS if column != "version")
 
 
 class Case(msgspec.Struct, frozen=True):
-    """What the file says.
+    """What the file says."""
 
-    Attributes:
-        format: `FORMAT`.
-        kubernetes: minor version of Kubernetes whose kube-default decided, or is told.
-        scorer, model_sha256: what decided; the hash is empty for a heuristic.
-        temperature: with which preferences became priorities.
-        range_tolerance: how far beyond its training it was trusted; see the setting.
-        demand: of the pod.
-        names, columns: the nodes, best first, and their rows by the names of `ClusterState`, ``[n]``.
-        preferences, precision, priorities: theirs, ``[n]``; the preferences are of 32 or 64 bits.
-        unknown: names of the nodes that were not known.
-        decision: the rest that was recorded, for people.
-    """
-
-    format: Literal["maddpg-case/1"]
-    kubernetes: str
+    format: Literal["maddpg-case/1"]  # `FORMAT`
+    kubernetes: str  # minor version of Kubernetes whose kube-default decided, or is told
+    # scorer, model_sha256: what decided; the hash is empty for a heuristic
     scorer: str
     model_sha256: str
-    temperature: float
-    range_tolerance: float | None
-    demand: PodDemand
+    temperature: float  # with which preferences became priorities
+    range_tolerance: float | None  # how far beyond its training it was trusted; see the setting
+    demand: PodDemand  # of the pod
+    # names, columns: the nodes, best first, and their rows by the names of `ClusterState`, ``[n]``
     names: list[str]
     columns: dict[str, list[float]]
+    # preferences, precision, priorities: theirs, ``[n]``; the preferences are of 32 or 64 bits
     preferences: list[float]
     precision: Literal[32, 64]
     priorities: list[int]
-    unknown: list[str]
-    decision: dict[str, Any]
+    unknown: list[str]  # names of the nodes that were not known
+    decision: dict[str, Any]  # the rest that was recorded, for people
 
 
 @dataclass(frozen=True, slots=True)
 class Replayed:
-    """What came of deciding again.
+    """What came of deciding again."""
 
-    Attributes:
-        nodes: how many were rated.
-        differing: of them, those whose preference has other bits.
-        largest: the largest difference between two preferences.
-        same_priorities: whether every priority is the same.
-    """
-
-    nodes: int
-    differing: int
-    largest: float
-    same_priorities: bool
+    nodes: int  # how many were rated
+    differing: int  # of them, those whose preference has other bits
+    largest: float  # the largest difference between two preferences
+    same_priorities: bool  # whether every priority is the same
 
     def __str__(self) -> str:
         if not self.differing and self.same_priorities:

@@ -60,6 +60,9 @@ def _program(
 
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="settings file, YAML or TOML")]
+Url = Annotated[str, typer.Option(help="operations endpoints of the service")]
+AsJson = Annotated[bool, typer.Option("--json", help="print the answer as JSON")]
+LOCAL: Final = "http://127.0.0.1:8888"
 
 
 @app.command(context_settings=FLAGS, epilog=FLAGS_HELP)
@@ -69,10 +72,10 @@ def serve(context: typer.Context, config: ConfigFile = None) -> None:
     from extender.cluster.kubernetes import KubernetesSource
     from extender.server import serve as serve_app
 
-    settings = _settings(config, context.args)
-    logs.configure(settings.log_level, settings.log_format)
-    logs.log_uncaught()
     try:
+        settings = _settings(config, context.args)
+        logs.configure(settings.log_level, settings.log_format)
+        logs.log_uncaught()
         application = create_app(settings, KubernetesSource.from_settings(settings))
         uvloop.run(serve_app(application, _announce))
     except SchedulerError as error:
@@ -172,7 +175,7 @@ def check_config(
     from extender.inspection.finding import failed
 
     try:
-        settings = configuration.load(config, os.environ, parse_flags(context.args))
+        settings = _settings(config, context.args)
     except SettingsError as error:
         if as_json:
             refused = {"name": "settings", "verdict": "failed", "told": str(error), "fix": ""}
@@ -217,10 +220,10 @@ def reference(
 def explain(
     pod: Annotated[str, typer.Argument(help="UID of the pod, or its name with --namespace")],
     namespace: Annotated[str, typer.Option("--namespace", "-n", help="namespace of a pod given by name")] = "default",
-    url: Annotated[str, typer.Option(help="operations endpoints of the service")] = "http://127.0.0.1:8888",
+    url: Url = LOCAL,
     other: Annotated[str | None, typer.Option("--not", help="a node: say why it was not preferred")] = None,
     export: Annotated[Path | None, typer.Option(help="file to write the decision to, for `replay`")] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Say why a pod's nodes were rated as they were."""
     asked = "" if other is None else f"?{urllib.parse.urlencode({'why_not': other})}"
@@ -245,10 +248,7 @@ def explain(
 
 
 @app.command()
-def nodes(
-    url: Annotated[str, typer.Option(help="operations endpoints of the service")] = "http://127.0.0.1:8888",
-    as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
-) -> None:
+def nodes(url: Url = LOCAL, as_json: AsJson = False) -> None:
     """Say what is known of each node: its speed and what shows it, use, requests, pressure."""
     from extender.operations.inventory import as_text
 
@@ -281,10 +281,7 @@ def replay(
 
 
 @app.command()
-def report(
-    url: Annotated[str, typer.Option(help="operations endpoints of the service")] = "http://127.0.0.1:8888",
-    as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
-) -> None:
+def report(url: Url = LOCAL, as_json: AsJson = False) -> None:
     """Say how well deciding has gone: who decided, how fast, and what became of the pods."""
     from extender.history.aggregate import as_text
 
@@ -294,27 +291,7 @@ def report(
 
 
 @app.command()
-def benchmark(
-    out: Annotated[
-        Path | None, typer.Option(help="file that gets the result too, such as /dev/termination-log")
-    ] = None,
-    after_s: Annotated[float, typer.Option(min=0.0, help="seconds to wait before")] = 0.0,
-) -> None:
-    """Measure the speed of one core of this machine, relative to the reference core; takes some seconds."""
-    from extender.benchmark import run
-
-    try:
-        run(out, after_s)
-    except OSError as error:
-        typer.echo(f"cannot write the result to {out}: {kind_of(error)}", err=True)
-        raise typer.Exit(FAILED) from error
-
-
-@app.command()
-def experiment(
-    url: Annotated[str, typer.Option(help="operations endpoints of the service")] = "http://127.0.0.1:8888",
-    as_json: Annotated[bool, typer.Option("--json", help="print the answer as JSON")] = False,
-) -> None:
+def experiment(url: Url = LOCAL, as_json: AsJson = False) -> None:
     """Say what came of the candidate that decides for a share of the workloads, and whether that tells anything."""
     from extender.trials.comparison import as_text
 
@@ -362,10 +339,7 @@ def _announce(port: int, operations_port: int, *, err: bool = False) -> None:
 
 
 def _settings(file: Path | None, arguments: Sequence[str]) -> Settings:
-    try:
-        return configuration.load(file, os.environ, parse_flags(arguments))
-    except SettingsError as error:
-        _refuse(error)
+    return configuration.load(file, os.environ, parse_flags(arguments))
 
 
 def parse_flags(arguments: Sequence[str]) -> dict[str, str]:

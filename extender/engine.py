@@ -13,14 +13,14 @@ import random
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Final
 
 import numpy as np
 
 from extender.cluster.lookup import Named, Rows, find
 from extender.cluster.table import UNKNOWN, ClusterTable
-from extender.demand import Asked, pod_demand
+from extender.demand import UrgencyRules, pod_demand
 from extender.errors import NoScorerError
 from extender.history.counterfactual import Judge
 from extender.history.ledger import Decision, Ledger
@@ -34,12 +34,11 @@ from extender.settings import Settings
 from extender.trials.experiment import CANDIDATE, Experiment, workload_of
 from extender.trials.shadow import Shadow
 from extender.verdict import Question, Scores, Verdict, recorded
+from policy import heuristics
 from policy.cluster import PodDemand
 from policy.errors import ScoringError
 from policy.observation import observe_unclipped
 from policy.priorities import MAX_PRIORITY, TEMPERATURE, priorities
-from policy.scorers import Scorer
-from policy.urgency import UrgencyRules
 
 ONLY_FEASIBLE: Final = "only-feasible"
 """Scorer named on decisions where one node was left, so that nobody had to choose."""
@@ -51,59 +50,28 @@ NEUTRAL: Final = "neutral"
 """Scorer named on decisions where every node got the neutral priority."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
-    """What bounds a decision.
-
-    Attributes:
-        deadline_s: seconds from the request's arrival after which the fallback answers.
-        max_nodes: more names than this are not scored.
-        neutral_priority: priority of nodes that are not scored, 0..10.
-    """
-
-    deadline_s: float
-    max_nodes: int
-    neutral_priority: int
-
-    @classmethod
-    def of(cls, settings: Settings) -> Limits:
-        """Return what the settings say."""
-        return cls(settings.deadline_ms / 1000.0, settings.max_nodes, settings.unknown_node_priority)
-
-
 class Engine:
     """Decides. Owned by the event loop's thread.
 
     Args:
-        table: what is known of the cluster; placements are assumed in it.
-        loaded: the configured scorer; None while there is none.
-        fallback: answers when the scorer does not.
-        limits: see `Limits`.
-        scoring: bounds the use of the scorer.
-        urgency: how urgent pods are.
-        ledger: remembers decisions.
-        generator: draws among nodes of equal preference.
-        clock: seconds since the epoch.
         timer: monotonic seconds; the clock of `received`.
-        hooks: who is told what the scorer does.
         shadow: a candidate that is told of every answer; None: there is none.
         experiment: a candidate that decides for some workloads; None: there is none.
 
     Attributes:
+        scoring: the scorer in use, and whatever belongs to it; None while there is none.
+        questions: requests for priorities since the start.
         odd_nodes: candidates of decisions that were odd, by what became of them; see `extender.scorer.trust`.
         timeline: the rows of the table as they were.
     """
 
     def __init__(
         self,
+        *,
+        settings: Settings,
         table: ClusterTable,
         loaded: LoadedScorer | None,
-        fallback: Scorer,
-        limits: Limits,
-        scoring: ScoringLimits,
-        urgency: UrgencyRules,
         ledger: Ledger,
-        generator: random.Random,
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.perf_counter,
         hooks: Hooks | None = None,
@@ -111,41 +79,32 @@ class Engine:
         experiment: Experiment | None = None,
     ) -> None:
         self.table = table
-        self.fallback = fallback
-        self.limits = limits
+        self.fallback = heuristics.by_name(settings.fallback, settings.kubernetes_version)
         self.ledger = ledger
-        self._scoring_limits = scoring
-        self._urgency = urgency
-        self._generator = generator
+        self.settings = settings
+        self._scoring_limits = ScoringLimits(
+            settings.demand_classes, settings.breaker_failures, settings.breaker_cooling_s, settings.range_tolerance
+        )
+        self._urgency = UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos)
+        self._generator = random.Random(settings.random_seed)  # noqa: S311 # nosec B311 # a draw, no secret
         self._clock = clock
         self._timer = timer
         self.timeline = Timeline(table)
         self._hooks = replace(hooks or Hooks(), waits=self.timeline.mark)
         self._shadow = shadow
         self.questions = 0
-        """Requests for priorities since the start."""
         self._numbers = 0
         self.odd_nodes: Counter[str] = Counter()
-        self._fallback_training = TrainingRange(LoadedScorer(fallback, TEMPERATURE, ""), scoring.range_tolerance)
-        self._asked: tuple[Pod, Asked] | None = None
-        """The pod that was asked about last, and what it asks for."""
+        self._fallback_training = TrainingRange(LoadedScorer(self.fallback, TEMPERATURE, ""), settings.range_tolerance)
+        self._asked: tuple[Pod, tuple[PodDemand, str | None]] | None = None
+        """The pod that was asked about last, and its demand."""
         self._distrusted: ScoringError | None = None
-        self._scoring = None if loaded is None else self._scoring_of(loaded)
+        self.scoring = None if loaded is None else self._scoring_of(loaded)
         self._experiment = experiment
         self._candidate: Scoring | None = None
         if experiment is not None:
             hooks = replace(experiment.hooks, waits=self.timeline.mark)
-            self._candidate = Scoring(experiment.candidate, table, scoring, timer, hooks)
-
-    @property
-    def range_tolerance(self) -> float | None:
-        """How far beyond its training a scorer is trusted; see `ScoringLimits`."""
-        return self._scoring_limits.range_tolerance
-
-    @property
-    def scoring(self) -> Scoring | None:
-        """The scorer in use, and whatever belongs to it; None while there is none."""
-        return self._scoring
+            self._candidate = Scoring(experiment.candidate, table, self._scoring_limits, timer, hooks)
 
     @property
     def distrusted(self) -> ScoringError | None:
@@ -158,13 +117,13 @@ class Engine:
 
     def serve(self, loaded: LoadedScorer) -> None:
         """Use another scorer from the next decision on; those begun end with the former one."""
-        before, self._scoring = self._scoring, self._scoring_of(loaded)
+        before, self.scoring = self.scoring, self._scoring_of(loaded)
         if before is not None:
             before.retire()
 
     def judge_of(self, decision: Decision) -> Judge | None:
         """Return what made this decision, if it is still in use."""
-        for scoring in (self._scoring, self._candidate):
+        for scoring in (self.scoring, self._candidate):
             if scoring is None:
                 continue
             loaded = scoring.loaded
@@ -177,7 +136,7 @@ class Engine:
 
     def stop(self) -> bool:
         """End the scorers' threads; returns whether they ended."""
-        ended = [scoring.stop() for scoring in (self._scoring, self._candidate) if scoring is not None]
+        ended = [scoring.stop() for scoring in (self.scoring, self._candidate) if scoring is not None]
         return all(ended)
 
     async def decide(self, pod: Pod, nodes: Named, received: float | None = None) -> Verdict:
@@ -195,13 +154,12 @@ class Engine:
         """
         received = self._timer() if received is None else received
         self.questions += 1
-        wanted = self._asked_for(pod)
-        demand = wanted.demand
+        demand, warning = self._demand_of(pod)
         scoring, arm, workload = self._chosen(pod)
-        question = Question(pod, wanted, "prioritize", received, arm, workload)
+        question = Question(pod, demand, warning, "prioritize", received, arm, workload)
         table = self.table
         table.withdraw(pod.metadata.uid)  # asked again: the former attempt failed, and a pod must not see itself
-        if len(nodes.names) > self.limits.max_nodes:
+        if len(nodes.names) > self.settings.max_nodes:
             neutral = Scores(np.empty(0), NEUTRAL, TOO_MANY_NODES)
             return self._conclude(question, NO_ROWS, list(dict.fromkeys(nodes.names)), neutral, None)
         rows, unknown = nodes.rows, nodes.unknown
@@ -213,7 +171,7 @@ class Engine:
                 raise NoScorerError("no policy is loaded")
             if self._distrusted is not None:
                 raise self._distrusted.with_traceback(None)  # one error for many decisions: keep no frames of them
-            rating = await scoring.preferences(state, demand, rows, received + self.limits.deadline_s)
+            rating = await scoring.preferences(state, demand, rows, received + self.settings.deadline_ms / 1000.0)
         except ScoringError as error:
             reason = reason_of(error)
         if table.assignments != nodes.assignments:
@@ -241,8 +199,8 @@ class Engine:
             InvalidQuantityError: a request of the pod does not parse.
         """
         scoring, _, _ = self._chosen(pod)
-        if scoring is not None and self._distrusted is None and len(nodes.names) <= self.limits.max_nodes:
-            scoring.prepare(nodes.rows, self._asked_for(pod).demand)
+        if scoring is not None and self._distrusted is None and len(nodes.names) <= self.settings.max_nodes:
+            scoring.prepare(nodes.rows, self._demand_of(pod)[0])
 
     def note_only_feasible(self, pod: Pod, name: str, verb: str, received: float | None = None) -> Decision:
         """Remember a pod that had one node left, for which kube-scheduler asks no priorities, and assume it there.
@@ -256,12 +214,12 @@ class Engine:
         Raises:
             InvalidQuantityError: a request of the pod does not parse.
         """
-        asked = self._asked_for(pod)
+        demand, warning = self._demand_of(pod)
         nodes = find(self.table, [name])
         scores = Scores(np.zeros(len(nodes.rows)), ONLY_FEASIBLE, None)
         _, arm, workload = self._chosen(pod)  # nobody chose, but to leave these pods out would compare unlike pods
         received = self._timer() if received is None else received
-        question = Question(pod, asked, verb, received, arm, workload)
+        question = Question(pod, demand, warning, verb, received, arm, workload)
         return self._record(self._conclude(question, nodes.rows, nodes.unknown, scores, None))
 
     def finish(self, verdict: Verdict) -> Decision:
@@ -279,33 +237,33 @@ class Engine:
                 scoring.placed(row, decision.demand, len(verdict.rows))
         return decision
 
-    def _asked_for(self, pod: Pod) -> Asked:
-        """What a pod asks for; once for /filter and /prioritize.
+    def _demand_of(self, pod: Pod) -> tuple[PodDemand, str | None]:
+        """What a pod asks for, and what was wrong with that; once for /filter and /prioritize.
 
         Raises:
             InvalidQuantityError: a request of the pod does not parse.
         """
         if self._asked is None or self._asked[0] is not pod:
-            self._asked = pod, pod_demand(pod, self._urgency, self.table.workloads)
+            self._asked = pod, pod_demand(pod, self._urgency)
         return self._asked[1]
 
     def _chosen(self, pod: Pod) -> tuple[Scoring | None, str, str]:
         """The scorer that decides for a pod, and the pod's arm and workload in the experiment."""
         if self._experiment is None:
-            return self._scoring, "", ""
+            return self.scoring, "", ""
         workload = workload_of(pod)
         arm = self._experiment.arm_of(workload)
-        return self._candidate if arm == CANDIDATE else self._scoring, arm, workload
+        return self._candidate if arm == CANDIDATE else self.scoring, arm, workload
 
     def _offer(self, shadow: Shadow, verdict: Verdict) -> None:
         """Let the shadow compare what the scorer in use answered."""
         scores, scoring = verdict.scores, verdict.scoring
-        if scoring is None or scoring is not self._scoring or scores.fallback_reason is not None:
+        if scoring is None or scoring is not self.scoring or scores.fallback_reason is not None:
             shadow.skip()
             return
         temperature = scoring.loaded.temperature
         shadow.offer(
-            verdict.state, verdict.question.asked.demand, verdict.rows, scores.preferences, verdict.first, temperature
+            verdict.state, verdict.question.demand, verdict.rows, scores.preferences, verdict.first, temperature
         )
 
     def fallen_back(self, demand: PodDemand, rows: Rows, reason: str | None) -> Scores:
@@ -342,7 +300,7 @@ class Engine:
         first, best_count = 0, len(unknown)
         if len(rows):
             (alike,) = (rated == MAX_PRIORITY).nonzero()
-            neutral = self.limits.neutral_priority
+            neutral = self.settings.unknown_node_priority
             best_count = len(alike) + (len(unknown) if neutral == MAX_PRIORITY else 0)
             first = self._first(alike.tolist(), scores.preferences.take(alike).tolist())
             rated[alike] = MAX_PRIORITY - 1
@@ -352,7 +310,7 @@ class Engine:
         elif len(unknown) == 1:
             assumed = unknown[0]
         if assumed is not None and uid:
-            asked = question.asked.demand
+            asked = question.demand
             requests = asked.cpu, asked.memory, asked.cpu_nonzero, asked.memory_nonzero
             table.assume(uid, assumed, *requests, gang=question.pod.spec.in_group)
         return Verdict(

@@ -219,19 +219,12 @@ UNMODELLED: Final = (
 
 @dataclass(frozen=True, slots=True)
 class NodeFacts:
-    """What filters read of a node.
+    """What filters read of a node."""
 
-    Attributes:
-        labels: its labels.
-        taints: those that keep pods out, the cordon's among them.
-        pods: how many it may run.
-        extended: what it has of extended resources, billionths of a unit.
-    """
-
-    labels: Mapping[str, str]
-    taints: tuple[Taint, ...] = ()
-    pods: int = 0
-    extended: Mapping[str, int] = field(default_factory=dict)
+    labels: Mapping[str, str]  # its labels
+    taints: tuple[Taint, ...] = ()  # those that keep pods out, the cordon's among them
+    pods: int = 0  # how many it may run
+    extended: Mapping[str, int] = field(default_factory=dict)  # what it has of extended resources, billionths of a unit
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,6 @@
-"""Kubernetes resource quantities, "100m" or "1.5Gi", to exact integers. Refuses floats on the way: they drift.
+"""Kubernetes resource quantities, "100m" or "1.5Gi", to exact integers, and Go's durations, "1m30s", to seconds.
+
+Refuses floats on the way of quantities: they drift.
 
 The grammar and the rounding are those of k8s.io/apimachinery/pkg/api/resource/quantity.go: a signed decimal number and
 a suffix that is binary (Ki Mi Gi Ti Pi Ei), decimal (n u m k M G T P E) or an exponent (e3, E-2); anything finer than a
@@ -7,12 +9,11 @@ billionth is rounded up (away from zero), and anything larger than 2^63 - 1 is c
 
 from __future__ import annotations
 
-import math
 import re
 from functools import lru_cache
 from typing import Final
 
-from policy.errors import InvalidQuantityError
+from policy.errors import InvalidInputError, InvalidQuantityError
 
 NANO: Final = 1_000_000_000
 MAX_VALUE: Final = 2**63 - 1
@@ -26,6 +27,16 @@ _BINARY: Final = {"Ki": 10, "Mi": 20, "Gi": 30, "Ti": 40, "Pi": 50, "Ei": 60}
 _DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}
 _FARTHEST_EXPONENT: Final = 2 * MAX_LENGTH
 """Exponents beyond are treated as this one: with at most `MAX_LENGTH` digits the result is the cap, or a billionth."""
+
+
+LONGEST_DURATION: Final = 64
+"""Characters; longer ones are refused."""
+
+_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
+"""Seconds of each unit of Go's time.ParseDuration; both letters that look like a micro sign are one."""
+
+_PART: Final = re.compile(r"(\d+\.?\d*|\.\d+)(h|ms|m|s|us|µs|μs|ns)", re.ASCII)
+_DURATION: Final = re.compile(rf"0|(?:{_PART.pattern})+", re.ASCII)
 
 
 @lru_cache(maxsize=4096)
@@ -55,10 +66,8 @@ def nano_units(text: str) -> int:
     return -capped if sign == "-" else capped
 
 
-def positive(text: str) -> float | None:
-    """The finite number above 0 that a label or annotation gives; None where it gives none."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if value > 0.0 and math.isfinite(value) else None
+def duration(text: str) -> float:
+    """Seconds of a Go duration such as "10.062s" or "1m30s". Raises `InvalidInputError` if it is none, or negative."""
+    if _DURATION.fullmatch(text[:LONGEST_DURATION]) is None or len(text) > LONGEST_DURATION:
+        raise InvalidInputError(f"duration {text[:40]!r} does not parse; give one such as 1m30s")
+    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))

@@ -37,16 +37,13 @@ _GRAIN: Final = {"cpu": NANO // 1000, "memory": NANO}
 
 @dataclass(frozen=True, slots=True)
 class RequestRules:
-    """What a minor version of kube-scheduler counts of a pod's status, its feature gates at their defaults.
+    """What a minor version of kube-scheduler counts of a pod's status, its feature gates at their defaults."""
 
-    Attributes:
-        pod_level: whether `status.resources` and `status.allocatedResources` of the pod count
-            (InPlacePodLevelResourcesVerticalScaling, beta from 1.36).
-        aggregated: whether the largest of three sums counts (wanted, allocated, actual; from 1.37), or the sum of each
-            container's largest.
-    """
-
+    # whether `status.resources` and `status.allocatedResources` of the pod count
+    # (InPlacePodLevelResourcesVerticalScaling, beta from 1.36)
     pod_level: bool
+    # whether the largest of three sums counts (wanted, allocated, actual; from 1.37), or the sum of each container's
+    # largest
     aggregated: bool
 
 
@@ -158,8 +155,6 @@ class _Resize:
     """What the status of a pod says of its resources, where that is not what its spec says.
 
     Args:
-        pod: the pod.
-        rules: what counts of it.
         stays: for each init container, whether it keeps running: a sidecar.
     """
 
@@ -185,10 +180,6 @@ class _Resize:
 
     def counted(self, wanted: Lists, resource: str) -> tuple[list[Lists], list[int]]:
         """What containers come to counts the largest of (`AggregateContainerRequests`).
-
-        Args:
-            wanted: requests of the spec.
-            resource: `cpu` or `memory`.
 
         Returns:
             Lists to sum, and sums that the status says itself.

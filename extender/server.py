@@ -44,12 +44,7 @@ _log = logs.get(__name__)
 class _Server(uvicorn.Server):
     """uvicorn with an event once it serves or cannot, and without its signal handlers: two servers share a process.
 
-    Args:
-        config: uvicorn's.
-        sockets: where it listens.
-
     Attributes:
-        sockets: as given.
         serving: set once it serves or cannot.
     """
 

@@ -14,6 +14,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 
 from extender import logs
@@ -72,33 +73,18 @@ class Failures:
             return dict(self._counts)
 
 
+@dataclass(eq=False)
 class Supervisor:
-    """Runs background tasks on the event loop until they are ended.
+    """Runs background tasks on the event loop until they are ended."""
 
-    Args:
-        rng: jitter of the back-off.
-        first_retry_s: back-off after the first failure, seconds.
-        longest_retry_s: most of the back-off, seconds.
-        stop_timeout_s: longest that stopping waits for one task or part, seconds.
-
-    Attributes:
-        failures: of these tasks, and of threads that record theirs there.
-    """
-
-    def __init__(
-        self,
-        rng: random.Random | None = None,
-        first_retry_s: float = FIRST_RETRY_S,
-        longest_retry_s: float = LONGEST_RETRY_S,
-        stop_timeout_s: float = STOP_TIMEOUT_S,
-    ) -> None:
-        self.failures = Failures()
-        self._rng = random.Random() if rng is None else rng  # noqa: S311 # nosec B311 # jitter
-        self._first_retry_s = first_retry_s
-        self._longest_retry_s = longest_retry_s
-        self._stop_timeout_s = stop_timeout_s
-        self._tasks: dict[str, asyncio.Task[None]] = {}
-        self._retrying: set[str] = set()
+    rng: random.Random = field(default_factory=random.Random)  # jitter of the back-off
+    first_retry_s: float = FIRST_RETRY_S
+    longest_retry_s: float = LONGEST_RETRY_S
+    stop_timeout_s: float = STOP_TIMEOUT_S
+    # of these tasks, and of threads that record theirs there
+    failures: Failures = field(default_factory=Failures, init=False)
+    _tasks: dict[str, asyncio.Task[None]] = field(default_factory=dict, init=False)
+    _retrying: set[str] = field(default_factory=set, init=False)
 
     def start(self, task: str, work: Callable[[], Awaitable[object]], pause_s: float = 0.0) -> None:
         """Await `work()` again and again until the task is ended.
@@ -131,7 +117,7 @@ class Supervisor:
         for running in ending.values():
             running.cancel()
         if ending:
-            await asyncio.wait(ending.values(), timeout=self._stop_timeout_s)
+            await asyncio.wait(ending.values(), timeout=self.stop_timeout_s)
         late = [task for task, running in ending.items() if not running.done()]
         if late:
             _log.warning("background tasks did not end in time; stopping goes on", tasks=late)
@@ -152,7 +138,7 @@ class Supervisor:
             Whether it stopped in time, without a failure.
         """
         stopping = asyncio.get_running_loop().create_task(self._stopped(part, stop), name=f"stop {part}")
-        await asyncio.wait((stopping,), timeout=self._stop_timeout_s)
+        await asyncio.wait((stopping,), timeout=self.stop_timeout_s)
         if not stopping.done():
             stopping.cancel()
         elif stopping.cancelled() or stopping.result() is None:
@@ -180,7 +166,7 @@ class Supervisor:
 
     async def _keep(self, task: str, work: Callable[[], Awaitable[object]], pause_s: float) -> None:
         this = asyncio.current_task()
-        backoff = Backoff(self._rng, self._first_retry_s, self._longest_retry_s)
+        backoff = Backoff(self.rng, self.first_retry_s, self.longest_retry_s)
         while this is not None and not this.cancelling():
             began, delay = time.monotonic(), pause_s
             try:

@@ -24,12 +24,7 @@ FINAL_FAILURES: Final = frozenset({"unschedulable", "scheduler_error", "bind"})
 
 
 class Unasked(PodListener):
-    """Records those pods; to be told before the ledger.
-
-    Args:
-        engine: makes the record.
-        decided: is told of each, as of every decision.
-    """
+    """Records those pods; to be told before the ledger."""
 
     def __init__(self, engine: Engine, decided: Callable[[Decision], None]) -> None:
         self._engine = engine

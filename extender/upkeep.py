@@ -6,6 +6,7 @@ import asyncio
 import gc
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
@@ -33,93 +34,68 @@ SIGNALS_INTERVAL_S: Final = 5.0
 _log = logs.get(__name__)
 
 
+@dataclass(kw_only=True, eq=False)
 class Upkeep:
-    """Keeps a service's knowledge fresh. Owned by the event loop's thread.
+    """Keeps a service's knowledge fresh. Owned by the event loop's thread."""
 
-    Args:
-        settings: intervals and limits.
-        source: fills the table.
-        engine: decides from its table; told when what is known is too old.
-        signals: for autoscalers.
-        traffic: requests to be counted.
-        notes: written on pods; None where they are off.
-        reloader: follows the bundle; None where a heuristic decides.
-        comparison: of the experiment's arms; None without an experiment.
-        clock: seconds since the epoch.
-    """
-
-    def __init__(
-        self,
-        *,
-        settings: Settings,
-        source: ClusterSource,
-        engine: Engine,
-        signals: Signals,
-        traffic: Traffic,
-        notes: Notes | None = None,
-        reloader: BundleReloader | None = None,
-        comparison: Comparison | None = None,
-        clock: Callable[[], float] = time.time,
-    ) -> None:
-        self._settings = settings
-        self._table = engine.table
-        self._source = source
-        self._engine = engine
-        self._signals = signals
-        self._traffic = traffic
-        self._notes = notes
-        self._reloader = reloader
-        self._comparison = comparison
-        self._clock = clock
-        self._stale: type[object] = type(None)
-        self._tuned = False
+    settings: Settings
+    source: ClusterSource
+    engine: Engine
+    signals: Signals
+    traffic: Traffic
+    notes: Notes | None = None
+    reloader: BundleReloader | None = None
+    comparison: Comparison | None = None
+    clock: Callable[[], float] = time.time
+    _stale: type[object] = field(default=type(None), init=False)
+    _tuned: bool = field(default=False, init=False)
 
     def start(self, supervisor: Supervisor) -> None:
         """Start every task that the settings ask for."""
-        supervisor.start("housekeeping", self.keep_house, self._settings.housekeeping_interval_s)
+        supervisor.start("housekeeping", self.keep_house, self.settings.housekeeping_interval_s)
         supervisor.start("signals", self.update_signals, SIGNALS_INTERVAL_S)
-        if self._notes is not None:
-            supervisor.start("notes", self._notes.write_next)
-        if self._reloader is not None:
-            supervisor.start("bundle", partial(self._reloader.follow, self._settings.bundle_reload_s))
-        if self._comparison is not None:
-            supervisor.start("experiment", partial(asyncio.to_thread, self._comparison.update), EXPERIMENT_INTERVAL_S)
+        if self.notes is not None:
+            supervisor.start("notes", self.notes.write_next)
+        if self.reloader is not None:
+            supervisor.start("bundle", partial(self.reloader.follow, self.settings.bundle_reload_s))
+        if self.comparison is not None:
+            supervisor.start("experiment", partial(asyncio.to_thread, self.comparison.update), EXPERIMENT_INTERVAL_S)
 
     def reload(self) -> None:
         """Look for another policy bundle now; `/v1/policy` shows what it finds."""
-        if self._reloader is None:
-            _log.warning("nothing to reload: a heuristic decides", scorer=self._settings.scorer)
+        if self.reloader is None:
+            _log.warning("nothing to reload: a heuristic decides", scorer=self.settings.scorer)
         else:
-            self._reloader.request()
+            self.reloader.request()
 
     async def keep_house(self) -> None:
         """Drop what is too old, and let the fallback decide while what is known is."""
-        self._table.expire_assumed()
+        self.engine.table.expire_assumed()
         self._judge_freshness()
-        forgotten = self._table.forget_usage_before(self._clock() - self._settings.usage_time_limit_s)
+        forgotten = self.engine.table.forget_usage_before(self.clock() - self.settings.usage_time_limit_s)
         if forgotten:
             _log.warning("measured use is too old; expecting it from requests", nodes=forgotten)
-        self._traffic.settle()
-        if self._source.synced and not self._tuned:
+        self.traffic.settle()
+        if self.source.synced and not self._tuned:
             self._tuned = True
             tune_collector()
 
     async def update_signals(self) -> None:
         """Work out what an autoscaler should know."""
-        if self._source.synced:
-            await self._signals.update(self._settings.node_metrics)
+        if self.source.synced:
+            await self.signals.update(self.settings.node_metrics)
 
     def _judge_freshness(self) -> None:
         """Let the fallback decide while what is known of the cluster is too old, and the policy once it is not."""
-        limits = self._settings.cluster_time_limit_s, self._settings.usage_time_limit_s
-        stale = staleness(self._source.staleness(), *limits)
+        limits = self.settings.cluster_time_limit_s, self.settings.usage_time_limit_s
+        stale = staleness(self.source.staleness(), *limits)
         if type(stale) is not self._stale:
             self._stale = type(stale)
             if stale is None:
                 _log.info("what is known of the cluster is current again; the policy decides")
             else:
                 _log.warning("the fallback decides", reason=str(stale))
-        self._engine.distrust(stale)
+        self.engine.distrust(stale)
 
 
 def tune_collector() -> None:

@@ -10,14 +10,13 @@ from numpy.typing import NDArray
 
 from extender.cluster.lookup import Rows
 from extender.cluster.table import ClusterTable
-from extender.demand import Asked
 from extender.history.contenders import Contenders
 from extender.history.ledger import TOP, Decision, OddNode
 from extender.history.timeline import Timeline
 from extender.pods import Pod
 from extender.scorer.scoring import Scoring
 from extender.scorer.trust import OddRows
-from policy.cluster import ClusterState
+from policy.cluster import ClusterState, PodDemand
 from policy.observation import observe_unclipped
 from policy.scorers import Preferences
 
@@ -35,10 +34,11 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The pod, what it asks for, the verb, when it was asked, its arm and workload."""
+    """The pod, what it asks for and what was wrong with that, the verb, when it was asked, its arm and workload."""
 
     pod: Pod
-    asked: Asked
+    demand: PodDemand
+    warning: str | None
     verb: str
     received: float
     arm: str = ""
@@ -47,36 +47,22 @@ class Question:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The answer, and what `Engine.finish` makes the record of it from.
+    """The answer, and what `Engine.finish` makes the record of it from."""
 
-    Attributes:
-        rows: distinct known nodes by row, ``[n]``.
-        priorities: theirs, ``[n]``, 0..10.
-        unknown: names of all other nodes.
-        assumed: the node the pod is assumed to go to; None if there is none, or kube-scheduler draws one.
-        first: its position in `rows`; meaningless where there are no rows.
-        best_count: nodes that would have shared the highest priority.
-        question, scores: what was asked, and what the priorities were made of.
-        state: the table's columns as they were.
-        version: of the table when the preferences were made.
-        temperature: with which they became priorities.
-        scoring: what was asked; None if nothing was.
-        latency_s: time from the request's arrival to the verdict, seconds.
-    """
-
-    rows: Rows
-    priorities: NDArray[np.int64]
-    unknown: Sequence[str]
-    assumed: str | None
-    first: int
-    best_count: int
+    rows: Rows  # distinct known nodes by row, ``[n]``
+    priorities: NDArray[np.int64]  # theirs, ``[n]``, 0..10
+    unknown: Sequence[str]  # names of all other nodes
+    assumed: str | None  # the node the pod is assumed to go to; None if there is none, or kube-scheduler draws one
+    first: int  # its position in `rows`; meaningless where there are no rows
+    best_count: int  # nodes that would have shared the highest priority
+    # question, scores: what was asked, and what the priorities were made of
     question: Question
     scores: Scores
-    state: ClusterState
-    version: int
-    temperature: float
-    scoring: Scoring | None
-    latency_s: float
+    state: ClusterState  # the table's columns as they were
+    version: int  # of the table when the preferences were made
+    temperature: float  # with which they became priorities
+    scoring: Scoring | None  # what was asked; None if nothing was
+    latency_s: float  # time from the request's arrival to the verdict, seconds
 
 
 def recorded(
@@ -96,8 +82,7 @@ def recorded(
     top = np.array(_leading(scores.preferences, TOP, verdict.first) if len(rows) else (), dtype=np.intp)
     top_rows = rows.take(top)
     names = tuple(table.name_of(row) or "" for row in top_rows.tolist())
-    metadata, asked = question.pod.metadata, question.asked
-    expected = table.workloads.expected_s(question.pod)
+    metadata = question.pod.metadata
     return Decision(
         number=number,
         uid=metadata.uid,
@@ -107,12 +92,8 @@ def recorded(
         verb=question.verb,
         scorer=scores.scorer,
         fallback_reason=scores.fallback_reason,
-        warning=asked.warning,
-        demand=asked.demand,
-        urgency_source=asked.urgency.source,
-        urgency_reason=asked.urgency.reason,
-        expected_s=None if expected is None else round(expected.seconds, 3),
-        expected_runs=0 if expected is None else expected.runs,
+        warning=question.warning,
+        demand=question.demand,
         candidates=len(rows) + len(verdict.unknown),
         unknown=len(verdict.unknown),
         best_count=verdict.best_count,
@@ -148,7 +129,7 @@ def _told(odd: OddRows, top: list[int], verdict: Verdict, table: ClusterTable) -
     others = [position for position in np.flatnonzero(odd.codes).tolist() if position not in top]
     positions = [*(position for position in top if odd.codes[position]), *others][:TOP]
     rows = verdict.rows.take(positions)
-    observation = observe_unclipped(table.copy(rows), verdict.question.asked.demand)
+    observation = observe_unclipped(table.copy(rows), verdict.question.demand)
     return tuple(
         OddNode(table.name_of(row) or "", odd.training.why(each, code))
         for row, each, code in zip(rows.tolist(), observation, odd.codes[positions].tolist(), strict=True)

@@ -7,7 +7,7 @@ mixed-model equations (Biometrics 31, 1975); of the weights: Huber, Annals of Ma
 
 `policy.completions` keeps what is fitted. `fit` takes copies, so that it can run in a thread of its own.
 
-Above 350 lines because the fit, its intervals and its scale share one system of equations.
+The module is long because the fit, its intervals and its scale share one system of equations.
 """
 
 from __future__ import annotations

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import inspect
 import re
 import tomllib
 from pathlib import Path
 
 import pytest
 import yaml
+
+from extender.engine import Engine
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -63,6 +66,15 @@ def test_the_index_lists_every_decision_record_with_its_number() -> None:
         number = int(name[:4])
         assert f"| [{number:04}]({name}) |" in index
         assert (RECORDS / name).read_text(encoding="utf-8").startswith(f"# {number}. ")
+
+
+def test_the_example_of_a_breakpoint_is_where_a_request_is_decided() -> None:
+    example = re.findall(r"BREAK=(\S+):(\d+)", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"))
+    assert example == re.findall(r"BREAK=(\S+):(\d+)", (ROOT / "Makefile").read_text(encoding="utf-8"))
+    ((file, line),) = example
+    assert "received = " in (ROOT / file).read_text(encoding="utf-8").splitlines()[int(line) - 1]
+    decide = inspect.getsourcelines(Engine.decide)
+    assert decide[1] < int(line) < decide[1] + len(decide[0])
 
 
 def test_one_version_stands_everywhere() -> None:

@@ -1,7 +1,8 @@
-"""Where things live: a module's name stands once in the product, and tests/ has the folders of the product."""
+"""Where things live: a module's name stands once, a long one says why, and tests/ has the folders of the product."""
 
 from __future__ import annotations
 
+import ast
 from collections import defaultdict
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGES = ("extender", "helm", "policy", "training")
+LONGEST = 350
+"""Lines of a module that need no reason."""
 
 SHARED = {
     "cli": "every package's command line; a room's commands join those of its package",
@@ -36,6 +39,16 @@ def test_the_name_of_a_module_stands_once_in_the_product() -> None:
     for path in modules():
         named[path.stem].append(str(path))
     assert {name: paths for name, paths in named.items() if len(paths) > 1 and name not in SHARED} == {}
+
+
+def test_a_long_module_says_why_in_its_docstring() -> None:
+    silent = []
+    for path in modules():
+        text = (ROOT / path).read_text(encoding="utf-8")
+        said = " ".join((ast.get_docstring(ast.parse(text)) or "").split())
+        if text.count("\n") > LONGEST and "The module is long because" not in said:
+            silent.append(str(path))
+    assert silent == []
 
 
 def test_a_name_that_is_shared_on_purpose_is_shared() -> None:

@@ -20,7 +20,7 @@ from urllib.parse import urlunsplit
 
 from extender.cluster import kubeconfig as kubeconfigs
 from extender.cluster.identity import header_text, token_of
-from extender.cluster.kubeconfig import ClusterEntry, Entry, Exec, KubeconfigFile, UserEntry
+from extender.cluster.kubeconfig import ClusterEntry, ContextEntry, Entry, Exec, KubeconfigFile, UserEntry
 from extender.cluster.plugin import VERSIONS, PluginOptions
 from extender.errors import SourceError, kind_of
 from extender.urls import split_url
@@ -34,34 +34,23 @@ EXEC_EXTENSION: Final = "client.authentication.k8s.io/exec"
 
 @dataclass(frozen=True, slots=True)
 class Access:
-    """One way into one cluster. Equal if nothing about it has changed, the contents of its files included.
+    """One way into one cluster. Equal if nothing about it has changed, the contents of its files included."""
 
-    Attributes:
-        server: base URL of the API server.
-        authorities: certificates (PEM) that its own is checked against; None: the system's.
-        insecure: whether its certificate is not checked.
-        server_name: name in its certificate, where that is not the URL's.
-        proxy: URL of the proxy in between; None: what the environment says.
-        username, password, token: who the service is; None: not by these.
-        token_file: file with a token, which changes; `token` counts while it cannot be read.
-        certificate, key: of the service, in PEM; None: it shows none.
-        plugin: how to get credentials, where nothing else gives them.
-        impersonation: headers that make the service somebody else.
-    """
-
-    server: str
-    authorities: bytes | None = None
-    insecure: bool = False
-    server_name: str | None = None
-    proxy: str | None = field(default=None, repr=False)
+    server: str  # base URL of the API server
+    authorities: bytes | None = None  # certificates (PEM) that its own is checked against; None: the system's
+    insecure: bool = False  # whether its certificate is not checked
+    server_name: str | None = None  # name in its certificate, where that is not the URL's
+    proxy: str | None = field(default=None, repr=False)  # URL of the proxy in between; None: what the environment says
+    # username, password, token: who the service is; None: not by these
     username: str | None = field(default=None, repr=False)
     password: str | None = field(default=None, repr=False)
     token: str | None = field(default=None, repr=False)
-    token_file: Path | None = None
+    token_file: Path | None = None  # file with a token, which changes; `token` counts while it cannot be read
+    # certificate, key: of the service, in PEM; None: it shows none
     certificate: bytes | None = field(default=None, repr=False)
     key: bytes | None = field(default=None, repr=False)
-    plugin: PluginOptions | None = None
-    impersonation: tuple[tuple[str, str], ...] = ()
+    plugin: PluginOptions | None = None  # how to get credentials, where nothing else gives them
+    impersonation: tuple[tuple[str, str], ...] = ()  # headers that make the service somebody else
 
 
 def find_access(kubeconfig: Path | None, context: str | None, environment: Mapping[str, str]) -> Access:
@@ -69,11 +58,6 @@ def find_access(kubeconfig: Path | None, context: str | None, environment: Mappi
 
     The setting wins, then the files of KUBECONFIG, then the pod's ServiceAccount, then the user's own file, as
     controller-runtime does it. A context is one of a kubeconfig, so the ServiceAccount is out where one is named.
-
-    Args:
-        kubeconfig: file to read; None: see above.
-        context: context of the kubeconfig; None: its current one.
-        environment: variables, such as ``os.environ``.
 
     Raises:
         SourceError: there is none, or it cannot work; the message names file and field.
@@ -125,7 +109,7 @@ def _exists(path: Path) -> bool:
 def _chosen(files: list[KubeconfigFile], context: str | None) -> Access:
     """The access that a context of these files gives; None: the current one."""
     names = ", ".join(str(file.path) for file in files)
-    contexts = kubeconfigs.contexts(files)
+    contexts = kubeconfigs.merged(files, ContextEntry, "context")
     chosen = context or kubeconfigs.current_context(files)
     if chosen is None:
         raise SourceError(
@@ -134,7 +118,8 @@ def _chosen(files: list[KubeconfigFile], context: str | None) -> Access:
     entry = contexts.get(chosen)
     if entry is None:
         raise SourceError(f"kubeconfig {names}: there is no context {chosen!r}; known: {_listed(contexts)}")
-    named, clusters, users = entry.content, kubeconfigs.clusters(files), kubeconfigs.users(files)
+    named, clusters = entry.content, kubeconfigs.merged(files, ClusterEntry, "cluster")
+    users = kubeconfigs.merged(files, UserEntry, "user")
     cluster = clusters.get(named.cluster or "")
     if cluster is None:
         entry.refuse("cluster", f"is {named.cluster or ''!r}, and there is none; known: {_listed(clusters)}")

@@ -21,22 +21,16 @@ _SOME_CPU, _SOME_MEMORY = round(NONZERO_CPU * NANO), round(NONZERO_MEMORY * GIB)
 
 @dataclass(frozen=True, slots=True)
 class SpeedBasis:
-    """What a node's speed rests on.
+    """What a node's speed rests on."""
 
-    Attributes:
-        source: one of `extender.cluster.machines.SOURCES`.
-        low, high: bounds of its 95 % interval; None where an operator gave the speed.
-        completions: pods that show it.
-        templates: of how many templates they are.
-        anchored: whether a label, a probe or a table of instance types gives the scale; else 1 is the geometric mean of
-            the nodes that common templates connect.
-    """
-
-    source: str = "default"
+    source: str = "default"  # one of `extender.cluster.machines.SOURCES`
+    # low, high: bounds of its 95 % interval; None where an operator gave the speed
     low: float | None = None
     high: float | None = None
-    completions: int = 0
-    templates: int = 0
+    completions: int = 0  # pods that show it
+    templates: int = 0  # of how many templates they are
+    # whether a label, a probe or a table of instance types gives the scale; else 1 is the geometric mean of the nodes
+    # that common templates connect
     anchored: bool = False
 
 
@@ -46,27 +40,16 @@ UNTOLD: Final = SpeedBasis()
 
 @dataclass(slots=True)
 class HeldPod:
-    """What one pod holds on one node.
-
-    Attributes:
-        node: name of the node.
-        cpu: request, billionths of a core.
-        memory: request, bytes.
-        cpu_nonzero: what scores count, billionths of a core; see `policy.cluster.ClusterState`.
-        memory_nonzero: the same for memory, bytes.
-        since: when it was bound, seconds since the epoch.
-        assumed: whether its placement is assumed, not seen.
-        unmeasured: whether its use is only expected, because no measurement covers it yet.
-    """
+    """What one pod holds on one node."""
 
     node: str
-    cpu: int
-    memory: int
-    cpu_nonzero: int
-    memory_nonzero: int
-    since: float
+    cpu: int  # request, billionths of a core
+    memory: int  # request, bytes
+    cpu_nonzero: int  # what scores count, billionths of a core; see `policy.cluster.ClusterState`
+    memory_nonzero: int  # the same for memory, bytes
+    since: float  # when it was bound, seconds since the epoch
     assumed: bool
-    unmeasured: bool = True
+    unmeasured: bool = True  # whether its use is only expected, because no measurement covers it yet
 
     @classmethod
     def of(
@@ -108,37 +91,28 @@ class HeldPod:
 
 @dataclass(slots=True)
 class NodeAccount:
-    """Truth behind one row of the table.
-
-    Attributes:
-        row: the row.
-        ready: whether the node takes pods.
-        basis: what its speed rests on.
-        pods: those on it, by UID.
-        requested_cpu, requested_memory: sums over all pods, billionths of a core and bytes.
-        nonzero_cpu, nonzero_memory: sums of what scores count over all pods, billionths of a core and bytes.
-        unmeasured_cpu, unmeasured_memory: sums of what expected use is a share of, over the unmeasured ones.
-        measured_cpu, measured_memory: the latest measurement, cores and GiB.
-        measured_pressure: share of time that tasks waited for a CPU, 0..1; None where it is not measured.
-        measured_at: start of the interval that was measured; minus infinity without a measurement.
-        measured_ahead: whether the clock that stamped it was ahead of ours.
-    """
+    """Truth behind one row of the table."""
 
     row: int
-    ready: bool
-    basis: SpeedBasis = UNTOLD
-    pods: dict[str, HeldPod] = field(default_factory=dict)
+    ready: bool  # whether the node takes pods
+    basis: SpeedBasis = UNTOLD  # what its speed rests on
+    pods: dict[str, HeldPod] = field(default_factory=dict)  # those on it, by UID
+    # requested_cpu, requested_memory: sums over all pods, billionths of a core and bytes
     requested_cpu: int = 0
     requested_memory: int = 0
+    # nonzero_cpu, nonzero_memory: sums of what scores count over all pods, billionths of a core and bytes
     nonzero_cpu: int = 0
     nonzero_memory: int = 0
+    # unmeasured_cpu, unmeasured_memory: sums of what expected use is a share of, over the unmeasured ones
     unmeasured_cpu: int = 0
     unmeasured_memory: int = 0
+    # measured_cpu, measured_memory: the latest measurement, cores and GiB
     measured_cpu: float = 0.0
     measured_memory: float = 0.0
+    # share of time that tasks waited for a CPU, 0..1; None where it is not measured
     measured_pressure: float | None = None
-    measured_at: float = -math.inf
-    measured_ahead: bool = False
+    measured_at: float = -math.inf  # start of the interval that was measured; minus infinity without a measurement
+    measured_ahead: bool = False  # whether the clock that stamped it was ahead of ours
 
     def add(self, uid: str, pod: HeldPod) -> None:
         """Count one pod."""

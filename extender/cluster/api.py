@@ -116,11 +116,6 @@ class ApiServer:
     tokens, certificates and authorities rotate. No request is sent without the credentials that the configuration
     names.
 
-    Args:
-        kubeconfig: file to read; None: see `extender.cluster.access.find_access`.
-        context: context of the kubeconfig; None: its current one.
-        environment: variables; None: those of the process.
-
     Raises:
         SourceError: there is no usable configuration.
     """
@@ -160,27 +155,15 @@ class ApiServer:
         self._connection.credentials.refused(identity)
 
     def get(self, path: str, query: Mapping[str, str] | None = None) -> bytes:
-        """Body of a GET.
-
-        Raises:
-            ApiError: refused, or not reached.
-        """
+        """Body of a GET. Raises `ApiError` if refused, or not reached."""
         return self._body("GET", path, query, None)
 
     def post(self, path: str, body: Mapping[str, Any]) -> bytes:
-        """Body of the answer to a POST of JSON.
-
-        Raises:
-            ApiError: refused, or not reached.
-        """
+        """Body of the answer to a POST of JSON. Raises `ApiError` if refused, or not reached."""
         return self._body("POST", path, None, msgspec.json.encode(body))
 
     def patch(self, path: str, body: Mapping[str, Any]) -> bytes:
-        """Body of the answer to a merge patch (RFC 7386).
-
-        Raises:
-            ApiError: refused, or not reached.
-        """
+        """Body of the answer to a merge patch (RFC 7386). Raises `ApiError` if refused, or not reached."""
         return self._body("PATCH", path, None, msgspec.json.encode(body))
 
     def lines(self, path: str, query: Mapping[str, str], silence: float) -> Lines:

@@ -45,19 +45,12 @@ lasts, and asks for placements each time."""
 
 @dataclass(frozen=True, slots=True)
 class Assumption:
-    """One placement that is believed but not seen.
-
-    Attributes:
-        uid: UID of the pod.
-        node: name of the node it is believed to go to.
-        at: when it was assumed, seconds of the table's clock.
-        limit: seconds for which it is believed.
-    """
+    """One placement that is believed but not seen."""
 
     uid: str
     node: str
-    at: float
-    limit: float
+    at: float  # when it was assumed, seconds of the table's clock
+    limit: float  # seconds for which it is believed
 
 
 class AssumedPlacements:
@@ -65,9 +58,6 @@ class AssumedPlacements:
 
     Args:
         time_limit: seconds after which an unconfirmed assumption ends, > 0.
-
-    Raises:
-        InvalidInputError: the time limit is not positive.
     """
 
     def __init__(self, time_limit: float) -> None:

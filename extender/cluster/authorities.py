@@ -48,12 +48,6 @@ def unverifying_context() -> ssl.SSLContext:
 def show(context: ssl.SSLContext, certificate: bytes, key: bytes, what: str) -> None:
     """Make a context show this certificate (PEM, its issuers behind it) with this private key (PEM, not encrypted).
 
-    Args:
-        context: of a client.
-        certificate: see above.
-        key: see above.
-        what: where they come from, for the error.
-
     Raises:
         CertificateError: they cannot be used.
     """

@@ -7,7 +7,7 @@ gone from a node's latest answers is kept for `KEPT_ANSWERS` more, and at most `
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from extender.cluster.stats import CpuTime
 
@@ -17,14 +17,11 @@ MOST_GONE: Final = 256
 """Pods kept per node that are gone; those gone first are dropped first."""
 
 
-class _Node:
+class _Node(NamedTuple):
     """Of one node: pods of the latest answer, and those gone, each with how many more answers it is kept for."""
 
-    __slots__ = ("gone", "shown")
-
-    def __init__(self, shown: Mapping[str, CpuTime], gone: Mapping[str, tuple[CpuTime, int]]) -> None:
-        self.shown = shown
-        self.gone = gone
+    shown: Mapping[str, CpuTime]
+    gone: Mapping[str, tuple[CpuTime, int]]
 
 
 class CpuTimes:

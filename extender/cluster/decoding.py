@@ -7,12 +7,15 @@ itself and not the page it stands in.
 from __future__ import annotations
 
 import re
+from contextlib import suppress
 from typing import Final, TypeVar
 
 import msgspec
 
 from extender.errors import SourceError, kind_of
 from extender.pods import (
+    EXPECTED_ANNOTATION,
+    Annotations,
     Condition,
     ContainerStatus,
     Metadata,
@@ -22,6 +25,7 @@ from extender.pods import (
     Spec,
     Status,
 )
+from extender.templates import TemplatedContainer
 
 T = TypeVar("T")
 
@@ -73,19 +77,25 @@ class Bookmark(msgspec.Struct, frozen=True):
     metadata: Version
 
 
+class PodAnnotations(Annotations, frozen=True):
+    """`extender.pods.Annotations` and what matters once the pod has run."""
+
+    expected_seconds: str | None = msgspec.field(default=None, name=EXPECTED_ANNOTATION)
+
+
 class PodMetadata(Metadata, frozen=True):
     """`extender.pods.Metadata` and what only a watch needs: the version, and when the pod came and is to go."""
 
+    annotations: PodAnnotations | None = None
     resource_version: str = msgspec.field(default="", name="resourceVersion")
     creation_timestamp: str | None = msgspec.field(default=None, name="creationTimestamp")
     deletion_timestamp: str | None = msgspec.field(default=None, name="deletionTimestamp")
 
 
 class PodSpec(Spec, frozen=True, rename="camel"):
-    """`extender.pods.Spec`, who is to place the pod, and as whom it runs."""
+    """`extender.pods.Spec` and who is to place the pod."""
 
     scheduler_name: str | None = None
-    service_account_name: str | None = None
 
 
 class WatchedCondition(PodCondition, frozen=True, rename="camel"):
@@ -100,8 +110,6 @@ class Terminated(msgspec.Struct, frozen=True, rename="camel"):
     reason: str | None = None
     started_at: str | None = None
     finished_at: str | None = None
-    message: str | None = None
-    exit_code: int | None = None
 
 
 class ContainerState(msgspec.Struct, frozen=True):
@@ -125,7 +133,6 @@ class PodStatus(Status, frozen=True, rename="camel"):
     start_time: str | None = None
     nominated_node_name: str | None = None
     container_statuses: list[WatchedContainer] | None = None  # type: ignore[assignment]  # the same
-    init_container_statuses: list[WatchedContainer] | None = None  # type: ignore[assignment]  # the same
 
 
 class WatchedPod(Pod, frozen=True):
@@ -134,6 +141,26 @@ class WatchedPod(Pod, frozen=True):
     metadata: PodMetadata
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
+
+
+class CompletedSpec(PodSpec, frozen=True):
+    """`PodSpec` and what the containers run."""
+
+    containers: list[TemplatedContainer] | None = None  # type: ignore[assignment]  # a list of more than the base's
+    init_containers: list[TemplatedContainer] | None = None  # type: ignore[assignment]  # the same
+
+
+class CompletedStatus(PodStatus, frozen=True, rename="camel"):
+    """`PodStatus` and what became of init containers."""
+
+    init_container_statuses: list[WatchedContainer] | None = None  # type: ignore[assignment]  # more than the base's
+
+
+class CompletedPod(WatchedPod, frozen=True):
+    """A pod that succeeded, with what says how much work it was. Of all other pods that is skipped unread."""
+
+    spec: CompletedSpec = CompletedSpec()
+    status: CompletedStatus = CompletedStatus()
 
 
 class NodeMetadata(msgspec.Struct, frozen=True, rename="camel"):
@@ -217,6 +244,7 @@ _EVENT: Final = msgspec.json.Decoder(Event)
 _BOOKMARK: Final = msgspec.json.Decoder(Bookmark)
 _FAILURE: Final = msgspec.json.Decoder(Failure)
 _POD: Final = msgspec.json.Decoder(WatchedPod)
+_COMPLETED: Final = msgspec.json.Decoder(CompletedPod)
 _NODE: Final = msgspec.json.Decoder(Node)
 
 
@@ -238,50 +266,33 @@ def decode_page(body: bytes) -> Page:
 
 
 def decode_event(line: bytes) -> Event:
-    """One line of a watch.
-
-    Raises:
-        UndecodableError: it is no event.
-    """
+    """One line of a watch. Raises `UndecodableError` if it is no event."""
     return _decode(_EVENT, line, "a watch event")
 
 
 def decode_bookmark(raw: msgspec.Raw) -> str:
-    """The version in the object of a BOOKMARK.
-
-    Raises:
-        UndecodableError: there is none.
-    """
+    """The version in the object of a BOOKMARK. Raises `UndecodableError` if there is none."""
     return _decode(_BOOKMARK, raw, "a bookmark").metadata.resource_version
 
 
 def decode_failure(raw: msgspec.Raw) -> Failure:
-    """The object of an ERROR.
-
-    Raises:
-        UndecodableError: it is no Status.
-    """
+    """The object of an ERROR. Raises `UndecodableError` if it is no Status."""
     return _decode(_FAILURE, raw, "an error event")
 
 
 def decode_pod(raw: msgspec.Raw) -> WatchedPod:
-    """A pod.
-
-    Raises:
-        UndecodableError: it is none, or has no UID.
-    """
+    """A pod; a `CompletedPod` where it succeeded. Raises `UndecodableError` if it is none, or has no UID."""
     pod = _decode(_POD, raw, "a pod")
     if not pod.metadata.uid:
         raise UndecodableError(f"a pod without metadata.uid ({pod.metadata.namespace}/{pod.metadata.name})")
+    if pod.status.phase == SUCCEEDED and pod.spec.node_name:
+        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # then it says nothing of its work
+            return _COMPLETED.decode(raw)
     return pod
 
 
 def decode_node(raw: msgspec.Raw) -> Node:
-    """A node.
-
-    Raises:
-        UndecodableError: it is none, or has no name.
-    """
+    """A node. Raises `UndecodableError` if it is none, or has no name."""
     node = _decode(_NODE, raw, "a node")
     if not node.metadata.name:
         raise UndecodableError("a node without metadata.name")

@@ -30,7 +30,6 @@ class Handover:
     """A bounded queue of changes, first in, first out.
 
     Args:
-        loop: the event loop that applies them.
         failures: records what nobody expected of a change; the others go on.
 
     Attributes:

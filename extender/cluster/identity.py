@@ -35,14 +35,10 @@ class CredentialError(SourceError):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What one request carries. The fields are left out of the representation: it ends up in logs.
+    """What one request carries. The fields are left out of the representation: it ends up in logs."""
 
-    Attributes:
-        authorization: value of the header Authorization; None: not sent.
-        certificate, key: of a client, in PEM; None: none is shown.
-    """
-
-    authorization: str | None = field(default=None, repr=False)
+    authorization: str | None = field(default=None, repr=False)  # value of the header Authorization; None: not sent
+    # certificate, key: of a client, in PEM; None: none is shown
     certificate: bytes | None = field(default=None, repr=False)
     key: bytes | None = field(default=None, repr=False)
 
@@ -83,10 +79,7 @@ class TokenFile:
     While the file cannot be read, or holds no token, the last token that it held stays in use, as in client-go.
 
     Args:
-        path: the file.
         otherwise: token to begin with where the file cannot be read at first; None: none.
-        certificate, key: what the identity shows besides.
-        timer: monotonic seconds.
     """
 
     def __init__(
@@ -144,10 +137,6 @@ def basic(username: str, password: str) -> str:
 def token_of(text: str, source: str) -> str:
     """A token without the blanks, line ends and byte order mark around it.
 
-    Args:
-        text: what holds the token.
-        source: where it is from, for the error.
-
     Raises:
         CredentialError: it is empty, or holds what no HTTP header may.
     """
@@ -175,24 +164,12 @@ def header_text(text: str, source: str) -> str:
 
 
 def read_token(path: Path) -> str:
-    """The token in a file.
-
-    Raises:
-        CredentialError: it cannot be read, or holds none.
-    """
+    """The token in a file. Raises `CredentialError` if it cannot be read, or holds none."""
     return token_of(read_text(path, "the token file"), f"the token file {path}")
 
 
 def read_text(path: Path, what: str) -> str:
-    """The text of a small file.
-
-    Args:
-        path: the file.
-        what: what it is, for the error.
-
-    Raises:
-        CredentialError: it cannot be read, is too long, or is not UTF-8.
-    """
+    """The text of a small file. Raises `CredentialError` if it cannot be read, is too long, or is not UTF-8."""
     try:
         # O_NONBLOCK: nobody may ever write to a pipe that stands where a file should.
         with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:

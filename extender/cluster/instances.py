@@ -28,20 +28,12 @@ _FILE: Final = "instances.csv"
 
 @dataclass(frozen=True, slots=True)
 class InstanceSpeed:
-    """Published speed of one series of instance types.
+    """Published speed of one series of instance types."""
 
-    Attributes:
-        speed: per vCPU relative to the reference core.
-        read_from: the instance type whose score it is.
-        cpu: CPU of that score; a provider may run the same type on another one.
-        source: who published it, in a sentence.
-        as_of: date of the publication.
-    """
-
-    speed: float
-    read_from: str
-    cpu: str
-    source: str
+    speed: float  # per vCPU relative to the reference core
+    read_from: str  # the instance type whose score it is
+    cpu: str  # CPU of that score; a provider may run the same type on another one
+    source: str  # who published it, in a sentence
     as_of: str
 
 

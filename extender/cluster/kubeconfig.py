@@ -8,7 +8,7 @@ Errors name the file and the field, and never what stands in it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Generic, NoReturn, TypeVar
@@ -160,11 +160,7 @@ class Entry(Generic[T]):
 
 
 def read(path: Path) -> KubeconfigFile:
-    """Read one file; an empty one says nothing.
-
-    Raises:
-        SourceError: it cannot be read, or is no kubeconfig.
-    """
+    """Read one file; an empty one says nothing. Raises `SourceError` if it cannot be read, or is no kubeconfig."""
     try:
         document = yaml.safe_load(path.read_bytes())
     except OSError as error:
@@ -189,50 +185,25 @@ def current_context(files: Sequence[KubeconfigFile]) -> str | None:
     return next((file.config.current_context for file in files if file.config.current_context), None)
 
 
-def clusters(files: Sequence[KubeconfigFile]) -> dict[str, Entry[ClusterEntry]]:
-    """Return the clusters of all files by name.
+def merged(files: Sequence[KubeconfigFile], form: type[T], kind: str) -> dict[str, Entry[T]]:
+    """Return the entries of one kind by name; of two with one name, that of the first file.
+
+    Args:
+        files: first those that win.
+        form: of the entries' content, such as `ClusterEntry`.
+        kind: what they are called there: `cluster`, `user` or `context`.
 
     Raises:
         SourceError: a file has two of one name.
     """
-    return _merged(
-        (file, [(it.name, it.cluster or ClusterEntry()) for it in file.config.clusters or ()], "cluster")
-        for file in files
-    )
-
-
-def users(files: Sequence[KubeconfigFile]) -> dict[str, Entry[UserEntry]]:
-    """Return the users of all files by name.
-
-    Raises:
-        SourceError: a file has two of one name.
-    """
-    return _merged(
-        (file, [(it.name, it.user or UserEntry()) for it in file.config.users or ()], "user") for file in files
-    )
-
-
-def contexts(files: Sequence[KubeconfigFile]) -> dict[str, Entry[ContextEntry]]:
-    """Return the contexts of all files by name.
-
-    Raises:
-        SourceError: a file has two of one name.
-    """
-    return _merged(
-        (file, [(it.name, it.context or ContextEntry()) for it in file.config.contexts or ()], "context")
-        for file in files
-    )
-
-
-def _merged(parts: Iterable[tuple[KubeconfigFile, list[tuple[str, T]], str]]) -> dict[str, Entry[T]]:
-    """Entries by name; of two with one name, that of the first file."""
     found: dict[str, Entry[T]] = {}
-    for file, named, kind in parts:
+    for file in files:
         mine: dict[str, Entry[T]] = {}
-        for position, (name, content) in enumerate(named):
+        for position, named in enumerate(getattr(file.config, f"{kind}s") or ()):
+            name = named.name
             if name in mine:
                 raise SourceError(f"kubeconfig {file.path}: {kind}s has two entries named {name!r}")
-            mine[name] = Entry(file.path, f"{kind}s[{name}].{kind}", content)
+            mine[name] = Entry(file.path, f"{kind}s[{name}].{kind}", getattr(named, kind) or form())
             if name not in found:
                 _tell_of_unknown_keys(mine[name], file.document[f"{kind}s"][position].get(kind))
         found = {**mine, **found}

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import math
 import ssl
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
@@ -79,10 +80,6 @@ def endpoint_of(node: Node, *, loopback: bool = False) -> Endpoint | None:
 
     A kubelet refuses addresses that are loopback, link-local, multicast or unspecified (validateNodeIP in
     pkg/kubelet/kubelet_node_status.go). Whoever may write a node's status must not make us send a token there.
-
-    Args:
-        node: as the API server shows it.
-        loopback: whether loopback addresses are addresses too.
     """
     daemons = node.status.daemon_endpoints
     port = (daemons.kubelet.port if daemons is not None and daemons.kubelet is not None else 0) or PORT
@@ -105,24 +102,13 @@ def endpoint_of(node: Node, *, loopback: bool = False) -> Endpoint | None:
 
 @dataclass(frozen=True, slots=True)
 class KubeletOptions:
-    """How to ask kubelets.
+    """How to ask kubelets."""
 
-    Attributes:
-        interval: seconds between two questions to the same one.
-        connections: most connections at once.
-        ca_file: authorities of their certificates; None: those of the cluster.
-        insecure: whether any certificate is believed.
-        loopback: whether a kubelet may be at a loopback address.
-
-    Raises:
-        InvalidInputError: a value is out of range.
-    """
-
-    interval: float = 15.0
+    interval: float = 15.0  # seconds between two questions to the same one
     connections: int = 32
-    ca_file: Path | None = None
+    ca_file: Path | None = None  # authorities of their certificates; None: those of the cluster
     insecure: bool = False
-    loopback: bool = False
+    loopback: bool = False  # whether a kubelet may be at a loopback address
 
     def __post_init__(self) -> None:
         if not self.interval > 0.0:
@@ -131,31 +117,18 @@ class KubeletOptions:
             raise InvalidInputError(f"KubeletOptions.connections is {self.connections}; give at least 1")
 
 
+@dataclass(eq=False, repr=False)
 class Trust:
-    """TLS contexts for kubelets: which authorities are believed, and which certificate is shown. For one thread.
+    """TLS contexts for kubelets: which authorities are believed, and which certificate is shown. For one thread."""
 
-    Args:
-        authorities: those of the cluster (PEM); None: the system's.
-        file: authorities to believe instead, read again every `AUTHORITIES_CACHE_S`; None: those of the cluster.
-        insecure: whether any certificate is believed.
-        timer: monotonic seconds.
-    """
-
-    def __init__(
-        self,
-        authorities: Callable[[], bytes | None],
-        file: Path | None = None,
-        insecure: bool = False,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._authorities = authorities
-        self._file = file
-        self._timer = timer
-        self._read_at = -float("inf")
-        self._read: bytes | None = None
-        self._made: tuple[bytes | None, bytes | None, bytes | None] | None = None
-        self._context: ssl.SSLContext | None = None
-        self.insecure = insecure
+    authorities: Callable[[], bytes | None]  # those of the cluster (PEM); None: the system's
+    file: Path | None = None  # authorities to believe instead, read again every `AUTHORITIES_CACHE_S`
+    insecure: bool = False  # whether any certificate is believed
+    timer: Callable[[], float] = time.monotonic
+    _read_at: float = field(default=-math.inf, init=False)
+    _read: bytes | None = field(default=None, init=False)
+    _made: tuple[bytes | None, bytes | None, bytes | None] | None = field(default=None, init=False)
+    _context: ssl.SSLContext | None = field(default=None, init=False)
 
     def context(self, identity: Identity) -> ssl.SSLContext:
         """Return the context to connect with: the same one until authorities or certificate change.
@@ -168,7 +141,7 @@ class Trust:
             if self.insecure:
                 context = unverifying_context()
             else:
-                where = "the cluster's authorities" if self._file is None else f"kubelet_ca_file {self._file}"
+                where = "the cluster's authorities" if self.file is None else f"kubelet_ca_file {self.file}"
                 context = verifying_context(wanted[0], where)
                 context.check_hostname = False  # two names count, and `ssl` checks one: see `Connection.open`
             if identity.certificate is not None and identity.key is not None:
@@ -179,15 +152,15 @@ class Trust:
     def _believed(self) -> bytes | None:
         if self.insecure:
             return None
-        if self._file is None:
-            return self._authorities()
-        now = self._timer()
+        if self.file is None:
+            return self.authorities()
+        now = self.timer()
         if now - self._read_at >= AUTHORITIES_CACHE_S:
             try:
-                self._read = self._file.read_bytes()
+                self._read = self.file.read_bytes()
             except OSError as error:
                 if self._read is None:
-                    raise CertificateError(f"kubelet_ca_file {self._file} cannot be read: {kind_of(error)}") from error
+                    raise CertificateError(f"kubelet_ca_file {self.file} cannot be read: {kind_of(error)}") from error
             self._read_at = now
         return self._read
 
@@ -213,17 +186,15 @@ class Connection(asyncio.Protocol):
 
     @classmethod
     async def open(cls, endpoint: Endpoint, trust: Trust, identity: Identity) -> Connection:
-        """Connect, and make sure who answers.
-
-        Raises:
-            KubeletError: it is not reached, or not believed.
-        """
+        """Connect, and make sure who answers. Raises `KubeletError` if it is not reached, or not believed."""
         try:
             context = trust.context(identity)
         except CertificateError as error:
             raise KubeletError("authorities", str(error)) from error
         loop = asyncio.get_running_loop()
         try:
+            # Cancelled as the handshake ends, uvloop closes the connection under its own TLS, which then reports "Fatal
+            # error on SSL protocol" to the loop's exception handler: nothing is left open, and nothing was sent.
             async with asyncio.timeout(CONNECT_TIMEOUT):
                 transport, connection = await loop.create_connection(
                     lambda: cls(context), endpoint.host, endpoint.port, ssl=context, server_hostname=endpoint.node
@@ -240,11 +211,7 @@ class Connection(asyncio.Protocol):
         return connection
 
     async def ask(self, endpoint: Endpoint, identity: Identity) -> bytes:
-        """The body of an answer of 200.
-
-        Raises:
-            KubeletError: there is none.
-        """
+        """The body of an answer of 200. Raises `KubeletError` if there is none."""
         transport = self._transport
         if transport is None or self._waiter is not None:
             raise KubeletError("lost", "the connection was lost")

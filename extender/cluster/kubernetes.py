@@ -1,7 +1,4 @@
-"""A real cluster as a `ClusterSource`: nodes and pods watched in threads, use polled, pods bound. Only wires parts.
-
-Above 350 lines because every part of a cluster is wired here.
-"""
+"""A real cluster as a `ClusterSource`: nodes and pods watched in threads, use polled, pods bound. Only wires parts."""
 
 from __future__ import annotations
 
@@ -16,7 +13,6 @@ from urllib.parse import quote
 
 from extender.cluster.answers import ApiError
 from extender.cluster.api import ApiServer
-from extender.cluster.benchmarks import Benchmarks
 from extender.cluster.completed import CompletedPods
 from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod, observed_node, observed_pod
 from extender.cluster.estimation import PAUSE_S, NodeSpeeds
@@ -26,7 +22,7 @@ from extender.cluster.kubelets import Kubelets
 from extender.cluster.machines import SpeedRules
 from extender.cluster.metrics_server import MetricsServer
 from extender.cluster.prometheus import Prometheus, PrometheusOptions
-from extender.cluster.receivers import FactChanges, Findings, NodeChanges, NodesForBoth, PodChanges, WaitingRules
+from extender.cluster.receivers import FactChanges, NodeChanges, NodesForBoth, PodChanges, WaitingRules
 from extender.cluster.recollection import Keeper
 from extender.cluster.reflector import Reflector
 from extender.cluster.resource import Receiver, Resource, Timing
@@ -34,7 +30,7 @@ from extender.cluster.source import INPUTS, Binding, PodNote
 from extender.cluster.table import ClusterTable
 from extender.cluster.usage import UsageFeed, UsagePoller, UsageReader
 from extender.cluster.writes import write_note
-from extender.demand import urgency_rules
+from extender.demand import UrgencyRules
 from extender.errors import BindError, NoteError
 from extender.feasibility import NodeFacts
 from extender.requests import NEWEST, RULES, RequestRules
@@ -62,35 +58,20 @@ PODS: Final[Resource[WatchedPod]] = Resource(
 
 @dataclass(frozen=True, slots=True)
 class KubernetesOptions:
-    """How to reach the cluster and how to follow it.
+    """How to reach the cluster and how to follow it."""
 
-    Attributes:
-        kubeconfig: file to read; None: the pod's ServiceAccount, or the user's own kubeconfig outside a pod.
-        context: context of the kubeconfig; None: its current one.
-        timing: pages, watches, resync.
-        speed: where a node's speed comes from, if not from completions.
-        learn_speeds: whether it is learned from completions; this needs CPU times, which kubelets alone give.
-        learning_pause: least seconds between two fits.
-        usage_interval: seconds between two questions for measured use.
-        kubelets: how to ask kubelets for measured use; None: they are not asked.
-        waiting: which unbound pods are told of; None: none.
-        requests: what counts of a pod's status for its requests.
-        observe: whether what filters read of nodes and pods is kept, too.
-        benchmark: namespace and name of the DaemonSet that measures nodes; None: there is none.
-    """
-
+    # file to read; None: the pod's ServiceAccount, or the user's own kubeconfig outside a pod
     kubeconfig: Path | None = None
-    context: str | None = None
+    context: str | None = None  # context of the kubeconfig; None: its current one
     timing: Timing = field(default_factory=Timing)
     speed: SpeedRules = field(default_factory=SpeedRules)
-    learn_speeds: bool = True
-    learning_pause: float = PAUSE_S
-    usage_interval: float = 15.0
-    kubelets: KubeletOptions | None = None
-    waiting: WaitingRules | None = None
-    requests: RequestRules = NEWEST
-    observe: bool = False
-    benchmark: str | None = None
+    learn_speeds: bool = True  # whether a node's speed is learned from completions; this needs CPU times from kubelets
+    learning_pause: float = PAUSE_S  # least seconds between two fits
+    usage_interval: float = 15.0  # seconds between two questions for measured use
+    kubelets: KubeletOptions | None = None  # how to ask kubelets for measured use; None: they are not asked
+    waiting: WaitingRules | None = None  # which unbound pods are told of; None: none
+    requests: RequestRules = NEWEST  # what counts of a pod's status for its requests
+    observe: bool = False  # whether what filters read of nodes and pods is kept, too
 
     @property
     def not_learning(self) -> str | None:
@@ -118,16 +99,13 @@ class KubernetesSource:
     """Keeps a table equal to a Kubernetes cluster; see `extender.cluster.source.ClusterSource`.
 
     Args:
-        options: see there.
         usage: makes the reader of measured use, given the API server; None: use is expected from requests alone.
-        clock: monotonic seconds.
 
     Attributes:
         kubelets: asks them for measured use; None before `start`, and where they are not asked.
         facts: what filters read of each node, by name; empty where the cluster is not observed.
         speeds: of the nodes; None before `start`.
-        completed: takes pods that succeeded; None before `start`.
-        benchmarks: takes pods that measure nodes; None before `start`, and where nobody wants them.
+        completed: takes pods that succeeded; None before `start`, and where nobody wants them.
         keeper: keeps what was learned over restarts; to be set before `start`; None: nothing is kept.
     """
 
@@ -145,7 +123,6 @@ class KubernetesSource:
         self.facts: dict[str, NodeFacts] = {}
         self.speeds: NodeSpeeds | None = None
         self.completed: CompletedPods | None = None
-        self.benchmarks: Benchmarks | None = None
         self.keeper: Keeper | None = None
 
     @classmethod
@@ -158,21 +135,19 @@ class KubernetesSource:
             timing=Timing(page=settings.list_page_size),
             speed=speed,
             learn_speeds=settings.node_speed_learned,
-            benchmark=settings.node_speed_benchmark,
             usage_interval=settings.usage_interval_s,
             requests=RULES[settings.kubernetes_version],
             kubelets=_kubelets(settings),
             observe=settings.observe,
-            waiting=WaitingRules(None if settings.observe else settings.scheduler_name, urgency_rules(settings)),
+            waiting=WaitingRules(
+                None if settings.observe else settings.scheduler_name,
+                UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos),
+            ),
         )
         return cls(options, usage_reader(settings))
 
     async def start(self, table: ClusterTable, supervisor: Supervisor) -> None:
         """Begin to watch; nothing more if it has begun.
-
-        Args:
-            table: of the event loop that calls.
-            supervisor: runs the polling of measured use.
 
         Raises:
             SourceError: there is no usable configuration of a cluster.
@@ -195,18 +170,12 @@ class KubernetesSource:
             node_receiver = NodesForBoth(node_changes, self.kubelets)
         elif self._usage is not None:
             usage = UsagePoller(self._usage(api), table, options.usage_interval, ready=lambda: self.synced)
-        found = Findings(table, handover.put, speeds)
-        cpu_times = None if self.kubelets is None else self.kubelets.cpu_times
-        self.completed = CompletedPods(cpu_times, found.completed)
-        if options.benchmark is not None:
-            self.benchmarks = Benchmarks(options.benchmark, found.probed)
         if self.kubelets is not None and speeds.refused is None:
+            self.completed = CompletedPods(self.kubelets.cpu_times, speeds.completed)
             if self.keeper is not None:
                 await asyncio.to_thread(speeds.remember, self.keeper)
             supervisor.start("speeds", speeds.step)
-        pod_changes = PodChanges(
-            table, handover.put, options.waiting, options.requests, self.completed, self.benchmarks
-        )
+        pod_changes = PodChanges(table, handover.put, options.waiting, options.requests, self.completed)
         of_nodes, of_pods = NODES, PODS
         if options.observe:
             facts = FactChanges(handover.put)
@@ -277,11 +246,7 @@ class KubernetesSource:
         return counted
 
     async def bind(self, binding: Binding) -> None:
-        """Bind one pod.
-
-        Raises:
-            BindError: it was refused or could not be asked.
-        """
+        """Bind one pod. Raises `BindError` if it was refused or could not be asked."""
         if self._work is None:
             raise BindError("the connection to the API server has not been started")
         try:
@@ -292,11 +257,7 @@ class KubernetesSource:
             ) from error
 
     async def note(self, note: PodNote) -> None:
-        """Say something on a pod.
-
-        Raises:
-            NoteError: it was refused or could not be asked.
-        """
+        """Say something on a pod. Raises `NoteError` if it was refused or could not be asked."""
         if self._work is None:
             raise NoteError("the connection to the API server has not been started")
         try:

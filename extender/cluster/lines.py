@@ -74,11 +74,6 @@ def gathered(
     A line after a quiet moment comes at once. The reader then waits a little before it asks for more: each time it is
     woken, this thread, the event loop after it and whoever had the core before lose their caches, which costs more than
     what the event tells. Lines that are there already are never waited for: a full stream is read as fast as it comes.
-
-    Args:
-        lines: to read.
-        wait: called with the seconds to wait, when what has arrived so far is dealt with.
-        timer: seconds.
     """
     asked = timer()
     for line in lines:

@@ -15,21 +15,13 @@ Rows = NDArray[np.intp]
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """Nodes that a request names, as the table knew them; nobody may change it.
+    """Nodes that a request names, as the table knew them; nobody may change it."""
 
-    Attributes:
-        names: as sent, duplicates included.
-        asked: row of each of them, ``[len(names)]``; `UNKNOWN` for nodes that are not known.
-        rows: the known ones, each once, in their order: kube-scheduler adds up duplicates.
-        unknown: names of the others, each once.
-        assignments: of the table; while it has the same, the rows mean the same nodes.
-    """
-
-    names: Sequence[str]
-    asked: Rows
-    rows: Rows
-    unknown: Sequence[str]
-    assignments: int
+    names: Sequence[str]  # as sent, duplicates included
+    asked: Rows  # row of each of them, ``[len(names)]``; `UNKNOWN` for nodes that are not known
+    rows: Rows  # the known ones, each once, in their order: kube-scheduler adds up duplicates
+    unknown: Sequence[str]  # names of the others, each once
+    assignments: int  # of the table; while it has the same, the rows mean the same nodes
 
 
 def find(table: ClusterTable, names: Sequence[str]) -> Named:

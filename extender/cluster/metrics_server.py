@@ -6,7 +6,6 @@ timestamp]. Items are decoded one by one, so that one that does not decode costs
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from typing import Final
 
@@ -18,19 +17,10 @@ from extender.cluster.status import seconds
 from extender.cluster.usage import Answer, NodeUse, UsageError
 from extender.errors import kind_of
 from extender.pods import GIB
-from extender.quantities import NANO, nano_units
+from extender.quantities import NANO, duration, nano_units
 from policy.errors import InvalidInputError, InvalidQuantityError
 
 PATH: Final = "/apis/metrics.k8s.io/v1beta1/nodes"
-
-_UNITS: Final = {"h": 3600.0, "m": 60.0, "s": 1.0, "ms": 1e-3, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ns": 1e-9}
-"""Seconds of each unit of Go's time.ParseDuration; both letters that look like a micro sign are one."""
-
-LONGEST_DURATION: Final = 64
-"""Characters; longer ones are refused."""
-
-_PART: Final = re.compile(r"(\d+\.?\d*|\.\d+)(h|ms|m|s|us|µs|μs|ns)", re.ASCII)
-_DURATION: Final = re.compile(rf"0|(?:{_PART.pattern})+", re.ASCII)
 
 
 class _Metadata(msgspec.Struct, frozen=True):
@@ -58,11 +48,7 @@ _ITEM: Final = msgspec.json.Decoder(_NodeMetrics)
 
 
 class MetricsServer:
-    """Reads metrics-server.
-
-    Args:
-        api: the API server that passes the question on.
-    """
+    """Reads metrics-server."""
 
     names_nodes_by = "metadata.name of metrics.k8s.io"
 
@@ -70,11 +56,7 @@ class MetricsServer:
         self._api = api
 
     def read(self) -> Answer:
-        """See `extender.cluster.usage.UsageReader`.
-
-        Raises:
-            UsageError: there is no metrics-server, or its answer is no list.
-        """
+        """See `extender.cluster.usage.UsageReader`."""
         try:
             answer = _LIST.decode(self._api.get(PATH))
         except ApiError as error:
@@ -86,17 +68,6 @@ class MetricsServer:
 
     def close(self) -> None:
         """Nothing: the connections are the API server's."""
-
-
-def duration(text: str) -> float:
-    """Seconds of a Go duration such as "10.062s" or "1m30s".
-
-    Raises:
-        InvalidInputError: it is none, or negative.
-    """
-    if _DURATION.fullmatch(text[:LONGEST_DURATION]) is None or len(text) > LONGEST_DURATION:
-        raise InvalidInputError(f"duration {text[:40]!r} does not parse; give one such as 1m30s")
-    return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
 
 
 def _read(raw: msgspec.Raw) -> NodeUse | str:

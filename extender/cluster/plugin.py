@@ -38,21 +38,14 @@ LONGEST_ANSWER: Final = 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class PluginOptions:
-    """How to run a plug-in.
+    """How to run a plug-in."""
 
-    Attributes:
-        command: the program: a name on the PATH, or a path.
-        arguments: of the program; may hold secrets.
-        environment: variables on top of the service's own; may hold secrets.
-        version: API version that it is asked in, and must answer in.
-        cluster: what it is told of the cluster; None: nothing.
-    """
-
-    command: str
-    arguments: tuple[str, ...] = field(default=(), repr=False)
+    command: str  # the program: a name on the PATH, or a path
+    arguments: tuple[str, ...] = field(default=(), repr=False)  # of the program; may hold secrets
+    # variables on top of the service's own; may hold secrets
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-    version: str = VERSIONS[0]
-    cluster: Mapping[str, Any] | None = field(default=None, repr=False)
+    version: str = VERSIONS[0]  # API version that it is asked in, and must answer in
+    cluster: Mapping[str, Any] | None = field(default=None, repr=False)  # what it is told of the cluster; None: nothing
 
 
 class _Credential(msgspec.Struct, frozen=True, rename="camel"):
@@ -76,13 +69,7 @@ _DECODER: Final = msgspec.json.Decoder(_Answer)
 
 
 class Plugin:
-    """Credentials from a plug-in; see `extender.cluster.identity.Credentials`.
-
-    Args:
-        options: see there.
-        clock: seconds since the epoch, which the plug-in's expiry counts in.
-        timer: monotonic seconds.
-    """
+    """Credentials from a plug-in; see `extender.cluster.identity.Credentials`."""
 
     def __init__(
         self,
@@ -101,11 +88,7 @@ class Plugin:
         self._failure: tuple[float, CredentialError] | None = None
 
     def identity(self) -> Identity:
-        """What the plug-in gave, or gives now.
-
-        Raises:
-            CredentialError: it failed.
-        """
+        """What the plug-in gave, or gives now. Raises `CredentialError` if it failed."""
         with self._lock:
             if self._known is not None and (self._expires is None or self._clock() <= self._expires):
                 return self._known

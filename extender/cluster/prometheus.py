@@ -62,31 +62,19 @@ _OF_THE_CONNECTION: Final = frozenset(
 class PrometheusOptions:
     """Where Prometheus is, how its series name nodes, and who asks.
 
-    Attributes:
-        url: its base, such as ``https://prometheus.monitoring:9090``.
-        node_label: label whose value is the node's name; a port behind it is cut off.
-        window: seconds over which rates are taken; at least two scrapes must lie in it.
-        selector: matchers that the series must meet, such as ``cluster="ours"``; empty: none.
-        ca_file: certificates to trust instead of the system's; TLS is always verified.
-        token_file: file with a bearer token.
-        username, password_file: who asks, and the file with the password.
-        headers_file: file with headers, one ``Name: value`` per line.
-
     All files are read for each question, because they rotate.
-
-    Raises:
-        InvalidInputError: a value does not fit.
     """
 
-    url: str
-    node_label: str = "node"
-    window: float = 120.0
-    selector: str = ""
-    ca_file: Path | None = None
+    url: str  # its base, such as ``https://prometheus.monitoring:9090``
+    node_label: str = "node"  # label whose value is the node's name; a port behind it is cut off
+    window: float = 120.0  # seconds over which rates are taken; at least two scrapes must lie in it
+    selector: str = ""  # matchers that the series must meet, such as ``cluster="ours"``; empty: none
+    ca_file: Path | None = None  # certificates to trust instead of the system's; TLS is always verified
     token_file: Path | None = None
+    # username, password_file: who asks, and the file with the password
     username: str | None = None
     password_file: Path | None = None
-    headers_file: Path | None = None
+    headers_file: Path | None = None  # file with headers, one ``Name: value`` per line
 
     def __post_init__(self) -> None:
         if (problem := secret_problem(self.url, URL_SETTINGS["prometheus_url"])) is not None:
@@ -100,11 +88,7 @@ class PrometheusOptions:
 
 
 class Prometheus:
-    """Reads Prometheus.
-
-    Args:
-        options: see there.
-    """
+    """Reads Prometheus."""
 
     def __init__(self, options: PrometheusOptions) -> None:
         self._options = options
@@ -133,11 +117,7 @@ class Prometheus:
         }
 
     def read(self) -> Answer:
-        """See `extender.cluster.usage.UsageReader`. Nodes without CPU, memory or time of sampling are left out.
-
-        Raises:
-            UsageError: Prometheus cannot be reached, refuses a query, or has no series that names nodes.
-        """
+        """See `extender.cluster.usage.UsageReader`. Nodes without CPU, memory or time of sampling are left out."""
         queries, headers, http = self.queries(), self._headers(), self._pool()
         read = {name: self._ask(http, queries[name], headers) for name in ("cpu", "memory", "pressure", "sampled")}
         if not read["sampled"].by_node:

@@ -18,8 +18,6 @@ go to a `Receiver`, in order, each one as the API server last showed it.
   `QUIET_TIME` seconds without a failure. One list in `FREE_LIST` seconds that 410 Gone asks for is free: an API server
   that restarts has no history, and can be listed at once.
 - A list every `Timing.resync` seconds repairs whatever a bug anywhere may have broken.
-
-The module is long because listing and watching share one state: the version, the age, and what went wrong last.
 """
 
 from __future__ import annotations
@@ -85,15 +83,6 @@ class _ExpiredError(_MissedError):
 
 class Reflector(Generic[T]):
     """Keeps a receiver informed of every object of one resource.
-
-    Args:
-        resource: what to follow.
-        receiver: whom to tell.
-        api: where from.
-        timing: see there.
-        failures: records what nobody expected.
-        clock: monotonic seconds.
-        rng: jitter; seed it to repeat a run.
 
     Attributes:
         tally: see there; written by the thread, read by anyone.

@@ -16,20 +16,12 @@ Received = TypeVar("Received", contravariant=True)
 
 @dataclass(frozen=True, slots=True)
 class Resource(Generic[T]):
-    """One kind of object.
+    """One kind of object."""
 
-    Attributes:
-        name: plural, for messages.
-        path: of its list.
-        decode: raw object to typed one; raises `UndecodableError`.
-        key: what tells one object from all others.
-        version: its resourceVersion.
-    """
-
-    name: str
-    path: str
-    decode: Callable[[msgspec.Raw], T]
-    key: Callable[[T], str]
+    name: str  # plural, for messages
+    path: str  # of its list
+    decode: Callable[[msgspec.Raw], T]  # raw object to typed one; raises `UndecodableError`
+    key: Callable[[T], str]  # what tells one object from all others
     version: Callable[[T], str]
 
 
@@ -51,22 +43,12 @@ class Receiver(Protocol[Received]):
 
 @dataclass(frozen=True, slots=True)
 class Timing:
-    """How a reflector divides its time; seconds but for `page`.
+    """How a reflector divides its time; seconds but for `page`."""
 
-    Attributes:
-        page: objects in a page of a list.
-        watch: how long one watch lasts, give or take a fifth, so that clients spread out.
-        grace: how much longer than that a watch may be silent before it counts as dead.
-        resync: how often everything is listed again; 0: never.
-
-    Raises:
-        InvalidInputError: a value is out of range.
-    """
-
-    page: int = 500
-    watch: float = 30.0
-    grace: float = 10.0
-    resync: float = 1800.0
+    page: int = 500  # objects in a page of a list
+    watch: float = 30.0  # how long one watch lasts, give or take a fifth, so that clients spread out
+    grace: float = 10.0  # how much longer than that a watch may be silent before it counts as dead
+    resync: float = 1800.0  # how often everything is listed again; 0: never
 
     def __post_init__(self) -> None:
         for name, low in (("page", 1), ("watch", 1.0), ("grace", 0.1), ("resync", 0.0)):

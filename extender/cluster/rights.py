@@ -19,19 +19,12 @@ REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
 
 @dataclass(frozen=True, slots=True)
 class Right:
-    """One verb on one kind of object, in all namespaces.
+    """One verb on one kind of object, in all namespaces."""
 
-    Attributes:
-        verb: such as ``list``.
-        group: API group; empty for the core one.
-        resource: plural name, with a subresource behind a slash.
-        needed_for: what does not work without it.
-    """
-
-    verb: str
-    group: str
-    resource: str
-    needed_for: str
+    verb: str  # such as ``list``
+    group: str  # API group; empty for the core one
+    resource: str  # plural name, with a subresource behind a slash
+    needed_for: str  # what does not work without it
 
     def __str__(self) -> str:
         """As `kubectl auth can-i` takes it: ``list nodes.metrics.k8s.io``."""

@@ -10,6 +10,7 @@ import heapq
 import itertools
 import random
 import time
+from dataclasses import dataclass
 from typing import Final
 
 from extender.backoff import Backoff
@@ -23,23 +24,14 @@ FIRST_RATE: Final = 200.0
 """Nodes a second whose first question is asked, where the interval allows it."""
 
 
+@dataclass(slots=True, eq=False)
 class Kubelet:
-    """One node's kubelet.
+    """One node's kubelet."""
 
-    Attributes:
-        endpoint: where it is.
-        backoff: how long to wait after the next failure; None while it answers.
-        result: how the last question ended, one of `extender.cluster.kubelet.RESULTS`; None before the first.
-        connection: kept for the next question, or None.
-    """
-
-    __slots__ = ("backoff", "connection", "endpoint", "result")
-
-    def __init__(self, endpoint: Endpoint) -> None:
-        self.endpoint = endpoint
-        self.backoff: Backoff | None = None
-        self.result: str | None = None
-        self.connection: Connection | None = None
+    endpoint: Endpoint
+    backoff: Backoff | None = None  # how long to wait after the next failure; None while it answers
+    result: str | None = None  # how the last question ended, one of `RESULTS`; None before the first
+    connection: Connection | None = None  # kept for the next question
 
     def close(self) -> None:
         """Close its connection, if one is kept."""
@@ -50,10 +42,6 @@ class Kubelet:
 
 class Rounds:
     """The kubelets that are asked.
-
-    Args:
-        interval: seconds between two questions to the same one.
-        rng: source of the jitter.
 
     Attributes:
         kubelets: by name of the node.

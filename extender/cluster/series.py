@@ -19,19 +19,13 @@ _ERROR_TYPE: Final = re.compile(r"[a-z_]{1,40}")
 
 @dataclass(frozen=True, slots=True)
 class Values:
-    """What one query gave.
-
-    Attributes:
-        by_node: values.
-        ignored: series that gave none, by reason; see `extender.cluster.usage.REASONS`.
-        labels: names of labels that were seen.
-        partial: whether the system says that its answer may lack something.
-    """
+    """What one query gave."""
 
     by_node: Mapping[str, float]
+    # series that gave none, by reason; see `extender.cluster.usage.REASONS`
     ignored: Counter[str] = field(default_factory=Counter)
     labels: frozenset[str] = frozenset()
-    partial: bool = False
+    partial: bool = False  # whether the system says that its answer may lack something
 
 
 class _Series(msgspec.Struct, frozen=True):
@@ -59,11 +53,6 @@ _SERIES: Final = msgspec.json.Decoder(_Series)
 
 def values_of(status: int, body: bytes, node_label: str) -> Values:
     """Return the values in an answer.
-
-    Args:
-        status: of HTTP.
-        body: of the answer.
-        node_label: label that names the node.
 
     Raises:
         UsageError: it is no instant vector; the message has nothing of what the server says in its own words.

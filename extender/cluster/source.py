@@ -32,38 +32,23 @@ INPUTS: Final = ("nodes", "pods", "usage")
 
 @dataclass(frozen=True, slots=True)
 class Binding:
-    """One pod to bind, as kube-scheduler asks it of `/bind`.
-
-    Attributes:
-        namespace: namespace of the pod.
-        name: name of the pod.
-        uid: its UID; the API server refuses the binding if the pod was replaced meanwhile.
-        node: name of the node.
-    """
+    """One pod to bind, as kube-scheduler asks it of `/bind`."""
 
     namespace: str
     name: str
-    uid: str
+    uid: str  # its UID; the API server refuses the binding if the pod was replaced meanwhile
     node: str
 
 
 @dataclass(frozen=True, slots=True)
 class PodNote:
-    """Something to be said on a pod.
-
-    Attributes:
-        namespace: namespace of the pod.
-        name: name of the pod.
-        uid: its UID; nothing is said on a pod that replaced it.
-        text: at most 1024 characters.
-        form: `event` or `annotation`.
-    """
+    """Something to be said on a pod."""
 
     namespace: str
     name: str
-    uid: str
-    text: str
-    form: str
+    uid: str  # its UID; nothing is said on a pod that replaced it
+    text: str  # at most 1024 characters
+    form: str  # `event` or `annotation`
 
 
 @runtime_checkable
@@ -122,9 +107,5 @@ class NoteTaker(Protocol):
     """A source that can also say something on a pod; not every one can."""
 
     async def note(self, note: PodNote) -> None:
-        """Say it.
-
-        Raises:
-            NoteError: it was refused or could not be asked.
-        """
+        """Say it. Raises `NoteError` if it was refused or could not be asked."""
         ...

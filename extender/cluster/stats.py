@@ -42,32 +42,20 @@ class SummaryError(SourceError):
 
 
 class CpuTime(NamedTuple):
-    """CPU time that a pod has used since it began: its containers, restarted ones included, and its overhead.
+    """CPU time that a pod has used since it began: its containers, restarted ones included, and its overhead."""
 
-    Attributes:
-        seconds: of one core.
-        at: when it was read, seconds since the epoch.
-    """
-
-    seconds: float
-    at: float
+    seconds: float  # of one core
+    at: float  # when it was read, seconds since the epoch
 
 
 @dataclass(frozen=True, slots=True)
 class NodePressure:
-    """Share of the last ten seconds in which some task of the node waited, 0..1; None where it is not measured.
+    """Share of the last ten seconds in which some task of the node waited, 0..1; None where it is not measured."""
 
-    Attributes:
-        cpu: waited for a CPU.
-        memory: waited for memory: reclaim, refaults, swap.
-        io: waited for a disk.
-        at: end of these ten seconds, seconds since the epoch.
-    """
-
-    cpu: float | None
-    memory: float | None
-    io: float | None
-    at: float
+    cpu: float | None  # waited for a CPU
+    memory: float | None  # waited for memory: reclaim, refaults, swap
+    io: float | None  # waited for a disk
+    at: float  # end of these ten seconds, seconds since the epoch
 
     @property
     def measured(self) -> bool:
@@ -77,25 +65,15 @@ class NodePressure:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """What is read of one answer.
+    """What is read of one answer."""
 
-    Attributes:
-        node: name of the node, as its kubelet knows it.
-        cpu: use, cores.
-        memory: working set, GiB.
-        at: when the use was sampled, seconds since the epoch; the CPU's is a mean over the `WINDOW` before.
-        pressure: see there.
-        cpu_times: of pods, by UID.
-        ignored: pods without a usable UID, CPU time or time.
-    """
-
-    node: str
-    cpu: float
-    memory: float
-    at: float
+    node: str  # name of the node, as its kubelet knows it
+    cpu: float  # use, cores
+    memory: float  # working set, GiB
+    at: float  # when the use was sampled, seconds since the epoch; the CPU's is a mean over the `WINDOW` before
     pressure: NodePressure
-    cpu_times: Mapping[str, CpuTime] = field(default_factory=dict)
-    ignored: int = 0
+    cpu_times: Mapping[str, CpuTime] = field(default_factory=dict)  # of pods, by UID
+    ignored: int = 0  # pods without a usable UID, CPU time or time
 
 
 class _Share(msgspec.Struct):
@@ -162,11 +140,7 @@ _BROKEN: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode_summary(body: bytes) -> Summary:
-    """Read an answer.
-
-    Raises:
-        SummaryError: it does not decode, or does not say what the node uses and when.
-    """
+    """Read an answer. Raises `SummaryError` if it does not decode, or does not say what the node uses and when."""
     try:
         answer = _WHOLE.decode(body)
         node, pods, ignored = answer.node, answer.pods or [], 0

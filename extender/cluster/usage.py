@@ -54,38 +54,23 @@ class UsageError(SourceError):
 
 @dataclass(frozen=True, slots=True)
 class NodeUse:
-    """One measurement of one node.
-
-    Attributes:
-        node: its name.
-        cpu: mean CPU use over the interval, cores.
-        memory: memory use (working set), GiB.
-        pressure: share of time that tasks waited for a CPU, 0..1; None where it is not measured.
-        begin: start of the interval that was measured, seconds since the epoch.
-        end: its end, seconds since the epoch.
-    """
+    """One measurement of one node."""
 
     node: str
-    cpu: float
-    memory: float
-    pressure: float | None
-    begin: float
-    end: float
+    cpu: float  # mean CPU use over the interval, cores
+    memory: float  # memory use (working set), GiB
+    pressure: float | None  # share of time that tasks waited for a CPU, 0..1; None where it is not measured
+    begin: float  # start of the interval that was measured, seconds since the epoch
+    end: float  # its end, seconds since the epoch
 
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a reader was told.
-
-    Attributes:
-        uses: the measurements, one per node.
-        ignored: entries that were none, by reason; see `REASONS`.
-        partial: whether the system says that its answer may lack something.
-    """
+    """What a reader was told."""
 
     uses: Sequence[NodeUse] = ()
-    ignored: Mapping[str, int] = field(default_factory=dict)
-    partial: bool = False
+    ignored: Mapping[str, int] = field(default_factory=dict)  # entries that were none, by reason; see `REASONS`
+    partial: bool = False  # whether the system says that its answer may lack something
 
 
 class UsageReader(Protocol):
@@ -153,10 +138,6 @@ def implausible(use: NodeUse, cpu_allocatable: float, memory_allocatable: float,
 class Intake:
     """Tells a table of measurements that make sense, and counts the others. On the event loop of the table.
 
-    Args:
-        table: whom to tell.
-        clock: seconds since the epoch.
-
     Attributes:
         refused: measurements that were ignored, by reason, so far.
     """
@@ -195,6 +176,8 @@ class Intake:
         else:
             # The clock that stamped it is ahead of ours: it was measured just now at the latest.
             self._ahead[use.node] = use.end
+            if len(self._ahead) > self._table.node_count:  # of nodes that are gone, nobody sends a later one
+                self._ahead = {node: end for node, end in self._ahead.items() if self._table.room_of(node) is not None}
             use = replace(use, begin=use.begin - ahead, end=now)
         if not self._table.set_usage(use.node, use.cpu, use.memory, use.pressure, use.begin, ahead=ahead > 0.0):
             return "older"
@@ -203,42 +186,23 @@ class Intake:
         return None
 
 
+@dataclass(eq=False)
 class UsagePoller:
-    """Asks a reader every `interval` seconds and tells the table.
+    """Asks a reader every `interval` seconds and tells the table."""
 
-    Args:
-        reader: whom to ask.
-        table: whom to tell, on the event loop that runs `run`.
-        interval: seconds between two questions.
-        clock: seconds since the epoch.
-        ready: whether the table knows pods: a node's use cannot be judged before.
+    reader: UsageReader
+    table: ClusterTable  # of the event loop that runs `run`
+    interval: float  # seconds between two questions
+    clock: Callable[[], float] = time.time
+    ready: Callable[[], bool] = lambda: True  # whether the table knows pods: a node's use cannot be judged before
+    failures: int = field(default=0, init=False)  # questions without an answer, or with nothing to use in it, so far
+    partial: int = field(default=0, init=False)  # answers that the system called incomplete, so far
+    trouble: str | None = field(default=None, init=False)  # why the last question had no answer to use; None if it had
+    _asking: asyncio.Future[Answer] | None = field(default=None, init=False)
 
-    Attributes:
-        failures: questions without an answer, or with nothing to use in it, so far.
-        partial: answers that the system called incomplete, so far.
-        refused: measurements that were ignored, by reason, so far.
-        trouble: why the last question had no answer to use; None if it had.
-    """
-
-    def __init__(
-        self,
-        reader: UsageReader,
-        table: ClusterTable,
-        interval: float,
-        clock: Callable[[], float] = time.time,
-        ready: Callable[[], bool] = lambda: True,
-    ) -> None:
-        self._reader = reader
-        self._table = table
-        self._interval = interval
-        self._clock = clock
-        self._ready = ready
-        self._intake = Intake(table, clock)
-        self._asking: asyncio.Future[Answer] | None = None
-        self.failures = 0
-        self.partial = 0
+    def __post_init__(self) -> None:
+        self._intake = Intake(self.table, self.clock)
         self.refused = self._intake.refused
-        self.trouble: str | None = None
 
     def staleness(self) -> float | None:
         """Seconds since the end of the newest measurement; None if there never was one."""
@@ -252,16 +216,16 @@ class UsagePoller:
         """Ask until cancelled."""
         try:
             while True:
-                if self._ready():
+                if self.ready():
                     await self.poll()
-                    await asyncio.sleep(self._interval)
+                    await asyncio.sleep(self.interval)
                 else:
-                    await asyncio.sleep(min(self._interval, READY_INTERVAL_S))
+                    await asyncio.sleep(min(self.interval, READY_INTERVAL_S))
         finally:
             if self._asking is not None:
                 self._asking.cancel()  # nobody waits for the answer any more
                 self._asking = None
-            self._reader.close()
+            self.reader.close()
 
     async def poll(self) -> None:
         """Ask once."""
@@ -284,7 +248,7 @@ class UsagePoller:
     async def _answer(self) -> Answer:
         """The reader's answer; a question that is still open is waited for before another is asked."""
         if self._asking is None:
-            self._asking = detached(self._reader.read, "usage")
+            self._asking = detached(self.reader.read, "usage")
         done, _ = await asyncio.wait((self._asking,), timeout=ANSWER_TIMEOUT_S)
         if not done:
             raise UsageError(f"no answer within {ANSWER_TIMEOUT_S:g} s")
@@ -311,7 +275,7 @@ class UsagePoller:
         self.refused.update(answer.ignored)
         if answer.partial:
             self.partial += 1
-        if not taken and not refused["older"] and self._table.node_count:
+        if not taken and not refused["older"] and self.table.node_count:
             raise UsageError(
                 self._nothing_to_use(refused, stranger if refused["unknown_node"] == len(answer.uses) else "")
             )
@@ -319,11 +283,11 @@ class UsagePoller:
 
     def _nothing_to_use(self, refused: Mapping[str, int], stranger: str) -> str:
         """Why an answer is of no use, with what to do about it."""
-        ready, _ = self._table.ready_nodes()
+        ready, _ = self.table.ready_nodes()
         known = f"a node is called {ready[0][:LONGEST_NAME]!r}" if ready else "no node is ready"
         if stranger:
             return (
-                f"no measurement names a known node: {self._reader.names_nodes_by} is, for one, "
+                f"no measurement names a known node: {self.reader.names_nodes_by} is, for one, "
                 f"{stranger[:LONGEST_NAME]!r}, and {known}"
             )
         counted = ", ".join(f"{count} {reason}" for reason, count in sorted(refused.items()) if count)

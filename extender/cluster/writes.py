@@ -20,11 +20,7 @@ LONGEST_PREFIX: Final = 230
 
 
 def write_note(api: ApiServer, note: PodNote) -> None:
-    """Write it; an annotation replaces that of an earlier note.
-
-    Raises:
-        ApiError: refused, or not reached.
-    """
+    """Write it; an annotation replaces that of an earlier note. Raises `ApiError` if refused, or not reached."""
     namespace = quote(note.namespace, safe="")
     if note.form == "event":
         api.post(f"/apis/events.k8s.io/v1/namespaces/{namespace}/events", _event(note))

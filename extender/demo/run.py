@@ -37,23 +37,14 @@ PLAIN_INTERVAL_S: Final = 2.0
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """What the demo runs.
+    """What the demo runs."""
 
-    Attributes:
-        seconds: how long; None until Ctrl-C.
-        pods_per_second: pace of decisions, > 0.
-        load: offered work over speed-weighted capacity, > 0.
-        seed: of the arrivals.
-        scenario: name of the scenario.
-        bundle: folder of the policy; None: the one that ships.
-    """
-
-    seconds: float | None
-    pods_per_second: float
-    load: float
-    seed: int
+    seconds: float | None  # how long; None until Ctrl-C
+    pods_per_second: float  # pace of decisions, > 0
+    load: float  # offered work over speed-weighted capacity, > 0
+    seed: int  # of the arrivals
     scenario: str
-    bundle: Path | None = None
+    bundle: Path | None = None  # folder of the policy; None: the one that ships
 
 
 def demo(options: Options, console: Console) -> None:
@@ -98,76 +89,70 @@ async def _serve(app: Application, conductor: _Conductor) -> None:
     await asyncio.to_thread(conductor.finish)
 
 
+@dataclass(eq=False)
 class _Conductor:
     """Drives the scheduling loop in a thread and draws."""
 
-    def __init__(
-        self, options: Options, ours: SimulatedCluster, usual: Baseline, scorer: str, console: Console
-    ) -> None:
-        self._options = options
-        self._ours = ours
-        self._baseline = usual
-        self._scorer = scorer
-        self._console = console
-        self._loop: SchedulingLoop | None = None
-        self._thread: threading.Thread | None = None
-        self._error: Exception | None = None
+    options: Options
+    ours: SimulatedCluster
+    baseline: Baseline
+    scorer: str
+    console: Console
+    loop: SchedulingLoop | None = None
+    thread: threading.Thread | None = None
+    error: Exception | None = None
 
     def start(self, port: int, on_service: Callable[[Callable[[], None]], None], stopping: Callable[[], bool]) -> None:
         """Begin, now that the service answers on `port`."""
-        self._loop = SchedulingLoop(self._ours, port, on_service, self._options.seed)
-        title = Title(self._scorer, f"http://127.0.0.1:{port}", self._options.load)
-        self._thread = threading.Thread(target=self._run, args=(self._loop, title, stopping), name="kube-scheduler")
-        self._thread.start()
+        self.loop = SchedulingLoop(self.ours, port, on_service, self.options.seed)
+        title = Title(self.scorer, f"http://127.0.0.1:{port}", self.options.load)
+        self.thread = threading.Thread(target=self._run, args=(self.loop, title, stopping), name="kube-scheduler")
+        self.thread.start()
 
     def finish(self) -> None:
-        """Wait for the thread and print what came of it.
-
-        Raises:
-            DemoError: the demo could not go on.
-        """
-        if self._thread is None or self._loop is None:
+        """Wait for the thread and print what came of it. Raises `DemoError` if the demo could not go on."""
+        if self.thread is None or self.loop is None:
             return
-        self._thread.join()
-        self._loop.close()
-        table = Table(title=f"{self._loop.progress.placed} pods placed over HTTP, the same arrivals for both")
+        self.thread.join()
+        self.loop.close()
+        table = Table(title=f"{self.loop.progress.placed} pods placed over HTTP, the same arrivals for both")
         table.add_column("figure")
-        table.add_column(self._scorer, justify="right")
+        table.add_column(self.scorer, justify="right")
         table.add_column("kube-default", justify="right")
-        for row in figures(self._ours, self._baseline.cluster, self._loop.progress):
+        for row in figures(self.ours, self.baseline.cluster, self.loop.progress):
             table.add_row(*row)
-        self._console.print(table)
-        if self._error is not None:
-            raise DemoError(f"the demo ended early: {self._error}") from self._error
+        self.console.print(table)
+        if self.error is not None:
+            raise DemoError(f"the demo ended early: {self.error}") from self.error
 
     def _run(self, loop: SchedulingLoop, title: Title, stopping: Callable[[], bool]) -> None:
         try:
             self._schedule(loop, title, stopping)
         except Exception as error:
             if not stopping():  # a request cut off by Ctrl-C is no error
-                self._error = error
+                self.error = error
         if not stopping():  # end as a signal ends the service: what is in progress is finished
             os.kill(os.getpid(), signal.SIGTERM)
 
     def _schedule(self, loop: SchedulingLoop, title: Title, stopping: Callable[[], bool]) -> None:
         began = drawn = time.monotonic()
-        seconds, pause = self._options.seconds, 1.0 / self._options.pods_per_second
-        live = Live(console=self._console, auto_refresh=False, screen=self._console.is_terminal)
+        seconds, pause = self.options.seconds, 1.0 / self.options.pods_per_second
+        live = Live(console=self.console, auto_refresh=False, screen=self.console.is_terminal)
         with live:
             while not stopping() and (seconds is None or time.monotonic() - began < seconds):
                 cycle = time.monotonic()
                 loop.step()
-                self._baseline.step()
-                if self._console.is_terminal and cycle - drawn >= 1.0 / FRAMES_PER_SECOND:
-                    live.update(screen(title, self._ours, self._baseline.cluster, loop.progress), refresh=True)
+                self.baseline.step()
+                if self.console.is_terminal and cycle - drawn >= 1.0 / FRAMES_PER_SECOND:
+                    live.update(screen(title, self.ours, self.baseline.cluster, loop.progress), refresh=True)
                     drawn = cycle
-                elif not self._console.is_terminal and (cycle - drawn >= PLAIN_INTERVAL_S or loop.progress.placed == 1):
-                    self._console.print(self._line(loop))
+                elif not self.console.is_terminal and (cycle - drawn >= PLAIN_INTERVAL_S or loop.progress.placed == 1):
+                    self.console.print(self._line(loop))
                     drawn = cycle
                 time.sleep(max(0.0, pause - (time.monotonic() - cycle)))
 
     def _line(self, loop: SchedulingLoop) -> str:
-        rows = figures(self._ours, self._baseline.cluster, loop.progress)
+        rows = figures(self.ours, self.baseline.cluster, loop.progress)
         last = loop.progress.recent[0] if loop.progress.recent else None
         where = f"{last.pod} -> {last.node}" if last else "no pod fits yet"
         return f"{where}; " + "; ".join(f"{name}: {ours} vs {usual}" for name, ours, usual in rows[1:4])

@@ -29,45 +29,27 @@ REMEMBERED: Final = 2_000
 
 @dataclass(frozen=True, slots=True)
 class Placement:
-    """One pod that was placed.
-
-    Attributes:
-        pod: its name.
-        uid: its UID.
-        cpu: CPU request, cores.
-        memory: memory request, GiB.
-        urgency: 0..1.
-        node: where it went.
-        priorities: what the service answered, by node name.
-        baseline: where kube-default would have put it, in the same state.
-        reason: the criterion that counted most for the node, as the service explains it.
-    """
+    """One pod that was placed."""
 
     pod: str
     uid: str
-    cpu: float
-    memory: float
-    urgency: float
+    cpu: float  # CPU request, cores
+    memory: float  # memory request, GiB
+    urgency: float  # 0..1
     node: str
-    priorities: dict[str, int]
-    baseline: str
-    reason: str
+    priorities: dict[str, int]  # what the service answered, by node name
+    baseline: str  # where kube-default would have put it, in the same state
+    reason: str  # the criterion that counted most for the node, as the service explains it
 
 
 @dataclass(slots=True)
 class Progress:
-    """What happened so far.
+    """What happened so far."""
 
-    Attributes:
-        placed: pods bound.
-        pending: attempts that left a pod in the queue, because it fitted nowhere.
-        recent: the last placements, newest first.
-        latencies: the last latencies of `/prioritize` over HTTP, seconds.
-    """
-
-    placed: int = 0
-    pending: int = 0
-    recent: deque[Placement] = field(default_factory=lambda: deque(maxlen=12))
+    placed: int = 0  # pods bound
+    pending: int = 0  # attempts that left a pod in the queue, because it fitted nowhere
+    recent: deque[Placement] = field(default_factory=lambda: deque(maxlen=12))  # the last placements, newest first
+    # the last latencies of `/prioritize` over HTTP, seconds
     latencies: deque[float] = field(default_factory=lambda: deque(maxlen=REMEMBERED))
 
     def latency_ms(self, quantile: float) -> float:
@@ -76,16 +58,10 @@ class Progress:
 
 
 class Baseline:
-    """A cluster that is scheduled in process by one scorer, ties broken at random as kube-scheduler does.
-
-    Args:
-        cluster: the simulated cluster; nobody else steps it.
-        scorer: what decides.
-        seed: of the tie-breaking.
-    """
+    """A cluster that is scheduled in process by one scorer, ties broken at random as kube-scheduler does."""
 
     def __init__(self, cluster: SimulatedCluster, scorer: Scorer, seed: int) -> None:
-        self.cluster = cluster
+        self.cluster = cluster  # nobody else steps it
         self._scorer = scorer
         self._generator = np.random.default_rng(seed)
 
@@ -102,10 +78,7 @@ class SchedulingLoop:
     """One pod after the other, as kube-scheduler's scheduling cycle. Runs in a thread of its own.
 
     Args:
-        cluster: the cluster whose pods arrive; the service's source.
-        port: where the service listens.
         on_service: runs a function on the service's event loop and waits for it; only there may the cluster step.
-        seed: of the tie-breaking.
     """
 
     def __init__(

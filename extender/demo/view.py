@@ -19,17 +19,11 @@ BAR: Final = 12
 
 @dataclass(frozen=True, slots=True)
 class Title:
-    """What is running, for the header.
-
-    Attributes:
-        scorer: name of the policy that decides.
-        url: where the service listens.
-        load: offered work over speed-weighted capacity.
-    """
+    """What is running, for the header."""
 
     scorer: str
     url: str
-    load: float
+    load: float  # offered work over speed-weighted capacity
 
 
 def screen(title: Title, ours: SimulatedCluster, usual: SimulatedCluster, progress: Progress) -> RenderableType:

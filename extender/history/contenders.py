@@ -23,20 +23,14 @@ OVERHEAD: Final = 700
 
 @dataclass(frozen=True, slots=True)
 class Recalled:
-    """Contenders with their rows as they were, best first.
+    """Contenders with their rows as they were, best first."""
 
-    Attributes:
-        names: of the nodes, ``[n]``.
-        state: their rows, ``[n]``.
-        preferences, priorities: theirs, ``[n]``.
-        unknown: names of the nodes that the table did not know.
-    """
-
-    names: tuple[str, ...]
-    state: ClusterState
+    names: tuple[str, ...]  # of the nodes, ``[n]``
+    state: ClusterState  # their rows, ``[n]``
+    # preferences, priorities: theirs, ``[n]``
     preferences: NDArray[np.floating[Any]]
     priorities: NDArray[np.int64]
-    unknown: tuple[str, ...] = ()
+    unknown: tuple[str, ...] = ()  # names of the nodes that the table did not know
 
 
 class Contenders:

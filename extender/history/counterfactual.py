@@ -48,14 +48,10 @@ def _none(state: ClusterState, _demand: PodDemand) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, slots=True)
 class Judge:
-    """What decided, to be asked again.
+    """What decided, to be asked again."""
 
-    Attributes:
-        scorer: gives preferences.
-        odd: which rows ``[n]`` it is not trusted with, bool ``[n]``; default: none.
-    """
-
-    scorer: Scorer
+    scorer: Scorer  # gives preferences
+    # which rows ``[n]`` it is not trusted with, bool ``[n]``; default: none
     odd: Callable[[ClusterState, PodDemand], NDArray[np.bool_]] = _none
 
 

@@ -26,7 +26,6 @@ from extender.history.outcomes import Outcome
 from extender.history.pages import Pages
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import InvalidInputError
-from policy.urgency import SOURCES, is_counted
 
 MIB: Final = 1 << 20
 MEMORY: Final = 64 * MIB
@@ -55,75 +54,44 @@ class OddNode:
 
 @dataclass(slots=True)
 class Decision:
-    """One answered `/prioritize`, or a pod with one node left, for which kube-scheduler asks no priorities.
+    """One answered `/prioritize`, or a pod with one node left, for which kube-scheduler asks no priorities."""
 
-    Attributes:
-        number: counts decisions since the start.
-        uid, namespace, name: of the pod.
-        at: seconds since the epoch.
-        verb: `prioritize`; of a pod with one node left `filter`, or `watch` if kube-scheduler asked nothing.
-        scorer: name of what answered.
-        fallback_reason: why it was not the configured scorer; None if it was.
-        warning: what was wrong with the pod, yet not enough to refuse it.
-        demand: what was asked for.
-        urgency_source: which sign said how urgent the pod is: one of `policy.urgency.SOURCES`; empty in old records.
-        urgency_reason: the same as a phrase.
-        expected_s, expected_runs: how long a pod of its template takes on the reference core by its latest runs,
-            seconds, and how many these are; None and 0 where none is known.
-        candidates: nodes asked about, duplicates not counted.
-        unknown: those of them that the table did not know.
-        best_count: nodes that would have shared the highest priority, had not one of them been singled out.
-        assumed: that one, assumed to be chosen; None if there was no node, or none was above all others.
-        names, preferences, priorities: of the nodes rated best, best first, at most `TOP`; see `top`.
-        rows: the rows of these nodes, as they were.
-        latency_s: time from the request's arrival to the answer, seconds.
-        attempt: how often this pod was decided upon; 1 the first time.
-        first_at: when it was the first time, seconds since the epoch; 0 until it is remembered.
-        former_failure: why the attempt before this one failed, as far as is known; None the first time.
-        outcome: what became of it; None until the watch says.
-        model_sha256: of the model that answered; empty where none did.
-        arm, workload, experiment: the pod's arm and workload in the experiment of that key; empty without one.
-        odd: how many of the candidates were odd, and judged apart.
-        odd_nodes: at most `TOP` of them.
-        bases: what the speed of each of the nodes rated best rested on; empty in records of versions before 0.2.
-        contenders: all nodes that it was about; None once they are forgotten. Never written to disk.
-    """
-
-    number: int
+    number: int  # counts decisions since the start
+    # uid, namespace, name: of the pod
     uid: str
     namespace: str
     name: str
-    at: float
-    verb: str
-    scorer: str
-    fallback_reason: str | None
-    warning: str | None
-    demand: PodDemand
-    candidates: int
-    unknown: int
-    best_count: int
-    assumed: str | None
+    at: float  # seconds since the epoch
+    verb: str  # `prioritize`; of a pod with one node left `filter`, or `watch` if kube-scheduler asked nothing
+    scorer: str  # name of what answered
+    fallback_reason: str | None  # why it was not the configured scorer; None if it was
+    warning: str | None  # what was wrong with the pod, yet not enough to refuse it
+    demand: PodDemand  # what was asked for
+    candidates: int  # nodes asked about, duplicates not counted
+    unknown: int  # those of them that the table did not know
+    best_count: int  # nodes that would have shared the highest priority, had not one of them been singled out
+    assumed: str | None  # that one, assumed to be chosen; None if there was no node, or none was above all others
+    # names, preferences, priorities: of the nodes rated best, best first, at most `TOP`; see `top`
     names: tuple[str, ...]
     preferences: NDArray[np.floating[Any]]
     priorities: NDArray[np.int64]
-    rows: ClusterState | None
-    latency_s: float = 0.0
-    attempt: int = 1
-    first_at: float = 0.0
-    former_failure: str | None = None
-    outcome: Outcome | None = None
-    model_sha256: str = ""
+    rows: ClusterState | None  # the rows of these nodes, as they were
+    latency_s: float = 0.0  # time from the request's arrival to the answer, seconds
+    attempt: int = 1  # how often this pod was decided upon; 1 the first time
+    first_at: float = 0.0  # when it was the first time, seconds since the epoch; 0 until it is remembered
+    former_failure: str | None = None  # why the attempt before this one failed, as far as is known; None the first time
+    outcome: Outcome | None = None  # what became of it; None until the watch says
+    model_sha256: str = ""  # of the model that answered; empty where none did
+    # arm, workload, experiment: the pod's arm and workload in the experiment of that key; empty without one
     arm: str = ""
     workload: str = ""
     experiment: str = ""
-    odd: int = 0
-    odd_nodes: tuple[OddNode, ...] = ()
+    odd: int = 0  # how many of the candidates were odd, and judged apart
+    odd_nodes: tuple[OddNode, ...] = ()  # at most `TOP` of them
+    # what the speed of each of the nodes rated best rested on; empty in records of versions before 0.2
     bases: tuple[SpeedBasis, ...] = ()
+    # all nodes that it was about; None once they are forgotten. Never written to disk
     contenders: Contenders | None = None
-    urgency_source: str = ""
-    urgency_reason: str = ""
-    expected_s: float | None = None
-    expected_runs: int = 0
 
     @property
     def top(self) -> tuple[RatedNode, ...]:
@@ -134,43 +102,26 @@ class Decision:
 
 @dataclass(slots=True)
 class Counts:
-    """Sums since the start.
+    """Sums since the start."""
 
-    Attributes:
-        decisions: decisions recorded.
-        fallbacks: of them, those that the fallback answered.
-        urgency_sources: decisions by what said how urgent the pod is; see `policy.urgency.SOURCES`.
-        bound: decisions whose pod was seen bound.
-        bound_rated: of those, the ones where the node's priority is known.
-        bound_among_best: of those, the ones bound to a node that no other was rated above.
-        not_asked: pods seen bound without a decision here: another scheduler's, older ones, or forgotten.
-        failures: decisions that did not lead to a bound pod, by reason: `unschedulable`, `scheduler_error` (as
-            kube-scheduler says in the pod's conditions), `bind` (our own /bind was refused), `expired` (the watch never
-            showed the pod anywhere), `deleted` (before it was bound), `asked_again` (kube-scheduler tried once more and
-            said nothing of why).
-        ended: pods decided upon and bound that ended, by reason; see `extender.cluster.status.ENDINGS`.
-        restarts: of their containers.
-        oom_killed: pods with a container killed for its memory.
-        late, on_time, lateness_unknown: those that ended, by whether that was later than allowed.
-        late_inferred, on_time_inferred: of these, those whose duration was not declared: what former runs took counts.
-    """
-
-    decisions: int = 0
-    fallbacks: int = 0
-    urgency_sources: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(SOURCES, 0)))
-    bound: int = 0
-    bound_rated: int = 0
-    bound_among_best: int = 0
-    not_asked: int = 0
+    decisions: int = 0  # decisions recorded
+    fallbacks: int = 0  # of them, those that the fallback answered
+    bound: int = 0  # decisions whose pod was seen bound
+    bound_rated: int = 0  # of those, the ones where the node's priority is known
+    bound_among_best: int = 0  # of those, the ones bound to a node that no other was rated above
+    not_asked: int = 0  # pods seen bound without a decision here: another scheduler's, older ones, or forgotten
+    # decisions that did not lead to a bound pod, by reason: `unschedulable`, `scheduler_error` (as kube-scheduler says
+    # in the pod's conditions), `bind` (our own /bind was refused), `expired` (the watch never showed the pod anywhere),
+    # `deleted` (before it was bound), `asked_again` (kube-scheduler tried once more and said nothing of why)
     failures: Counter[str] = field(default_factory=Counter)
+    # pods decided upon and bound that ended, by reason; see `extender.cluster.status.ENDINGS`
     ended: Counter[str] = field(default_factory=Counter)
-    restarts: int = 0
-    oom_killed: int = 0
+    restarts: int = 0  # of their containers
+    oom_killed: int = 0  # pods with a container killed for its memory
+    # late, on_time, lateness_unknown: those that ended, by whether that was later than allowed
     late: int = 0
     on_time: int = 0
     lateness_unknown: int = 0
-    late_inferred: int = 0
-    on_time_inferred: int = 0
 
     def document(self) -> dict[str, int | dict[str, int]]:
         """The sums as JSON."""
@@ -221,12 +172,7 @@ class Ledger(PodListener):
     def snapshot(self) -> Counts:
         """A copy of the sums, all of one moment."""
         with self._lock:
-            return replace(
-                self.counts,
-                urgency_sources=self.counts.urgency_sources.copy(),
-                failures=self.counts.failures.copy(),
-                ended=self.counts.ended.copy(),
-            )
+            return replace(self.counts, failures=self.counts.failures.copy(), ended=self.counts.ended.copy())
 
     def record(self, decision: Decision) -> None:
         """Remember a decision."""
@@ -243,7 +189,6 @@ class Ledger(PodListener):
             self.recollection.add(decision)
             self.counts.decisions += 1
             self.counts.fallbacks += decision.fallback_reason is not None
-            self.counts.urgency_sources[decision.urgency_source] += 1
             self._changed(decision)
 
     def restore(self, decisions: Iterable[Decision]) -> None:
@@ -298,7 +243,7 @@ class Ledger(PodListener):
             before = decision.outcome or Outcome()
             if before.removed_at is not None:
                 return
-            decision.outcome = after = outcomes.removed(before, reason, at, decision.demand.urgency, usual_s(decision))
+            decision.outcome = after = outcomes.removed(before, reason, at, decision.demand.urgency)
             if after.bound_at is None:
                 self.counts.failures["deleted"] += not _counted(before)
             else:
@@ -306,8 +251,6 @@ class Ledger(PodListener):
                 self.counts.late += after.late is True
                 self.counts.on_time += after.late is False
                 self.counts.lateness_unknown += after.late is None
-                self.counts.late_inferred += after.late is True and after.inferred
-                self.counts.on_time_inferred += after.late is False and after.inferred
             self._changed(decision)
 
     def assumption_expired(self, uid: str, node: str, at: float) -> None:
@@ -370,11 +313,6 @@ class Ledger(PodListener):
     def _changed(self, decision: Decision) -> None:
         if self._keep is not None:
             self._keep(decision)
-
-
-def usual_s(decision: Decision) -> float | None:
-    """Seconds that the pod was expected to take, where enough runs of its template say it; else None."""
-    return decision.expected_s if is_counted(decision.expected_s, decision.expected_runs) else None
 
 
 def _counted(outcome: Outcome) -> bool:

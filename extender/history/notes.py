@@ -12,7 +12,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final
 
 import structlog
 
@@ -23,7 +23,6 @@ from extender.history.counterfactual import Judge
 from extender.history.explain import short_reason
 from extender.history.ledger import Decision
 from extender.settings import Settings
-from policy import heuristics
 
 WAITING: Final = 1000
 """Notes that may wait to be written."""
@@ -46,60 +45,27 @@ class Counts:
 class Notes(PodListener):
     """Writes notes. A `PodListener` that looks at pods that are bound alone, and is to be told after the ledger.
 
-    Args:
-        source: writes a note.
-        form: `event` or `annotation`.
-        rate: most notes a second.
-        decision_of: the decision remembered for a pod.
-        judge_of: what made a decision, if it is still in use.
-        kubernetes: minor version of Kubernetes whose kube-default is told.
-        timer: monotonic seconds.
-
-    Attributes:
-        counts: see there.
+    Raises:
+        SettingsError: the source cannot write notes.
     """
 
     def __init__(
         self,
-        source: NoteTaker,
-        form: str,
-        rate: float,
-        decision_of: Callable[[str], Decision | None],
-        judge_of: Callable[[Decision], Judge | None],
-        kubernetes: str = heuristics.NEWEST_KUBERNETES,
-        timer: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self.counts = Counts()
-        self._source = source
-        self._form = form
-        self._interval_s = 1.0 / rate
-        self._decision_of = decision_of
-        self._judge_of = judge_of
-        self._kubernetes = kubernetes
-        self._timer = timer
-        self._waiting: deque[tuple[Decision, str]] = deque()
-        self._filled = asyncio.Event()
-        self._logged = float("-inf")
-
-    @classmethod
-    def of(
-        cls,
         settings: Settings,
         source: object,
         decision_of: Callable[[str], Decision | None],
         judge_of: Callable[[Decision], Judge | None],
-    ) -> Self | None:
-        """Return what the settings ask for; None if nothing is to be said on pods.
-
-        Raises:
-            SettingsError: the source cannot write notes.
-        """
-        if settings.explain_on_pod == "none":
-            return None
+    ) -> None:
         if not isinstance(source, NoteTaker):
             raise SettingsError(f"explain_on_pod is {settings.explain_on_pod}, and this cluster's pods take no notes")
-        rate, kubernetes = settings.explain_on_pod_rate, settings.kubernetes_version
-        return cls(source, settings.explain_on_pod, rate, decision_of, judge_of, kubernetes)
+        self.counts = Counts()
+        self._settings = settings
+        self._source = source
+        self._decision_of = decision_of
+        self._judge_of = judge_of
+        self._waiting: deque[tuple[Decision, str]] = deque()
+        self._filled = asyncio.Event()
+        self._logged = float("-inf")
 
     def pod_bound(self, uid: str, node: str, at: float) -> None:
         """The watch shows the pod on this node: say why, if we decided about it and this is the first that is seen."""
@@ -118,20 +84,21 @@ class Notes(PodListener):
         decision, node = self._waiting.popleft()
         if not self._waiting:
             self._filled.clear()
-        started = self._timer()
+        started = time.monotonic()
         await self._write(decision, node)
-        await asyncio.sleep(max(started + self._interval_s - self._timer(), 0.0))
+        await asyncio.sleep(max(started + 1.0 / self._settings.explain_on_pod_rate - time.monotonic(), 0.0))
 
     async def _write(self, decision: Decision, node: str) -> None:
         try:
             # asks the scorer about a few rows: not on the event loop
-            text = await asyncio.to_thread(short_reason, decision, node, self._judge_of(decision), self._kubernetes)
-            note = PodNote(decision.namespace, decision.name, decision.uid, text, self._form)
+            version = self._settings.kubernetes_version
+            text = await asyncio.to_thread(short_reason, decision, node, self._judge_of(decision), version)
+            note = PodNote(decision.namespace, decision.name, decision.uid, text, self._settings.explain_on_pod)
             await self._source.note(note)
         except NoteError as error:
             self.counts.failed += 1
-            if self._timer() - self._logged >= LOG_EVERY_S:
-                self._logged = self._timer()
+            if time.monotonic() - self._logged >= LOG_EVERY_S:
+                self._logged = time.monotonic()
                 log.warning("a pod's note was not written", error=str(error), failed=self.counts.failed)
         except Exception:
             self.counts.failed += 1

@@ -7,6 +7,7 @@ at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
 T = TypeVar("T")
@@ -15,15 +16,11 @@ PAGE: Final = 256
 """Items of a page."""
 
 
+@dataclass(slots=True, eq=False)
 class _Page(Generic[T]):
-    __slots__ = ("first", "items", "left")
-
-    def __init__(self) -> None:
-        self.items: list[T | None] = []
-        self.left = 0
-        """Items that are still there."""
-        self.first = 0
-        """Where to look for the first of them."""
+    items: list[T | None] = field(default_factory=list)
+    left: int = 0  # items that are still there
+    first: int = 0  # where to look for the first of them
 
 
 class Pages(Generic[T]):
@@ -59,11 +56,7 @@ class Pages(Generic[T]):
             del self._pages[number]
 
     def oldest(self) -> T:
-        """Return the item that was added before all others.
-
-        Raises:
-            LookupError: there is none.
-        """
+        """Return the item that was added before all others. Raises `LookupError` if there is none."""
         for page in self._pages.values():
             for index in range(page.first, len(page.items)):
                 item = page.items[index]

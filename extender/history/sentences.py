@@ -59,8 +59,7 @@ def _question(told: dict[str, Any]) -> list[str]:
             if (demand["cpu"], demand["memory"]) == (demand["cpu_nonzero"], demand["memory_nonzero"])
             else f" (counted as {demand['cpu_nonzero']:g} and {demand['memory_nonzero']:g})"
         )
-        + f"; its urgency is {demand['urgency']:g}"
-        + (f" ({told['urgency']['reason']})." if told["urgency"]["reason"] else ".")
+        + f"; its urgency is {demand['urgency']:g}."
     ]
     if told["warning"]:
         said.append(f"Warning: {told['warning']}.")

@@ -60,56 +60,32 @@ log = structlog.stdlib.get_logger(__name__)
 
 @dataclass(slots=True)
 class StoreCounts:
-    """What happened since the start.
+    """What happened since the start."""
 
-    Attributes:
-        written: decisions written, each time anew that its outcome changed.
-        dropped: decisions that found no room, because writing fell behind or failed for long.
-        failures: attempts to write that failed.
-        unreadable: rows that do not decode.
-    """
-
-    written: int = 0
-    dropped: int = 0
-    failures: int = 0
-    unreadable: int = 0
+    written: int = 0  # decisions written, each time anew that its outcome changed
+    dropped: int = 0  # decisions that found no room, because writing fell behind or failed for long
+    failures: int = 0  # attempts to write that failed
+    unreadable: int = 0  # rows that do not decode
 
 
+@dataclass(eq=False)
 class DecisionStore:
     """The decisions of one service in one file. Thread safe; `put` never waits for the disk.
-
-    Args:
-        path: the file; made if it is missing. One service a file.
-        rows: decisions kept; the oldest go first.
-        age: seconds that a decision is kept.
-        failures: told of attempts to write that failed in an unexpected way.
-        clock: seconds since the epoch.
-        capacity: decisions that may wait to be written.
-
-    Attributes:
-        counts: see there.
 
     Raises:
         LedgerError: the file cannot be used: no folder, no right, no SQLite database, another program's, or a version
             that this one does not know.
     """
 
-    def __init__(
-        self,
-        path: Path,
-        rows: int,
-        age: float,
-        failures: Failures,
-        clock: Callable[[], float] = time.time,
-        capacity: int = CAPACITY,
-    ) -> None:
-        self.path = path
+    path: Path  # the file; made if it is missing. One service a file
+    rows: int  # decisions kept; the oldest go first
+    age: float  # seconds that a decision is kept
+    failures: Failures
+    clock: Callable[[], float] = time.time
+    capacity: int = CAPACITY
+
+    def __post_init__(self) -> None:
         self.counts = StoreCounts()
-        self._rows = rows
-        self._age = age
-        self._failures = failures
-        self._clock = clock
-        self._capacity = capacity
         self._waiting: OrderedDict[str, Decision] = OrderedDict()
         self._room = threading.Lock()
         self._stopping = threading.Event()
@@ -119,14 +95,14 @@ class DecisionStore:
         self._writing = threading.Lock()
         self._connection: sqlite3.Connection | None = None
         """The writing connection: made when it is needed, and again after a failure. Readers make their own."""
-        prepare(path)
+        prepare(self.path)
 
     # ---- writing -------------------------------------------------------------------------------------------------
 
     def put(self, decision: Decision) -> None:
         """Have it written soon; a later state of the same decision takes the place of one that still waits."""
         with self._room:
-            if decision.uid in self._waiting or len(self._waiting) < self._capacity:
+            if decision.uid in self._waiting or len(self._waiting) < self.capacity:
                 self._waiting[decision.uid] = decision
             else:
                 self.counts.dropped += 1
@@ -162,7 +138,7 @@ class DecisionStore:
         try:
             return self._flush()
         except BaseException as error:
-            self._failures.record("ledger", error)
+            self.failures.record("ledger", error)
             self.counts.failures += 1
             return False
 
@@ -171,7 +147,7 @@ class DecisionStore:
         try:
             while batch := self._batch():
                 self._write(batch)
-            if self._clock() - self._trimmed_at >= TRIM_INTERVAL or self._clock() < self._trimmed_at:
+            if self.clock() - self._trimmed_at >= TRIM_INTERVAL or self.clock() < self._trimmed_at:
                 self.trim()
         except (sqlite3.Error, OSError) as error:
             self.counts.failures += 1
@@ -202,7 +178,7 @@ class DecisionStore:
                 for decision in reversed(batch):
                     if decision.uid in self._waiting:
                         continue
-                    if len(self._waiting) < self._capacity:
+                    if len(self._waiting) < self.capacity:
                         self._waiting[decision.uid] = decision
                         self._waiting.move_to_end(decision.uid, last=False)
                     else:
@@ -216,7 +192,7 @@ class DecisionStore:
             f"{it.uid}{it.namespace}{it.name}".encode()  # a lone surrogate would fail the whole batch in SQLite
             return it.uid, it.at, it.namespace, it.name, encoded(it)
         except Exception as error:
-            self._failures.record("ledger", error)
+            self.failures.record("ledger", error)
             self.counts.dropped += 1
             return None
 
@@ -242,12 +218,12 @@ class DecisionStore:
     def trim(self) -> int:
         """Delete what is too old and what is too much; returns how many. Freed pages are used again."""
         with self._writing, self._writer() as connection:
-            oldest_allowed = self._clock() - self._age
+            oldest_allowed = self.clock() - self.age
             deleted = connection.execute("DELETE FROM decisions WHERE at < ?", (oldest_allowed,)).rowcount
-            excess = count(connection) - self._rows
+            excess = count(connection) - self.rows
             if excess > 0:
                 deleted += connection.execute(TRIM, (excess,)).rowcount
-        self._trimmed_at = self._clock()
+        self._trimmed_at = self.clock()
         return deleted
 
     def _writer(self) -> sqlite3.Connection:
@@ -266,11 +242,7 @@ class DecisionStore:
     # ---- reading -------------------------------------------------------------------------------------------------
 
     def get(self, uid: str) -> Decision | None:
-        """The latest decision for this pod, or None.
-
-        Raises:
-            LedgerError: the file cannot be read.
-        """
+        """The latest decision for this pod, or None. Raises `LedgerError` if the file cannot be read."""
         found = self._read("WHERE uid = ?", (uid,))
         return found[0] if found else None
 

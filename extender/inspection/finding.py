@@ -11,20 +11,14 @@ Verdict = Literal["ok", "warning", "failed", "skipped"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was tried.
+    """One thing that was tried."""
 
-    Attributes:
-        name: what was tried: a part of the service, or a field of a file.
-        verdict: `failed` where the service would not start, never be ready, or not be asked; `warning` where it works
-            otherwise than most want; `skipped` where it could not be tried.
-        told: what was found.
-        fix: what to do about it; empty where there is nothing to do.
-    """
-
-    name: str
+    name: str  # what was tried: a part of the service, or a field of a file
+    # `failed` where the service would not start, never be ready, or not be asked; `warning` where it works otherwise
+    # than most want; `skipped` where it could not be tried
     verdict: Verdict
-    told: str
-    fix: str = ""
+    told: str  # what was found
+    fix: str = ""  # what to do about it; empty where there is nothing to do
 
     def __str__(self) -> str:
         """One line."""

@@ -6,7 +6,6 @@ either. Refuses to judge: see `extender.inspection.scheduler_config`.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,13 @@ import yaml
 
 from extender.errors import SchedulerConfigError
 from extender.proxies import PORTS
+from extender.quantities import duration
+from policy.errors import InvalidInputError
 
 LARGEST_FILE: Final = 4 * 1024 * 1024
 KINDS: Final = ("KubeSchedulerConfiguration", "Policy")
 DEFAULT_TIMEOUT_MS: Final = 5000.0
 """pkg/scheduler/extender.go, DefaultExtenderTimeout."""
-
-_DURATION: Final = re.compile(r"(\d+(?:\.\d*)?|\.\d+)(ns|us|µs|μs|ms|s|m|h)")
-_MILLISECONDS: Final = {"ns": 1e-6, "us": 1e-3, "µs": 1e-3, "μs": 1e-3, "ms": 1.0, "s": 1e3, "m": 6e4, "h": 3.6e6}
 
 
 class _Loader(yaml.SafeLoader):
@@ -90,15 +88,10 @@ def _configurations(text: str, inside: bool = False) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """A part of the configuration that is a map.
+    """A part of the configuration that is a map."""
 
-    Attributes:
-        name: where it stands, such as ``extenders[0]``.
-        fields: what it holds.
-    """
-
-    name: str
-    fields: Mapping[str, Any]
+    name: str  # where it stands, such as ``extenders[0]``
+    fields: Mapping[str, Any]  # what it holds
 
     def get(self, field: str, kind: type, default: Any = None) -> Any:
         """A field; `default` where it is absent, null or of another type."""
@@ -149,10 +142,7 @@ def milliseconds(value: Any, nanoseconds: bool) -> float | None:
         return DEFAULT_TIMEOUT_MS
     if nanoseconds and is_of(value, int):
         return value * 1e-6 or DEFAULT_TIMEOUT_MS
-    if not isinstance(value, str):
+    try:
+        return round(duration(str(value).strip()) * 1e3, 6) or DEFAULT_TIMEOUT_MS if isinstance(value, str) else None
+    except InvalidInputError:
         return None
-    text = value.strip()
-    pieces = _DURATION.findall(text)
-    if text != "0" and (not pieces or "".join(number + unit for number, unit in pieces) != text):
-        return None
-    return sum(float(number) * _MILLISECONDS[unit] for number, unit in pieces) or DEFAULT_TIMEOUT_MS

@@ -150,7 +150,7 @@ class Documents:
     def case(self, uid: str) -> bytes:
         """Write the decision about this pod as a file that can be decided again; empty where it is forgotten."""
         found = self._ledger.get(uid)
-        return b"" if found is None else written(found, self._engine.range_tolerance, self._kubernetes)
+        return b"" if found is None else written(found, self._engine.settings.range_tolerance, self._kubernetes)
 
     def remembered(self, uid: str) -> Decision | None:
         """Return the latest decision about the pod of this UID, from the ledger or its file; raises as `decision`."""

@@ -33,21 +33,14 @@ RENAMED: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Family(Generic[P]):
-    """One metric with all its labels.
-
-    Attributes:
-        name: as it is exposed.
-        documentation: what it means.
-        read: its values in a part, called in any thread; None where it is moved as things happen.
-        labels: names of its labels.
-        buckets: upper bounds of a histogram's buckets; empty for other kinds.
-    """
+    """One metric with all its labels."""
 
     name: str
     documentation: str
+    # its values in a part, called in any thread; None where it is moved as things happen
     read: Callable[[P], float | Labelled] | None = None
     labels: tuple[str, ...] = ()
-    buckets: tuple[float, ...] = ()
+    buckets: tuple[float, ...] = ()  # upper bounds of a histogram's buckets; empty for other kinds
 
     @property
     def kind(self) -> str:
@@ -77,26 +70,21 @@ class Family(Generic[P]):
         return metric
 
 
+@dataclass(frozen=True, eq=False)
 class PartCollector(Collector, Generic[P]):
-    """Yields the families of one part with the values of that moment.
+    """Yields the families of one part with the values of that moment."""
 
-    Args:
-        part: as the families' `read` take it.
-        families: with `read`.
-    """
-
-    def __init__(self, part: P, families: Sequence[Family[P]]) -> None:
-        self._part = part
-        self._families = families
+    part: P
+    families: Sequence[Family[P]]
 
     def describe(self) -> Iterator[Metric]:
         """Yield the families without values: the registry asks for their names."""
-        return (family.metric() for family in self._families)
+        return (family.metric() for family in self.families)
 
     def collect(self) -> Iterator[Metric]:
         """Yield the families with their values."""
-        for family in self._families:
-            metric = family.of(self._part)
+        for family in self.families:
+            metric = family.of(self.part)
             yield metric
             if family.name in RENAMED:
                 former = Metric(metric.name, f"Deprecated: use {family.name}", "unknown")

@@ -50,12 +50,7 @@ FAMILIES: Final[tuple[Family[Any], ...]] = (
 
 
 class Metrics:
-    """The metrics of one service, in a registry of its own, so that two services in one process do not collide.
-
-    Attributes:
-        registry: has them all.
-        traffic: counts requests and decisions.
-    """
+    """The metrics of one service, in a registry of its own, so that two services in one process do not collide."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()

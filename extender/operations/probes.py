@@ -9,15 +9,10 @@ from extender.cluster.source import ClusterSource
 
 @dataclass(slots=True)
 class Probes:
-    """What the probes say.
-
-    Attributes:
-        source: where knowledge of the cluster comes from.
-        stopping: whether the service was told to stop.
-    """
+    """What the probes say."""
 
     source: ClusterSource
-    stopping: bool = False
+    stopping: bool = False  # whether the service was told to stop
 
     def unready(self) -> tuple[str, ...]:
         """Every reason not to send requests here, in sentences; empty when ready."""

@@ -59,51 +59,37 @@ class NodeSignals:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What was known at one moment: the ready nodes ``[n]``, pods that wait, and placements since the last sample.
+    """What was known at one moment: the ready nodes ``[n]``, pods that wait, and placements since the last sample."""
 
-    Attributes:
-        names, state: of the ready nodes.
-        waiting: how many pods ask for the same.
-        placements: the decision about a pod that was bound, and the position of its node among the rows kept with it.
-        unknown: placements on nodes whose rows were not kept, or that were too many.
-    """
-
+    # names, state: of the ready nodes
     names: list[str]
     state: ClusterState
-    waiting: Counter[PodDemand]
+    waiting: Counter[PodDemand]  # how many pods ask for the same
+    # the decision about a pod that was bound, and the position of its node among the rows kept with it
     placements: list[tuple[Decision, int]]
-    unknown: int
+    unknown: int  # placements on nodes whose rows were not kept, or that were too many
 
 
 @dataclass(frozen=True, slots=True)
 class Judgement:
-    """What a sample comes to.
+    """What a sample comes to."""
 
-    Attributes:
-        pending: by `RATED`.
-        placements: pods bound since the last one, by `AT_RISK`.
-        headroom: by resource and by whether of all ready nodes together ("cluster") or of the one with most ("node");
-            cores, bytes.
-        headroom_ratio: of all ready nodes together, over what they can allocate; NaN without nodes.
-        nodes: by name, those with the least room first.
-    """
-
-    pending: Mapping[str, Pending]
-    placements: Mapping[str, int]
+    pending: Mapping[str, Pending]  # by `RATED`
+    placements: Mapping[str, int]  # pods bound since the last one, by `AT_RISK`
+    # by resource and by whether of all ready nodes together ("cluster") or of the one with most ("node"); cores, bytes
     headroom: Mapping[tuple[str, str], float]
-    headroom_ratio: Mapping[str, float]
-    nodes: Mapping[str, NodeSignals]
+    headroom_ratio: Mapping[str, float]  # of all ready nodes together, over what they can allocate; NaN without nodes
+    nodes: Mapping[str, NodeSignals]  # by name, those with the least room first
+
+
+NOTHING: Final = Judgement({}, {}, {}, {}, {})
 
 
 class Signals(PodListener):
     """Gathers samples. A `PodListener` that looks at pods that are bound alone, and is to be told after the ledger.
 
-    Args:
-        table: what is known.
-        decision_of: the decision remembered for a pod; None if there is none.
-
     Attributes:
-        latest: what the last sample came to; None before the first.
+        latest: what the last sample came to; `NOTHING` before the first.
         placements: pods judged since the start, by `AT_RISK`.
     """
 
@@ -112,7 +98,7 @@ class Signals(PodListener):
         self._decision_of = decision_of
         self._placements: list[tuple[Decision, int]] = []
         self._unknown = 0
-        self.latest: Judgement | None = None
+        self.latest = NOTHING
         self.placements = Counter(dict.fromkeys(AT_RISK, 0))
 
     def pod_bound(self, uid: str, node: str, at: float) -> None:

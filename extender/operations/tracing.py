@@ -64,11 +64,9 @@ class Tracing:
         endpoint: URL that takes OTLP over HTTP, such as ``http://collector:4318/v1/traces``.
         share: of the traces that begin here, those that are kept, 0..1.
         grace_s: longest that `stop` waits for the collector, seconds.
-        version: of the service.
-        failures: told of exports that failed in an unexpected way.
 
     Attributes:
-        exported, failed: spans that the collector took, and that it did not.
+        exporter: sends the spans, and counts them.
     """
 
     def __init__(self, endpoint: str, share: float, grace_s: float, version: str, failures: Failures) -> None:
@@ -77,29 +75,19 @@ class Tracing:
         # the environment's proxies would be asked for loopback
         session.trust_env = not is_loopback(urlsplit(endpoint).hostname or "")
         exporter = OTLPSpanExporter(endpoint=endpoint, timeout=EXPORT_TIMEOUT_S, session=session)
-        self._exporter = _CountingExporter(exporter, failures)
+        self.exporter = _CountingExporter(exporter, failures)
         resource = Resource.create({"service.name": "maddpg-extender", "service.version": version})
         sampler = ParentBased(TraceIdRatioBased(share))
         self._provider = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
         self._provider.add_span_processor(
             BatchSpanProcessor(
-                self._exporter,
+                self.exporter,
                 max_queue_size=MOST_WAITING,
                 schedule_delay_millis=BATCH_DELAY_S * 1000.0,
                 export_timeout_millis=EXPORT_TIMEOUT_S * 1000.0,
             )
         )
         self.tracer: Tracer = self._provider.get_tracer("extender", version)
-
-    @property
-    def exported(self) -> int:
-        """Spans that the collector took."""
-        return self._exporter.exported
-
-    @property
-    def failed(self) -> int:
-        """Spans that it did not take."""
-        return self._exporter.failed
 
     def span(self, name: str, scorer: str, rows: int) -> AbstractContextManager[object]:
         """Encloses a part of a scorer's work; what is scored after an answer belongs to no request and has no span."""
@@ -180,7 +168,7 @@ class TracedConnection(VerbConnection):
 
 
 class _CountingExporter(SpanExporter):
-    """An exporter that knows how much it exported."""
+    """An exporter that counts the spans that the collector took, and those that it did not."""
 
     def __init__(self, exporter: SpanExporter, failures: Failures) -> None:
         self.exported = 0

@@ -38,11 +38,7 @@ class _List:
 
 
 class RecentRequests:
-    """Decodes ExtenderArgs; remembers the last that name nodes, not those that bring them, nor large ones.
-
-    Args:
-        table: whose rows the names mean.
-    """
+    """Decodes ExtenderArgs; remembers the last that name nodes, not those that bring them, nor large ones."""
 
     def __init__(self, table: ClusterTable) -> None:
         self._table = table

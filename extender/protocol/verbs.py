@@ -39,20 +39,13 @@ _log = logs.get(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What goes back.
+    """What goes back."""
 
-    Attributes:
-        status: HTTP status.
-        body: JSON.
-        close: whether the connection must be closed after it.
-        retry_after_s: when to ask again, seconds; 0: not said.
-        after: what is left to do once the answer is on its way, before anything else happens.
-    """
-
-    status: int
+    status: int  # HTTP status
     body: bytes
-    close: bool = False
-    retry_after_s: int = 0
+    close: bool = False  # whether the connection must be closed after it
+    retry_after_s: int = 0  # when to ask again, seconds; 0: not said
+    # what is left to do once the answer is on its way, before anything else happens
     after: Callable[[], None] | None = None
 
 
@@ -75,47 +68,16 @@ class Observer(Protocol):
         ...
 
 
-@dataclass(frozen=True, slots=True)
-class VerbOptions:
-    """What the verbs take and say.
-
-    Attributes:
-        enabled: verbs that are answered; the others get 404.
-        max_body_bytes: larger bodies get 413.
-        body_timeout_s: slower bodies get 408.
-        every_node: whether an answer names nodes of priority 0 too.
-    """
-
-    enabled: frozenset[str]
-    max_body_bytes: int
-    body_timeout_s: float
-    every_node: bool
-
-    @classmethod
-    def of(cls, settings: Settings) -> VerbOptions:
-        """Return what the settings say."""
-        return cls(
-            enabled=frozenset(verb for verb in VERBS if getattr(settings, f"enable_{verb}")),
-            max_body_bytes=settings.max_body_bytes,
-            body_timeout_s=settings.body_timeout_s,
-            every_node=settings.answer_every_node,
-        )
-
-
 class SchedulingVerbs:
     """Answers the verbs; an ASGI application for `PATHS`.
 
     Args:
-        engine: decides.
-        source: binds.
         hosts: writes priorities; follows the rows of the engine's table.
-        observer: counts.
-        options: see `VerbOptions`.
         timer: monotonic seconds, the engine's timer.
 
     Attributes:
         by_url: the verbs that are enabled, by the URL a request for them names.
-        max_body_bytes, body_timeout_s: of the options.
+        timer: monotonic seconds; `received` is by it.
     """
 
     def __init__(
@@ -125,22 +87,21 @@ class SchedulingVerbs:
         source: ClusterSource,
         hosts: wire.HostEncoder,
         observer: Observer,
-        options: VerbOptions,
+        settings: Settings,
         timer: Callable[[], float] = time.perf_counter,
     ) -> None:
         self._engine = engine
         self._source = source
         self._observer = observer
-        self._enabled = options.enabled
-        self.max_body_bytes = options.max_body_bytes
-        self.body_timeout_s = options.body_timeout_s
-        self._every_node = options.every_node
-        self._timer = timer
+        self.max_body_bytes = settings.max_body_bytes
+        self.body_timeout_s = settings.body_timeout_s
+        self._every_node = settings.answer_every_node
+        self.timer = timer
         self._recent = RecentRequests(engine.table)
         self._decode = self._recent.decode
         self._encode = hosts.encode
         self._encode_filter = wire.encode_filter
-        self.by_url = {f"/{verb}".encode(): verb for verb in options.enabled}
+        self.by_url = {f"/{verb}".encode(): verb for verb in VERBS if getattr(settings, f"enable_{verb}")}
         self._verbs: dict[str, Verb] = {
             "filter": self._filter,
             "prioritize": self._prioritize,
@@ -148,14 +109,9 @@ class SchedulingVerbs:
             "bind": self._bind,
         }
 
-    @property
-    def timer(self) -> Callable[[], float]:
-        """Monotonic seconds; `received` is by it."""
-        return self._timer
-
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request whose path is in `PATHS`, as an ASGI application."""
-        received = self._timer()
+        received = self.timer()
         verb = PATHS[scope["path"]]
         try:
             body = await self._body(verb, scope, receive)
@@ -196,7 +152,7 @@ class SchedulingVerbs:
 
     def answered(self, verb: str, answer: Answer, received: float) -> None:
         """Count a request, and do what its answer left; call it once, when the answer is on its way."""
-        self._observer.answered(verb, answer.status, self._timer() - received)
+        self._observer.answered(verb, answer.status, self.timer() - received)
         if answer.after is not None:
             try:
                 answer.after()
@@ -218,7 +174,7 @@ class SchedulingVerbs:
             WireError: the verb is switched off (404), the method is not POST (405), or the body is too large (413), too
                 slow (408) or breaks off (400).
         """
-        if verb not in self._enabled:
+        if verb not in self.by_url.values():
             raise WireError(f"the verb {verb} is switched off; set enable_{verb} to true to answer it", status=404)
         if scope["method"] != "POST":
             raise WireError(f"/{verb} takes POST, not {scope['method']}", status=405)
@@ -271,7 +227,7 @@ class SchedulingVerbs:
     async def _prioritize(self, body: bytes, received: float) -> Answer:
         request = self._decode(body)
         verdict = await self._engine.decide(request.pod, self._recent.named(request), received)
-        rated = verdict.rows, verdict.priorities, verdict.unknown, self._engine.limits.neutral_priority
+        rated = verdict.rows, verdict.priorities, verdict.unknown, self._engine.settings.unknown_node_priority
         hosts = self._encode(*(rated if self._every_node else wire.above_zero(*rated)))
         return Answer(200, hosts, after=partial(self._finish, verdict))
 

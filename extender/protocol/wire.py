@@ -76,19 +76,12 @@ _META_PODS: Final = msgspec.json.Decoder(list[dict[str, msgspec.Raw]] | None)
 
 @dataclass(frozen=True, slots=True)
 class SchedulingRequest:
-    """ExtenderArgs: a pod and the nodes it may go to.
+    """ExtenderArgs: a pod and the nodes it may go to."""
 
-    Attributes:
-        pod: the fields that count.
-        names: names of the nodes, in order, duplicates included.
-        names_json: `NodeNames` as sent; ``null`` unless nodeCacheCapable.
-        nodes_json: `Nodes` as sent; ``null`` if nodeCacheCapable.
-    """
-
-    pod: Pod
-    names: list[str]
-    names_json: bytes
-    nodes_json: bytes
+    pod: Pod  # the fields that count
+    names: list[str]  # names of the nodes, in order, duplicates included
+    names_json: bytes  # `NodeNames` as sent; ``null`` unless nodeCacheCapable
+    nodes_json: bytes  # `Nodes` as sent; ``null`` if nodeCacheCapable
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,13 +100,6 @@ def decode_scheduling(body: bytes, names_of: Callable[[bytes], list[str]] | None
 
     As kube-scheduler writes it, the list of names is its end, and is decoded apart. If what stands before the list is
     an object with a pod once it is closed, then the list belongs to that object and not to something within it.
-
-    Args:
-        body: JSON.
-        names_of: reads a list of names, for `NodeNames`; default: `decode_names`.
-
-    Raises:
-        WireError: it is not ExtenderArgs; the message names the JSON path.
     """
     at = body.find(_LIST_FOLLOWS)
     if at > 0 and body.endswith(b"]}"):
@@ -127,11 +113,7 @@ def decode_scheduling(body: bytes, names_of: Callable[[bytes], list[str]] | None
 
 
 def decode_carefully(body: bytes) -> SchedulingRequest:
-    """`decode_scheduling` for whatever is not written as kube-scheduler writes it.
-
-    Raises:
-        WireError: it is not ExtenderArgs; the message names the JSON path.
-    """
+    """`decode_scheduling` for whatever is not written as kube-scheduler writes it."""
     top = _top(body)
     pod = _decode(_POD, _required(top, "Pod"), "Pod")
     names_json, nodes_json = bytes(top.get("nodenames", NULL)), bytes(top.get("nodes", NULL))
@@ -146,11 +128,7 @@ def decode_carefully(body: bytes) -> SchedulingRequest:
 
 
 def decode_names(text: bytes) -> list[str]:
-    """The value of `NodeNames`.
-
-    Raises:
-        WireError: it is no list of names, or has more than `MOST_NAMES`.
-    """
+    """The value of `NodeNames`."""
     # a list of short names takes twenty times its bytes once it is decoded: count first where it could be too long
     if len(text) > MOST_NAMES and text.count(b",") >= MOST_NAMES:
         raise _too_many("NodeNames")
@@ -158,11 +136,7 @@ def decode_names(text: bytes) -> list[str]:
 
 
 def decode_preemption(body: bytes) -> PreemptionRequest:
-    """Body of `/preempt`; `NodeNameToMetaVictims` wins where it is given, as nodeCacheCapable sends it.
-
-    Raises:
-        WireError: it is not ExtenderPreemptionArgs; the message names the JSON path.
-    """
+    """Body of `/preempt`; `NodeNameToMetaVictims` wins where it is given, as nodeCacheCapable sends it."""
     top = _top(body)
     uid = _decode(_POD, _required(top, "Pod"), "Pod").metadata.uid
     victims: dict[str, tuple[Sequence[str], int]] = {}
@@ -188,11 +162,7 @@ def decode_preemption(body: bytes) -> PreemptionRequest:
 
 
 def decode_binding(body: bytes) -> Binding:
-    """Body of `/bind`.
-
-    Raises:
-        WireError: it is not ExtenderBindingArgs; the message names the JSON path.
-    """
+    """Body of `/bind`."""
     top = _top(body)
     values = {}
     for key in ("PodNamespace", "PodName", "PodUID", "Node"):
@@ -240,7 +210,7 @@ def above_zero(
     they are named: an answer may leave out nodes that cannot win, and never all.
     """
     (above,) = priorities.nonzero()
-    if neutral > 0:
+    if unknown and neutral > 0:
         return rows.take(above), priorities.take(above), unknown, neutral
     if len(above) == 0:
         return rows, priorities, unknown, neutral

@@ -55,9 +55,6 @@ class IncrementalPreferences:
     Args:
         scorer: a scorer with `local` true.
         classes: how many demands to remember; the least recently used is dropped.
-
-    Raises:
-        InvalidInputError: the scorer is not local, or `classes` is not positive.
     """
 
     def __init__(self, scorer: Scorer, classes: int = 256) -> None:

@@ -26,20 +26,13 @@ _log = logs.get(__name__)
 
 @dataclass(frozen=True, slots=True)
 class LoadedScorer:
-    """What decides.
-
-    Attributes:
-        scorer: preferences.
-        temperature: of its priorities.
-        model_sha256: of its model; empty for a heuristic.
-        manifest_sha256: of its bundle's manifest, which names a bundle exactly; empty for a heuristic.
-        training_range: smallest and largest value ``[8]`` of each feature in training; None for a heuristic.
-    """
+    """What decides."""
 
     scorer: Scorer
-    temperature: float
-    model_sha256: str
-    manifest_sha256: str = ""
+    temperature: float  # of its priorities
+    model_sha256: str  # of its model; empty for a heuristic
+    manifest_sha256: str = ""  # of its bundle's manifest, which names a bundle exactly; empty for a heuristic
+    # smallest and largest value ``[8]`` of each feature in training; None for a heuristic
     training_range: tuple[NDArray[np.float32], NDArray[np.float32]] | None = None
 
     def identity(self) -> dict[str, str]:
@@ -136,11 +129,7 @@ def try_candidate(name: str | None, settings: Settings) -> tuple[LoadedScorer | 
 
 
 def warm(scorer: Scorer) -> None:
-    """Let a scorer answer once, about idle nodes.
-
-    Raises:
-        ScoringError: it cannot.
-    """
+    """Let a scorer answer once, about idle nodes. Raises `ScoringError` if it cannot."""
     try:
         scorer.preferences(ClusterState.idle(np.ones(WARM_ROWS), np.ones(WARM_ROWS)), PodDemand(0.1, 0.1, 0.5))
     except SchedulerError:

@@ -34,25 +34,16 @@ def no_span(_name: str, _scorer: str, _rows: int) -> AbstractContextManager[obje
 
 @dataclass(slots=True)
 class Scored:
-    """What a scorer said of some rows.
+    """What a scorer said of some rows."""
 
-    Attributes:
-        preferences: ``[n]``; not finite where the scorer gave none.
-        outside: for each feature, how many rows lie outside the range of training; None where none does.
-        odd: what becomes of each row, ``[n]``, see `extender.scorer.trust`; None where none is odd.
-    """
-
-    preferences: Preferences
+    preferences: Preferences  # ``[n]``; not finite where the scorer gave none
+    # for each feature, how many rows lie outside the range of training; None where none does
     outside: Sequence[int] | None
-    odd: Codes | None
+    odd: Codes | None  # what becomes of each row, ``[n]``, see `extender.scorer.trust`; None where none is odd
 
 
 def ask(scorer: Scorer, rows: ClusterState, demand: PodDemand, training: TrainingRange, span: Span = no_span) -> Scored:
-    """What the scorer says of these rows.
-
-    Raises:
-        ScoringError: it failed; see `checked`.
-    """
+    """What the scorer says of these rows. Raises `ScoringError` if it failed; see `checked`."""
     count, outside, odd = len(rows), None, None
     with span("observe", scorer.name, count):
         observation = observe_unclipped(rows, demand)

@@ -36,17 +36,11 @@ _log = logs.get(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A bundle that was not put to use.
+    """A bundle that was not put to use."""
 
-    Attributes:
-        at: when, seconds since the epoch.
-        reason: one of `REFUSAL_REASONS`.
-        message: what is wrong with it, and the fix.
-    """
-
-    at: float
-    reason: str
-    message: str
+    at: float  # when, seconds since the epoch
+    reason: str  # one of `REFUSAL_REASONS`
+    message: str  # what is wrong with it, and the fix
 
 
 @dataclass(slots=True)
@@ -64,12 +58,9 @@ class BundleReloader:
         path: the folder, as the settings name it; links are followed anew each time.
         load: reads and proves a bundle; raises `SchedulerError` to refuse it. Called in a thread.
         install: puts it to use; called on the event loop.
-        serving: what serves now; None if nothing does.
-        clock: seconds since the epoch.
 
     Attributes:
         serving: what serves now.
-        counts: see `ReloadCounts`.
         refusals: bundles refused since the start, by reason.
         last_refusal: the latest one; None if there was none.
     """

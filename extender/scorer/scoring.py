@@ -30,7 +30,6 @@ from extender.scorer.load import LoadedScorer
 from extender.scorer.question import Scored, Span, ask, no_span
 from extender.scorer.trust import UNRATED, Rating, TrainingRange
 from extender.scorer.worker import Worker
-from extender.settings import Settings
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import ScoringError
 from policy.scorers import Preferences
@@ -49,44 +48,25 @@ NO_ROWS: Final[Rows] = np.empty(0, dtype=np.intp)
 
 @dataclass(frozen=True, slots=True)
 class ScoringLimits:
-    """What bounds the use of a scorer.
+    """What bounds the use of a scorer."""
 
-    Attributes:
-        demand_classes: demands whose preferences are kept.
-        breaker_failures: failures in a row after which it is left alone.
-        breaker_cooling_s: for how long, seconds.
-        range_tolerance: how far a feature may lie beyond the range of training before a row is odd, as a share of it;
-            None: any distance.
-    """
-
-    demand_classes: int
-    breaker_failures: int
-    breaker_cooling_s: float
+    demand_classes: int  # demands whose preferences are kept
+    breaker_failures: int  # failures in a row after which it is left alone
+    breaker_cooling_s: float  # for how long, seconds
+    # how far a feature may lie beyond the range of training before a row is odd, as a share of it; None: any distance
     range_tolerance: float | None = None
-
-    @classmethod
-    def of(cls, settings: Settings) -> ScoringLimits:
-        """Return what the settings say."""
-        return cls(
-            settings.demand_classes, settings.breaker_failures, settings.breaker_cooling_s, settings.range_tolerance
-        )
 
 
 @dataclass(frozen=True, slots=True)
 class Hooks:
-    """Who is told what a scorer does; called on the event loop.
+    """Who is told what a scorer does; called on the event loop."""
 
-    Attributes:
-        scored: after rows were scored, with how many and how many of them were outside the range of training, by
-            feature; for metrics.
-        span: encloses the parts of a scorer's work, in whatever thread scores; for tracing.
-        role: what the scorer is; for the log.
-        waits: before the event loop waits for a thread, so that the table may change until there is an answer.
-    """
-
+    # after rows were scored, with how many and how many of them were outside the range of training, by feature; for
+    # metrics
     scored: Callable[[int, Sequence[int] | None], None] = lambda _rows, _outside: None
-    span: Span = no_span
-    role: str = "scorer"
+    span: Span = no_span  # encloses the parts of a scorer's work, in whatever thread scores; for tracing
+    role: str = "scorer"  # what the scorer is; for the log
+    # before the event loop waits for a thread, so that the table may change until there is an answer
     waits: Callable[[], None] = lambda: None
 
 
@@ -131,14 +111,9 @@ class Scoring:
     """Asks one scorer. Owned by the event loop's thread.
 
     Args:
-        loaded: the scorer.
-        table: whose rows are scored.
-        limits: see `ScoringLimits`.
         timer: monotonic seconds; the clock of `due`.
-        hooks: see `Hooks`.
 
     Attributes:
-        loaded: as given.
         breaker: opens when the scorer keeps failing.
         training: how far the scorer is trusted.
         retired: whether `retire` was called.

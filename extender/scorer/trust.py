@@ -41,15 +41,10 @@ Codes = NDArray[np.uint8]
 
 @dataclass(frozen=True, slots=True)
 class OddRows:
-    """The odd ones of some rows.
+    """The odd ones of some rows."""
 
-    Attributes:
-        codes: what becomes of each row, ``[n]``.
-        training: what they are odd against.
-    """
-
-    codes: Codes
-    training: TrainingRange
+    codes: Codes  # what becomes of each row, ``[n]``
+    training: TrainingRange  # what they are odd against
 
     def take(self, rows: NDArray[np.bool_]) -> OddRows:
         """Those of the given rows."""

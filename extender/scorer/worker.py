@@ -22,11 +22,7 @@ _Job = tuple[Callable[[], Any], "asyncio.Future[Any]"]
 
 
 class Worker:
-    """Runs jobs one after the other in a thread, and hands each result to the event loop that asked.
-
-    Args:
-        name: name of the thread.
-    """
+    """Runs jobs one after the other in a thread, and hands each result to the event loop that asked."""
 
     def __init__(self, name: str = "scoring") -> None:
         self._jobs: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()

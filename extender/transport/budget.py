@@ -31,10 +31,8 @@ class ByteBudget:
 
     Args:
         limit: bytes that may be held at once.
-        timer: monotonic seconds.
 
     Attributes:
-        limit: as given.
         held: bytes held now.
     """
 

@@ -35,7 +35,6 @@ class VerbExchange:
     Attributes:
         response_complete, response_started, keep_alive, disconnected: as uvicorn's cycle has them.
         more_body: whether a part of the body is still to come.
-        verb: as given.
     """
 
     response_started = False
@@ -163,12 +162,7 @@ _LENGTH: Final = re.compile(rb"\r\ncontent-length: ?([0-9]+)\r\n", re.IGNORECASE
 
 
 class VerbConnection(LimitedConnection):
-    """uvicorn's protocol with a shortcut for the verbs.
-
-    Args:
-        verbs: answers.
-        port, parts: as `LimitedConnection` takes them.
-    """
+    """uvicorn's protocol with a shortcut for the verbs."""
 
     def __init__(self, verbs: SchedulingVerbs, port: Port, **parts: Any) -> None:
         super().__init__(port, **parts)

@@ -40,12 +40,7 @@ class Refusal(NamedTuple):
 class FramedConnection(HttpToolsProtocol):
     """uvicorn's protocol, which ignores an offered upgrade and reads nothing after a request whose end is in doubt.
 
-    Args:
-        port: what this connection shares with the others of its port.
-        parts: what uvicorn gives every protocol.
-
     Attributes:
-        port: as given.
         in_head: whether a head has begun that is not whole.
         deaf: whether nothing more is read: the connection ends after the answers that are still to come.
         ended: whether none is to come.

@@ -24,9 +24,6 @@ class Handshake(asyncio.Protocol):
 
     Args:
         context: the TLS of now, asked once for each caller: renewed certificates are shown from then on.
-        port: where the caller counts.
-        connect: makes the connection of uvicorn's parts.
-        parts: what uvicorn gives every protocol.
     """
 
     def __init__(

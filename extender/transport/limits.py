@@ -27,12 +27,7 @@ NO_BYTES: Final = "too many bytes of requests and answers at once; see max_bytes
 
 
 class LimitedConnection(FramedConnection):
-    """uvicorn's protocol within limits.
-
-    Args:
-        port: what this connection shares with the others of its port.
-        parts: what uvicorn gives every protocol.
-    """
+    """uvicorn's protocol within limits."""
 
     def __init__(self, port: Port, **parts: Any) -> None:
         super().__init__(port, **parts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final, Protocol
 
 from extender.transport.budget import ByteBudget
@@ -22,25 +22,15 @@ PROBES: Final = frozenset({"/healthz", "/readyz"})
 
 @dataclass(frozen=True, slots=True)
 class ConnectionLimits:
-    """What callers at one port are held to.
+    """What callers at one port are held to."""
 
-    Attributes:
-        header_timeout_s: time for the head of a request, and for a TLS handshake.
-        max_header_bytes: length of the head, or of all heads that wait for an answer on one connection.
-        body_timeout_s: time for the body of a request.
-        answer_timeout_s: time for the caller to read an answer.
-        max_connections: connections at once.
-        max_requests: requests that are worked on at once.
-        names: a client certificate must have one of them; empty: any, or none.
-    """
-
-    header_timeout_s: float
-    max_header_bytes: int
-    body_timeout_s: float
-    answer_timeout_s: float
+    header_timeout_s: float  # time for the head of a request, and for a TLS handshake
+    max_header_bytes: int  # length of the head, or of all heads that wait for an answer on one connection
+    body_timeout_s: float  # time for the body of a request
+    answer_timeout_s: float  # time for the caller to read an answer
     max_connections: int
     max_requests: int
-    names: frozenset[str] = frozenset()
+    names: frozenset[str] = frozenset()  # a client certificate must have one of them; empty: any, or none
 
 
 class Peer(Protocol):
@@ -54,35 +44,17 @@ class Peer(Protocol):
         """End at once: a new connection needs the place."""
 
 
+@dataclass(eq=False)
 class Port:
-    """The connections of one port.
+    """The connections of one port."""
 
-    Args:
-        limits: what each is held to.
-        budget: bytes that the callers of all ports make the service hold.
-        turns: when operators' requests begin.
-        verbs: paths of requests that begin at once.
-        refused: told the reason of each refusal, one of `REFUSALS`.
-
-    Attributes:
-        limits, budget, turns, verbs, refused: as given.
-    """
-
-    def __init__(
-        self,
-        limits: ConnectionLimits,
-        budget: ByteBudget,
-        turns: Turns,
-        verbs: frozenset[str],
-        refused: Callable[[str], None],
-    ) -> None:
-        self.limits = limits
-        self.budget = budget
-        self.turns = turns
-        self.verbs = verbs
-        self.refused = refused
-        self._peers: OrderedDict[Peer, None] = OrderedDict()
-        """Those that asked last, or came, longest ago first."""
+    limits: ConnectionLimits  # what each is held to
+    budget: ByteBudget  # bytes that the callers of all ports make the service hold
+    turns: Turns  # when operators' requests begin
+    verbs: frozenset[str]  # paths of requests that begin at once
+    refused: Callable[[str], None]  # told the reason of each refusal, one of `REFUSALS`
+    _peers: OrderedDict[Peer, None] = field(default_factory=OrderedDict, init=False)
+    """Those that asked last, or came, longest ago first."""
 
     def __len__(self) -> int:
         """How many connections there are, TLS handshakes among them."""

@@ -6,8 +6,6 @@ reading gives new TLS contexts instead of changing the old: an authority that wa
 them, and so is every session that a caller of its could resume without showing a certificate again.
 
 Only the standard library: it parses no certificate by itself, but one that was shown in a handshake.
-
-The module is long because an identity is read, proven, dated and exchanged by one set of rules.
 """
 
 from __future__ import annotations
@@ -64,19 +62,14 @@ class Validity(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Identity:
-    """What one reading of the files gave.
+    """What one reading of the files gave."""
 
-    Attributes:
-        verbs: TLS of the verbs' port; asks for client certificates where there is an authority for them.
-        operations: the same without.
-        validity: of `certificate` and, where there is one, `client_ca` (the one that lasts longest).
-        digest: of the files' content.
-    """
-
+    # TLS of the verbs' port; asks for client certificates where there is an authority for them
     verbs: ssl.SSLContext = field(repr=False)
-    operations: ssl.SSLContext = field(repr=False)
+    operations: ssl.SSLContext = field(repr=False)  # the same without
+    # of `certificate` and, where there is one, `client_ca` (the one that lasts longest)
     validity: Mapping[str, Validity]
-    digest: str
+    digest: str  # of the files' content
 
 
 class Certificates:
@@ -84,7 +77,6 @@ class Certificates:
 
     Args:
         settings: with `tls_cert_file` and `tls_key_file`.
-        clock: seconds since the epoch.
 
     Attributes:
         identity: in use.
@@ -225,12 +217,7 @@ class Certificates:
 
 
 class CertificateWatch:
-    """Exchanges certificates that changed, warns of those that expire, and logs failed handshakes.
-
-    Args:
-        certificates: those in use.
-        timer: monotonic seconds.
-    """
+    """Exchanges certificates that changed, warns of those that expire, and logs failed handshakes."""
 
     def __init__(self, certificates: Certificates, timer: Callable[[], float] = time.monotonic) -> None:
         self._certificates = certificates

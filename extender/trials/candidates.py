@@ -18,17 +18,11 @@ from extender.trials.shadow import Shadow
 
 @dataclass(frozen=True, slots=True)
 class Trials:
-    """What is tried besides what decides.
+    """What is tried besides what decides."""
 
-    Attributes:
-        shadow: scores the same requests; None if nothing does.
-        comparison: of the arms of an experiment; None if there is none.
-        refused: why a candidate is not tried, by the setting that names it.
-    """
-
-    shadow: Shadow | None
-    comparison: Comparison | None
-    refused: dict[str, str | None]
+    shadow: Shadow | None  # scores the same requests; None if nothing does
+    comparison: Comparison | None  # of the arms of an experiment; None if there is none
+    refused: dict[str, str | None]  # why a candidate is not tried, by the setting that names it
 
     @property
     def experiment(self) -> Experiment | None:
@@ -39,14 +33,7 @@ class Trials:
     def of(
         cls, settings: Settings, decisions: Callable[[], Iterable[Decision]], failures: Failures, span: Span
     ) -> Trials:
-        """Return what the settings ask for.
-
-        Args:
-            settings: name the candidates.
-            decisions: all that are remembered now.
-            failures: told of what a candidate was not expected to do.
-            span: encloses the parts of a candidate's work.
-        """
+        """Return what the settings ask for."""
         shadow, no_shadow = try_candidate(settings.shadow, settings)
         trial, no_trial = try_candidate(settings.experiment, settings)
         comparison = None

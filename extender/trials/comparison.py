@@ -14,7 +14,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import NormalDist
 from typing import Any, Final
 
@@ -39,8 +39,17 @@ VERDICTS: Final = (CONTROL, CANDIDATE, MIXED, UNDECIDED)
 Values = NDArray[np.float64]
 
 
-def _waiting(decision: Decision) -> float | None:
-    return None if decision.outcome is None else decision.outcome.bind_s
+def _fact(name: str, *, once_bound: bool = False) -> Callable[[Decision], float | None]:
+    """Return what reads a field of a pod's outcome; None where it is not known."""
+
+    def read(decision: Decision) -> float | None:
+        outcome = decision.outcome
+        if outcome is None or (once_bound and outcome.bound_at is None):
+            return None
+        value = getattr(outcome, name)
+        return None if value is None else float(value)
+
+    return read
 
 
 def _failed(decision: Decision) -> float | None:
@@ -48,25 +57,6 @@ def _failed(decision: Decision) -> float | None:
     if decision.former_failure is not None or (outcome is not None and outcome.failure is not None):
         return 1.0
     return 0.0 if outcome is not None and outcome.bound_at is not None else None
-
-
-def _restarts(decision: Decision) -> float | None:
-    outcome = decision.outcome
-    return None if outcome is None or outcome.bound_at is None else float(outcome.restarts)
-
-
-def _oom_killed(decision: Decision) -> float | None:
-    outcome = decision.outcome
-    return None if outcome is None or outcome.bound_at is None else float(outcome.oom_killed)
-
-
-def _late(decision: Decision) -> float | None:
-    outcome = decision.outcome
-    return None if outcome is None or outcome.late is None else float(outcome.late)
-
-
-def _slowdown(decision: Decision) -> float | None:
-    return None if decision.outcome is None else decision.outcome.slowdown
 
 
 def _node(decision: Decision) -> int | None:
@@ -89,26 +79,20 @@ def _node_cpu_use(decision: Decision) -> float | None:
 
 @dataclass(frozen=True, slots=True)
 class Measure:
-    """Something known of a pod.
+    """Something known of a pod."""
 
-    Attributes:
-        meaning: what it is, with its unit.
-        of: its value for a pod; None where it is not known.
-        judged: whether less of it is better; else it is shown alone.
-    """
-
-    meaning: str
-    of: Callable[[Decision], float | None]
-    judged: bool = True
+    meaning: str  # what it is, with its unit
+    of: Callable[[Decision], float | None]  # its value for a pod; None where it is not known
+    judged: bool = True  # whether less of it is better; else it is shown alone
 
 
 MEASURES: Final = {
-    "waiting_s": Measure("from the first decision until bound, seconds", _waiting),
+    "waiting_s": Measure("from the first decision until bound, seconds", _fact("bind_s")),
     "failed": Measure("share of pods with a failed attempt", _failed),
-    "restarts": Measure("restarts of containers a pod", _restarts),
-    "oom_killed": Measure("share of pods with a container killed for its memory", _oom_killed),
-    "late": Measure("share of pods that were late, where that is known", _late),
-    "slowdown": Measure("time to the end over the declared duration, where that is known", _slowdown),
+    "restarts": Measure("restarts of containers a pod", _fact("restarts", once_bound=True)),
+    "oom_killed": Measure("share of pods with a container killed for its memory", _fact("oom_killed", once_bound=True)),
+    "late": Measure("share of pods that were late, where that is known", _fact("late")),
+    "slowdown": Measure("time to the end over the declared duration, where that is known", _fact("slowdown")),
     "node_cpu_pressure": Measure("CPU pressure of the pod's node when it was decided, 0..1", _node_cpu_pressure),
     "node_cpu_use": Measure("CPU use of the pod's node when it was decided, over allocatable", _node_cpu_use, False),
 }
@@ -116,20 +100,15 @@ MEASURES: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """Mean of the candidate's arm less that of the control's.
+    """Mean of the candidate's arm less that of the control's."""
 
-    Attributes:
-        value: the difference.
-        low, high: its interval; None where there are too few workloads for one.
-        tells: whether the interval leaves out 0.
-        needed: how many times the workloads it would take, if the true difference were this one; None if no number of
-            them can be told, because there is no difference yet.
-    """
-
-    value: float
+    value: float  # the difference
+    # low, high: its interval; None where there are too few workloads for one
     low: float | None
     high: float | None
-    tells: bool
+    tells: bool  # whether the interval leaves out 0
+    # how many times the workloads it would take, if the true difference were this one; None if no number of them can be
+    # told, because there is no difference yet
     needed: float | None
 
 
@@ -169,26 +148,17 @@ def t_quantile(share: float, freedom: float) -> float:
     return float(sum(term / freedom**i for i, term in enumerate(terms)))
 
 
+@dataclass(eq=False)
 class Comparison:
-    """Compares the arms of an experiment over the decisions that are remembered.
+    """Compares the arms of an experiment over the decisions that are remembered."""
 
-    Args:
-        experiment: what is tried.
-        decisions: all that are remembered now.
-
-    Attributes:
-        experiment: as given.
-        latest: what `compared` returned last; empty before the first time.
-    """
-
-    def __init__(self, experiment: Experiment, decisions: Callable[[], Iterable[Decision]]) -> None:
-        self.experiment = experiment
-        self._decisions = decisions
-        self.latest: dict[str, Any] = {}
+    experiment: Experiment
+    decisions: Callable[[], Iterable[Decision]]
+    latest: dict[str, Any] = field(default_factory=dict)  # what `compared` returned last; empty before the first time
 
     def update(self) -> dict[str, Any]:
         """Compare now, some 40 ms per thousand decisions; in a thread."""
-        self.latest = compared(self._decisions(), self.experiment.key, self.experiment.share)
+        self.latest = compared(self.decisions(), self.experiment.key, self.experiment.share)
         return self.latest
 
 

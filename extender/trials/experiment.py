@@ -11,6 +11,8 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
+import msgspec
+
 from extender.pods import Pod
 from extender.scorer.load import LoadedScorer
 from extender.scorer.scoring import Hooks
@@ -20,10 +22,28 @@ CANDIDATE: Final = "candidate"
 ARMS: Final = (CONTROL, CANDIDATE)
 
 
+class _Owner(msgspec.Struct, frozen=True):
+    """One of `metadata.ownerReferences`."""
+
+    uid: str = ""
+    controller: bool | None = None
+
+
+_OWNERS: Final = msgspec.json.Decoder(list[_Owner] | None)
+
+
 def workload_of(pod: Pod) -> str:
     """UID of the controller that owns the pod; ``namespace/name`` of a pod that none owns."""
-    owner = pod.metadata.controller.uid
-    return owner or f"{pod.metadata.namespace}/{pod.metadata.name}"
+    owners = pod.metadata.owner_references
+    if owners:
+        try:
+            found = _OWNERS.decode(owners)
+        except msgspec.DecodeError:  # no owner we can read; whether the pod is valid is for others to say
+            found = None
+        for owner in found or ():
+            if owner.controller and owner.uid:
+                return str(owner.uid)
+    return f"{pod.metadata.namespace}/{pod.metadata.name}"
 
 
 def draw(workload: str, salt: str) -> float:
@@ -34,20 +54,13 @@ def draw(workload: str, salt: str) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Experiment:
-    """What is tried, and for whom.
+    """What is tried, and for whom."""
 
-    Attributes:
-        candidate: decides for the candidate's arm.
-        share: of the workloads in the candidate's arm, 0..1. A larger one keeps those that are in it.
-        salt: another one chooses other workloads.
-        hooks: who is told what the candidate does.
-        key: names the experiment; decisions of one with another candidate, share or salt are not compared with it.
-    """
-
-    candidate: LoadedScorer
-    share: float
-    salt: str
-    hooks: Hooks = field(default_factory=Hooks)
+    candidate: LoadedScorer  # decides for the candidate's arm
+    share: float  # of the workloads in the candidate's arm, 0..1. A larger one keeps those that are in it
+    salt: str  # another one chooses other workloads
+    hooks: Hooks = field(default_factory=Hooks)  # who is told what the candidate does
+    # names the experiment; decisions of one with another candidate, share or salt are not compared with it
     key: str = field(init=False)
 
     def __post_init__(self) -> None:

@@ -37,31 +37,19 @@ FAR: Final = 1
 
 @dataclass(slots=True)
 class Counts:
-    """Sums since the start.
+    """Sums since the start."""
 
-    Attributes:
-        compared: requests that both scored.
-        dropped: requests that came while the candidate had too many waiting.
-        failed: requests that the candidate failed on.
-        skipped: requests with nothing to compare with: the fallback or an experiment's candidate answered, or fewer
-            than two known nodes were left.
-        same_best: of those compared, the ones where the node sent as best has the candidate's highest preference.
-        ranked: of those compared, the ones that have a rank correlation: neither finds all nodes alike.
-        rank_correlation_sum: sum of Spearman's coefficient over these.
-        priorities: priorities compared.
-        priorities_far: of those, the ones that differ by more than `FAR`.
-        seconds: time the candidate took, seconds.
-    """
-
-    compared: int = 0
-    dropped: int = 0
-    failed: int = 0
+    compared: int = 0  # requests that both scored
+    dropped: int = 0  # requests that came while the candidate had too many waiting
+    failed: int = 0  # requests that the candidate failed on
+    # requests with nothing to compare with: the fallback or an experiment's candidate answered, or fewer than two known
+    # nodes were left
     skipped: int = 0
-    same_best: int = 0
-    ranked: int = 0
-    rank_correlation_sum: float = 0.0
+    same_best: int = 0  # of those compared, the ones where the node sent as best has the candidate's highest preference
+    ranked: int = 0  # of those compared, the ones that have a rank correlation: neither finds all nodes alike
+    rank_correlation_sum: float = 0.0  # sum of Spearman's coefficient over these
     priorities: int = 0
-    priorities_far: int = 0
+    priorities_far: int = 0  # of those, the ones that differ by more than `FAR`
     seconds: float = 0.0
 
 
@@ -80,11 +68,7 @@ class Shadow:
     """Compares a candidate with what decides. `offer` belongs to the event loop, the rest to any thread.
 
     Args:
-        loaded: the candidate.
-        failures: told of what the candidate was not expected to do.
         tolerance: how far it is trusted beyond its training; see `extender.scorer.trust.TrainingRange`.
-        waiting: requests that may wait for it.
-        timer: monotonic seconds.
     """
 
     def __init__(

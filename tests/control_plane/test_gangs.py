@@ -2,6 +2,9 @@
 
 kube-scheduler 1.37 with GenericWorkload asks for a node for each pod of a gang, and gives all of them up where one has
 none; a preemption for a gang asks once more, about a cluster without its victims.
+
+kube-scheduler 1.36 does the same, but is not tried: it watches PodGroups of scheduling.k8s.io/v1alpha2, which an API
+server of 1.37, the only one that is built here, serves no more.
 """
 
 import time

@@ -4,7 +4,8 @@ Each names its source and follows it, with every deviation said. Only the last t
 weights, and sufficient speed, a rule of our own. All see what any scheduler sees: measured use, with the expected use
 of pods bound since. All count non-zero requests (`policy.cluster.ClusterState`), so that a pod that requests nothing
 leaves a trace; the sources have their own defaults for such pods: 1 core in Trimaran, 250m and 200 MB in Koordinator.
-One file over the usual length, since the rules are read side by side.
+
+The module is long because the rules are read side by side.
 """
 
 from __future__ import annotations

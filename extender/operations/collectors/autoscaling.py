@@ -5,28 +5,22 @@ from __future__ import annotations
 from typing import Final
 
 from extender.operations.families import Family
-from extender.operations.signals import RATED, RESOURCES, Signals
+from extender.operations.signals import RESOURCES, Signals
 
 
 def _requests(signals: Signals) -> dict[tuple[str, str, str], float]:
-    if signals.latest is None:
-        return {}
     return {
-        (resource, unit, rated): getattr(signals.latest.pending[rated], resource)
-        for rated in RATED
+        (resource, unit, rated): getattr(pods, resource)
+        for rated, pods in signals.latest.pending.items()
         for resource, unit in RESOURCES.items()
     }
 
 
 def _headroom(signals: Signals) -> dict[tuple[str, str, str], float]:
-    if signals.latest is None:
-        return {}
     return {(resource, RESOURCES[resource], of): value for (resource, of), value in signals.latest.headroom.items()}
 
 
 def _node_headroom(signals: Signals) -> dict[tuple[str, str], float]:
-    if signals.latest is None:
-        return {}
     return {
         (node, resource): ratio
         for node, each in signals.latest.nodes.items()
@@ -39,7 +33,7 @@ SIGNALS: Final[tuple[Family[Signals], ...]] = (
         "maddpg_pending_pods",
         "Pods that wait for this scheduler, by how the best node with room would serve them: well (in time), badly "
         "(too slow for their urgency), nowhere (no node has room), unrated (too many kinds of pods to look at)",
-        lambda signals: {} if signals.latest is None else {each: signals.latest.pending[each].pods for each in RATED},
+        lambda signals: {rated: pods.pods for rated, pods in signals.latest.pending.items()},
         ("rated",),
     ),
     Family("maddpg_pending_requests", "What these pods request together", _requests, ("resource", "unit", "rated")),
@@ -60,7 +54,7 @@ SIGNALS: Final[tuple[Family[Signals], ...]] = (
     Family(
         "maddpg_headroom_ratio",
         "Allocatable less requested over allocatable, of all nodes that are ready together",
-        lambda signals: {} if signals.latest is None else signals.latest.headroom_ratio,
+        lambda signals: signals.latest.headroom_ratio,
         ("resource",),
     ),
     Family(
@@ -72,9 +66,7 @@ SIGNALS: Final[tuple[Family[Signals], ...]] = (
     Family(
         "maddpg_node_expected_rate",
         "Rate that a small pod is expected to run at on these nodes: 1 is an idle reference core's",
-        lambda signals: (
-            {} if signals.latest is None else {node: each.expected_rate for node, each in signals.latest.nodes.items()}
-        ),
+        lambda signals: {node: each.expected_rate for node, each in signals.latest.nodes.items()},
         ("node",),
     ),
 )

@@ -2,34 +2,14 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, Protocol, runtime_checkable
+from typing import Any, Final, Protocol, TypeVar, runtime_checkable
 
-from extender.cluster.stats import NodePressure
 from extender.operations.families import Family
 from extender.operations.signals import Signals
 
-
-class Kubelets(Protocol):
-    """What asks kubelets: `extender.cluster.kubelets.Kubelets`, as far as metrics need it."""
-
-    results: Counter[str]
-    pressures: dict[str, NodePressure]
-    pods_ignored: int
-
-    @property
-    def lag(self) -> float:
-        """How late the last question was asked, seconds."""
-        ...
-
-    def states(self) -> dict[str, int]:
-        """Nodes by how the last question ended."""
-        ...
-
-    def psi(self) -> dict[str, int]:
-        """Nodes that were measured, by whether their kernel collects pressure."""
-        ...
+V = TypeVar("V")
 
 
 @runtime_checkable
@@ -37,8 +17,8 @@ class AsksKubelets(Protocol):
     """A source that may ask kubelets."""
 
     @property
-    def kubelets(self) -> Kubelets | None:
-        """What asks them; None before the start, and where they are not asked."""
+    def kubelets(self) -> Any:
+        """The `Kubelets` of `extender.cluster.kubelets`; None before the start, and where they are not asked."""
         ...
 
 
@@ -50,26 +30,15 @@ class Asking:
     signals: Signals
 
 
-def _requests(asking: Asking) -> dict[str, float]:
-    kubelets = asking.source.kubelets
-    return {} if kubelets is None else dict(kubelets.results)
-
-
-def _states(asking: Asking) -> dict[str, float]:
-    kubelets = asking.source.kubelets
-    return {} if kubelets is None else dict(kubelets.states())
-
-
-def _psi(asking: Asking) -> dict[str, float]:
-    kubelets = asking.source.kubelets
-    return {} if kubelets is None else dict(kubelets.psi())
+def _asked(read: Callable[[Any], V], otherwise: V) -> Callable[[Asking], V]:
+    """Return what reads from that which asks kubelets; `otherwise` while nothing does."""
+    return lambda asking: otherwise if (kubelets := asking.source.kubelets) is None else read(kubelets)
 
 
 def _pressures(asking: Asking) -> dict[tuple[str, str], float]:
-    kubelets, latest = asking.source.kubelets, asking.signals.latest
-    if kubelets is None or latest is None:
+    if (kubelets := asking.source.kubelets) is None:
         return {}
-    shown = ((node, kubelets.pressures.get(node)) for node in latest.nodes)
+    shown = ((node, kubelets.pressures.get(node)) for node in asking.signals.latest.nodes)
     return {
         (node, resource): share
         for node, pressure in shown
@@ -79,45 +48,35 @@ def _pressures(asking: Asking) -> dict[tuple[str, str], float]:
     }
 
 
-def _lag(asking: Asking) -> float:
-    kubelets = asking.source.kubelets
-    return 0.0 if kubelets is None else kubelets.lag
-
-
-def _pods_ignored(asking: Asking) -> float:
-    kubelets = asking.source.kubelets
-    return 0.0 if kubelets is None else kubelets.pods_ignored
-
-
 KUBELETS: Final[tuple[Family[Asking], ...]] = (
     Family(
         "maddpg_kubelet_requests_total",
         "Questions to kubelets, by how they ended: measured, or why not",
-        _requests,
+        _asked(lambda kubelets: kubelets.results, {}),
         ("result",),
     ),
     Family(
         "maddpg_kubelets",
         "Nodes by how the last question to their kubelet ended: measured, failing, waiting for the first one; or "
         "no_address, where their status gives none",
-        _states,
+        _asked(lambda kubelets: kubelets.states(), {}),
         ("state",),
     ),
     Family(
         "maddpg_kubelet_psi_nodes",
         "Nodes measured, by whether their kernel collects pressure (PSI); elsewhere pressure is estimated from the use",
-        _psi,
+        _asked(lambda kubelets: kubelets.psi(), {}),
         ("collected",),
     ),
     Family(
         "maddpg_kubelet_lag_seconds",
         "How late the last question was asked; it grows if `kubelet_connections` are too few",
-        _lag,
+        _asked(lambda kubelets: kubelets.lag, 0.0),
     ),
     Family(
         "maddpg_kubelet_pods_ignored_total",
         "Pods in kubelets' answers without a usable CPU time, each time",
-        _pods_ignored,
+        _asked(lambda kubelets: kubelets.pods_ignored, 0),
     ),
     Family(
         "maddpg_node_pressure_ratio",

@@ -86,7 +86,7 @@ TRACING: Final[tuple[Family[Tracing], ...]] = (
     Family(
         "maddpg_spans_total",
         "Spans that the collector of traces took, and that it did not",
-        lambda tracing: {"exported": tracing.exported, "failed": tracing.failed},
+        lambda tracing: {"exported": tracing.exporter.exported, "failed": tracing.exporter.failed},
         ("result",),
     ),
 )

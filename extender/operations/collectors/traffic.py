@@ -63,11 +63,7 @@ FAMILIES: Final = (
 
 
 class Traffic:
-    """Counts requests and decisions. Owned by the event loop's thread.
-
-    Args:
-        registry: where the counters are registered.
-    """
+    """Counts requests and decisions. Owned by the event loop's thread."""
 
     def __init__(self, registry: CollectorRegistry) -> None:
         latency = LATENCY.histogram(registry)

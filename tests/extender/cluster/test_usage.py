@@ -16,7 +16,7 @@ from extender.cluster import usage
 from extender.cluster.api import ApiServer
 from extender.cluster.metrics_server import PATH, MetricsServer, duration
 from extender.cluster.table import ClusterTable
-from extender.cluster.usage import Answer, NodeUse, UsageError, UsagePoller
+from extender.cluster.usage import Answer, Intake, NodeUse, UsageError, UsagePoller
 from extender.supervision import Supervisor
 from policy.criteria import EXPECTED_USE_RATIO
 from policy.errors import InvalidInputError
@@ -304,6 +304,16 @@ def test_a_measurement_from_the_future_that_is_told_again_is_no_new_one() -> Non
     assert table.forget_usage_before(1000.0) == 1, "it is as old as when it came first"
     poll(poller)
     assert poller.staleness() == 0.0
+
+
+def test_times_from_the_future_are_forgotten_with_their_nodes() -> None:
+    table = ClusterTable(clock=Clock(1000.0))
+    intake = Intake(table, Clock(1000.0))
+    for number in range(100):
+        table.upsert_node(f"n-{number}", 4.0, 8.0)
+        assert intake.take(use(f"n-{number}", end=4600.0)) is None
+        table.remove_node(f"n-{number - 3}")
+    assert len(intake._ahead) == 4, "those known, and the one that went last"
 
 
 def test_a_clock_of_ours_that_was_ahead_does_not_keep_true_measurements_out() -> None:

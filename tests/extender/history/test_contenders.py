@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import random
 from collections import deque
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +14,7 @@ import pytest
 from extender.case import read, replayed, written
 from extender.cluster.lookup import find
 from extender.cluster.table import ClusterTable
-from extender.demand import UrgencyRules
-from extender.engine import Engine, Limits
+from extender.engine import Engine
 from extender.errors import CaseError
 from extender.history import sentences
 from extender.history.contenders import Contenders, Recollection
@@ -29,7 +26,6 @@ from extender.history.timeline import Timeline
 from extender.pods import Pod
 from extender.protocol.wire import decode_scheduling
 from extender.scorer.load import LoadedScorer, load_heuristic, load_policy
-from extender.scorer.scoring import ScoringLimits
 from extender.settings import Settings
 from policy import heuristics
 from policy.bundle import shipped_bundle_path
@@ -49,16 +45,12 @@ class Cluster:
         self.clock = 1e9
         self.table = ClusterTable(clock=lambda: self.clock)
         self.ledger = Ledger(10_000, self.table.row_of, memory=memory)
-        settings = Settings(port=0)
+        settings = Settings(port=0, fallback="kube-default", random_seed=seed)
         self.engine = Engine(
-            self.table,
-            loaded,
-            heuristics.by_name("kube-default"),
-            replace(Limits.of(settings), deadline_s=60.0),
-            ScoringLimits.of(settings),
-            UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos),
-            self.ledger,
-            random.Random(seed),
+            settings=settings.model_copy(update={"deadline_ms": 60_000.0}),
+            table=self.table,
+            loaded=loaded,
+            ledger=self.ledger,
             clock=lambda: self.clock,
         )
         self.names: list[str] = []
@@ -221,7 +213,7 @@ def test_an_exported_decision_is_decided_again_bit_for_bit(name: str, policy: Lo
     cluster = Cluster(loaded, 60, seed=11)
     for decision, _, _ in decided(cluster, 60):
         file = tmp_path / "case.json"
-        file.write_bytes(written(decision, cluster.engine.range_tolerance, "1.37"))
+        file.write_bytes(written(decision, cluster.engine.settings.range_tolerance, "1.37"))
         result = replayed(read(file))
         assert (result.differing, result.largest, result.same_priorities) == (0, 0.0, True), str(result)
 
@@ -229,7 +221,7 @@ def test_an_exported_decision_is_decided_again_bit_for_bit(name: str, policy: Lo
 def test_a_changed_case_is_told_apart(policy: LoadedScorer, tmp_path: Path) -> None:
     cluster = Cluster(policy, 20, seed=3)
     [(decision, _, _)] = decided(cluster, 1)
-    case: dict[str, Any] = msgspec.json.decode(written(decision, cluster.engine.range_tolerance, "1.37"))
+    case: dict[str, Any] = msgspec.json.decode(written(decision, cluster.engine.settings.range_tolerance, "1.37"))
     file = tmp_path / "case.json"
 
     def replay_of(**changes: Any) -> str:
