@@ -250,19 +250,21 @@ def _finish(
     running: FloatArray,
 ) -> None:
     """Let pods go whose work is done (flat slots); a service begins its next unit instead."""
-    pods, accounts, clusters = world.pods, world.accounts, world.clusters
+    pods, nodes, accounts, clusters = world.pods, world.nodes, world.accounts, world.clusters
     row = done // pods.occupied.shape[1]
     rate = np.maximum(rates.reshape(-1)[pods.lane.reshape(-1)[done]], STANDSTILL)
-    end = until[row] - (reached.reshape(-1)[done] - pods.finish_at.reshape(-1)[done]) / rate
-    work = pods.work.reshape(-1)[done]
-    measured = world.is_measured(pods.number.reshape(-1)[done])
+    before = (reached.reshape(-1)[done] - pods.finish_at.reshape(-1)[done]) / rate
+    end = until[row] - before
+    work, number, kind = pods.work.reshape(-1)[done], pods.number.reshape(-1)[done], pods.kind.reshape(-1)[done]
     slowdown = (end - pods.unit_began.reshape(-1)[done]) / work
     bins = np.clip(np.searchsorted(SLOWDOWN_EDGES, slowdown) - 1, 0, SLOWDOWN_BINS - 1)
-    np.add.at(accounts.slowdowns, (row, pods.kind.reshape(-1)[done], bins), measured)
+    np.add.at(accounts.slowdowns, (row, kind, bins), world.is_measured(number))
     _decide(world, done)
-    batch = np.array([pod.lifetime == 1.0 for pod in world.scenario.pod_classes])[pods.kind.reshape(-1)[done]]
-    if batch.any():
-        passage.completed = _completed(world, done[batch], end[batch], until, running)
+    batch = np.array([pod.lifetime == 1.0 for pod in world.scenario.pod_classes])[kind]
+    there = row * nodes.cores.shape[1] + pods.node.reshape(-1)[done]
+    cpu_s = nodes.cpu_time.reshape(-1)[there] - running.reshape(-1)[there] * before - pods.cpu_began.reshape(-1)[done]
+    columns = (row, there % nodes.cores.shape[1], number, kind, work, cpu_s, end - pods.bound_at.reshape(-1)[done], end)
+    passage.completed = Completed(*(columns if batch.all() else (column[batch] for column in columns)))
     units = pods.units.reshape(-1)
     units[done] -= 1
     again = units[done] > 0
@@ -272,34 +274,6 @@ def _finish(
     passage.finished += np.bincount(row, minlength=clusters)
     release(world, done)
     pods.free(done)
-
-
-def _completed(
-    world: World, flat: NDArray[np.intp], end: FloatArray, until: FloatArray, running: FloatArray
-) -> Completed:
-    """What is to be told of batch pods that end at these moments (flat slots).
-
-    Args:
-        world: before they are released.
-        flat: the pods.
-        end: when each ends, ``[pods]``.
-        until: the end of the passage, ``[clusters]``.
-        running: share of the time that tasks run on each node, ``[clusters, n]``.
-    """
-    pods, nodes = world.pods, world.nodes
-    row = flat // pods.occupied.shape[1]
-    node = pods.node.reshape(-1)[flat]
-    beyond = running[row, node] * (until[row] - end)
-    return Completed(
-        row,
-        node,
-        pods.number.reshape(-1)[flat],
-        pods.kind.reshape(-1)[flat],
-        pods.work.reshape(-1)[flat],
-        nodes.cpu_time[row, node] - beyond - pods.cpu_began.reshape(-1)[flat],
-        end - pods.bound_at.reshape(-1)[flat],
-        end,
-    )
 
 
 def _renew(world: World, flat: NDArray[np.intp], start: FloatArray) -> None:
