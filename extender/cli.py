@@ -416,6 +416,7 @@ def _show(decision: dict[str, Any], console: Console) -> None:
         for name in nodes[0][title]:
             table.add_row(f"{title}: {name}", *(f"{node[title][name]:.3f}" for node in nodes))
     table.add_section()
+    table.add_row("chance that memory runs out", *(f"{node['memory_shortage_chance']:.1%}" for node in nodes))
     usual = [node["kube_default"] for node in nodes]
     told = (f"{score['preference']:.2f} ({score['rank'] or '?'})" for score in usual)
     table.add_row(f"kube-default {decision['kube_default_version']} (rank)", *told)

@@ -7,6 +7,7 @@ asked about (a property test compares them bit for bit). Refuses to hold a formu
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, Generic, TypeVar
@@ -25,7 +26,8 @@ class Arithmetic(Generic[Number]):
     maximum: Callable[[Number, float], Number]  # as `minimum`, of a number and a bound, the bound second
     minimum: Callable[[Number, float], Number]
     absolute: Callable[[Number], Number]  # without the sign
+    root: Callable[[Number], Number]  # square root, which IEEE 754 rounds exactly
 
 
-ARRAYS: Final[Arithmetic[FloatArray]] = Arithmetic(np.maximum, np.minimum, np.abs)
-FLOATS: Final[Arithmetic[float]] = Arithmetic(max, min, abs)
+ARRAYS: Final[Arithmetic[FloatArray]] = Arithmetic(np.maximum, np.minimum, np.abs, np.sqrt)
+FLOATS: Final[Arithmetic[float]] = Arithmetic(max, min, abs, math.sqrt)

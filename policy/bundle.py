@@ -16,10 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from policy.actors import Actors
-from policy.criteria import CRITERIA_NAMES
+from policy.criteria import CLASSIC, CRITERIA_SETS, CriteriaSet, set_of
 from policy.errors import BundleError
 from policy.features import FEATURE_NAMES, HIGH, LOW, SCHEMA_VERSION, schema_fingerprint
 from policy.model import check_answers, check_contents, check_parity, number, short
+from policy.scorers import ActorScorer
 
 MODEL_FILE: Final = "actor.onnx"
 MANIFEST_FILE: Final = "manifest.json"
@@ -46,7 +47,7 @@ class Manifest:
     schema_version: int  # `policy.features.SCHEMA_VERSION` at training
     schema_sha256: str  # `policy.features.schema_fingerprint` at training
     features: list[str]  # feature names, in order
-    criteria: list[str]  # criteria names, in order
+    criteria: list[str]  # criteria names, in order: one of `policy.criteria.CRITERIA_SETS`
     model_sha256: str  # sha256 (hex) of actor.onnx
     opset: int
     parameters: int  # number of trained parameters of the actor
@@ -57,6 +58,11 @@ class Manifest:
     # smallest and largest value of each feature that training covers, by name; a feature that is left out, as in
     # bundles made before this field was, has the bounds of `policy.features.FEATURES`
     feature_ranges: dict[str, list[float]] = field(default_factory=dict)
+
+    @property
+    def criteria_set(self) -> CriteriaSet:
+        """The criteria that the actor bids on."""
+        return set_of(self.criteria) or CLASSIC  # a manifest that names none is refused when it is read
 
     def training_range(self) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Smallest and largest value of each feature that training covers, ``[8]`` each."""
@@ -79,6 +85,10 @@ class Bundle:
     manifest: Manifest  # what it says of itself
     actors: Actors  # its model, loaded and proven equal to its recorded vectors
     manifest_sha256: str  # sha256 (hex) of manifest.json, which names the model by its own: together, this very bundle
+
+    def scorer(self, name: str | None = None) -> ActorScorer:
+        """The policy as what rates nodes; called as its manifest says, or otherwise."""
+        return ActorScorer(self.actors, name or self.manifest.name, self.manifest.criteria_set)
 
 
 def shipped_bundle_path() -> Path:
@@ -164,7 +174,11 @@ def _manifest(raw: bytes) -> Manifest:
     _expect("format_version", manifest.format_version, FORMAT_VERSION)
     _expect("schema_version", manifest.schema_version, SCHEMA_VERSION)
     _expect("features", manifest.features, list(FEATURE_NAMES))
-    _expect("criteria", manifest.criteria, list(CRITERIA_NAMES))
+    if set_of(manifest.criteria) is None:
+        known = " or ".join(repr(list(each.names)) for each in CRITERIA_SETS.values())
+        raise BundleError(
+            "criteria", f"found {short(manifest.criteria)}, this version needs {known}; retrain with this version"
+        )
     _expect("schema_sha256", manifest.schema_sha256, schema_fingerprint())
     return manifest
 

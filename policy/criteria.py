@@ -1,30 +1,39 @@
-"""Four known scheduling measures of (pod, node). An actor's bids weigh them; constant bids are the known heuristics."""
+"""Four scheduling measures of (pod, node), which an actor's bids weigh; a bundle says which set of four it bids on.
+
+``classic``: the known measures, of which constant bids are the known heuristics. ``physical``: what decides whether a
+pod is late or killed. Each of these never rises when a node is more used, more pressed or fuller, and never falls
+when it is faster, so an actor whose bids keep to that (`training.learning.monotone`) prefers no such node.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
 
+from policy import shortage
 from policy.arithmetic import ARRAYS, FLOATS, Arithmetic, Number
+from policy.cluster import EXPECTED_USE_RATIO as EXPECTED_USE_RATIO
 from policy.cluster import ClusterState, Demand, FloatArray, Node, PodDemand
 
 CRITERIA_NAMES: Final = ("headroom", "balance", "expected_speed", "constant")
+"""The classic set."""
+
+PHYSICAL_NAMES: Final = ("in_time", "neighbours", "room", "constant")
+"""The physical set."""
+
 CRITERIA_COUNT: Final = len(CRITERIA_NAMES)
+CONSTANT: Final = CRITERIA_NAMES.index("constant")
+"""Place of the constant criterion, in both sets."""
 
 BALANCED: Final = 1.0
 """`balance` of every node for a pod that requests nothing."""
 
 FASTEST_SPEED: Final = 2.0
 """Node speed that `expected_speed` maps to 1; faster nodes are clipped. Assumption: no core is twice the reference."""
-
-EXPECTED_USE_RATIO: Final = 0.65
-"""Expected use over request of a pod not measured yet.
-
-Middle of use over limit without and with autopilot, 0.54 and 0.77 (Rzadca et al., "Autopilot", EuroSys 2020: slack of
-46 % and 23 %).
-"""
 
 CONTENTION_KNEE: Final = 0.6
 """Use of the node from which neighbours slow each other. Assumption, as `policy.observation.PRESSURE_KNEE`."""
@@ -35,6 +44,19 @@ CONTENTION_SLOPE: Final = 0.5
 Middle of the range 0.49-0.99 of throughput kept by co-located jobs in Gavel (Narayanan et al., OSDI 2020), scaled to a
 full node.
 """
+
+
+MARGIN: Final = 1.25
+"""Expected rate over urgency at which half of the pods are taken to be late; as `policy.heuristics.MarginalCost`."""
+
+LEAST_URGENCY: Final = 0.2
+"""Urgency that a pod counts with at least in `in_time`, so that best effort (0) asks for some speed too."""
+
+FULL: Final = 0.9
+"""Share of a node's memory from which half of the nodes are taken to run out of it, in `room`."""
+
+MOST_FILLED: Final = 4.0
+"""Memory expected over `FULL` counts as this at most in `room`, where its 16th power would overflow."""
 
 
 def headroom(state: ClusterState, demand: Demand) -> FloatArray:
@@ -67,7 +89,7 @@ def expected_speed(state: ClusterState, demand: Demand) -> FloatArray:
 
 
 def evaluate(state: ClusterState, demand: Demand) -> NDArray[np.float32]:
-    """All four criteria in the order of `CRITERIA_NAMES`: float32 ``[..., n, 4]`` in [0, 1].
+    """The four classic criteria in the order of `CRITERIA_NAMES`: float32 ``[..., n, 4]`` in [0, 1].
 
     The last is constantly 1: the bid on it is the node's reserve price.
     """
@@ -134,3 +156,83 @@ def _speed(used: Number, node_speed: Number, to: Arithmetic[Number]) -> Number:
     past_knee = to.minimum(to.maximum((used - CONTENTION_KNEE) / (1.0 - CONTENTION_KNEE), 0.0), 1.0)
     rate = node_speed * share * (1.0 - CONTENTION_SLOPE * past_knee)
     return to.minimum(to.maximum(rate / FASTEST_SPEED, 0.0), 1.0)
+
+
+def physical(state: ClusterState, demand: Demand) -> NDArray[np.float32]:
+    """The four physical criteria in the order of `PHYSICAL_NAMES`: float32 ``[..., n, 4]`` in [0, 1].
+
+    - ``in_time``: chance that the pod meets its SLA. Logistic in log(rate / urgency) with a width of 1/8, which is
+      m^8 / (1 + m^8) for the margin m; the rate is `expected_speed`'s, less the time that tasks wait for a CPU.
+    - ``neighbours``: 1 / (1 + cores of neighbours that the pod takes away by what it adds past the knee).
+    - ``room``: mean share of CPU and memory left by requests, times the chance that memory does not run out, logistic
+      in log(`policy.shortage.expected_memory` / `FULL`) with a width of 1/16.
+    - ``constant``: 1; the bid on it is the node's own price.
+    """
+    if isinstance(demand, PodDemand) and state.shape == (1,):
+        return np.array(((*_physical(state.only(), demand, FLOATS), 1.0),), dtype=np.float32)
+    out = np.empty((*state.shape, CRITERIA_COUNT), dtype=np.float32)
+    out[..., 0], out[..., 1], out[..., 2] = _physical(state, demand, ARRAYS)
+    out[..., 3] = 1.0
+    return out
+
+
+def _physical(node: ClusterState | Node, demand: Demand, to: Arithmetic[Any]) -> tuple[Any, Any, Any]:
+    """The first three of `physical`; each a number, or ``[..., n]``."""
+    used = _expected_use(node, demand)
+    rate = FASTEST_SPEED * _speed(used, node.node_speed, to) * (1.0 - node.cpu_pressure)
+    margin = rate / (MARGIN * to.maximum(demand.urgency, LEAST_URGENCY))
+    margin = _squared(_squared(_squared(margin)))
+    before = to.maximum(node.cpu_used / node.cpu_allocatable - CONTENTION_KNEE, 0.0)
+    rise = to.maximum(used - CONTENTION_KNEE, 0.0) - before
+    taken = node.cpu_used * rise * (CONTENTION_SLOPE / (1.0 - CONTENTION_KNEE))
+    filled = shortage.expected_memory(node, demand) / (FULL * node.memory_allocatable)
+    filled = _squared(_squared(_squared(_squared(to.minimum(filled, MOST_FILLED)))))
+    room = _headroom(*_nonzero(node, demand), to) / (1.0 + filled)
+    return margin / (1.0 + margin), 1.0 / (1.0 + taken), room
+
+
+def _squared(value: Any) -> Any:
+    """As a product: floats and arrays then round alike, and a float overflows to infinity."""
+    return value * value
+
+
+@dataclass(frozen=True, slots=True)
+class CriteriaSet:
+    """Four criteria that belong together."""
+
+    name: str  # as training configurations call it
+    names: tuple[str, ...]  # of the criteria, in order; manifests hold them
+    # state and demand to float32 ``[..., n, 4]`` in [0, 1]
+    evaluate: Callable[[ClusterState, Demand], NDArray[np.float32]]
+    meanings: tuple[str, ...]  # in an operator's words, in order
+
+
+CLASSIC: Final = CriteriaSet(
+    "classic",
+    CRITERIA_NAMES,
+    evaluate,
+    (
+        "share of CPU and memory left by requests",
+        "how evenly CPU and memory are requested",
+        "speed that the pod can expect",
+        "the node's own price",
+    ),
+)
+PHYSICAL: Final = CriteriaSet(
+    "physical",
+    PHYSICAL_NAMES,
+    physical,
+    (
+        "chance that the pod is in time",
+        "how little the pod slows its neighbours",
+        "room left, and that memory does not run out",
+        "the node's own price",
+    ),
+)
+CRITERIA_SETS: Final = {each.name: each for each in (CLASSIC, PHYSICAL)}
+"""Every set by name."""
+
+
+def set_of(names: Sequence[str]) -> CriteriaSet | None:
+    """The set whose criteria have these names in this order, if there is one."""
+    return next((each for each in CRITERIA_SETS.values() if each.names == tuple(names)), None)

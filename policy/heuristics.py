@@ -9,7 +9,7 @@ from typing import Final
 
 import numpy as np
 
-from policy import criteria
+from policy import criteria, shortage
 from policy.cluster import ClusterState, Demand, FloatArray
 from policy.errors import InvalidInputError
 from policy.scorers import Preferences
@@ -160,6 +160,74 @@ def least_used(state: ClusterState, demand: Demand) -> FloatArray:
     return 1.0 - (state.cpu_used + criteria.EXPECTED_USE_RATIO * demand.cpu_nonzero) / state.cpu_allocatable
 
 
+@dataclass(frozen=True, slots=True)
+class SufficientSpeed:
+    """Satisfice, then save: of the nodes that will be in time the emptiest slow one, else the fastest.
+
+    Ours, no source. The speed the pod would run at is the expected speed (in units of the reference core) less the time
+    that tasks wait for a CPU there; its margin is that speed times the slowdown that the pod's SLA allows (one over
+    urgency): at 1 the pod would be just in time. Nodes that may run out of memory come last: see `policy.shortage`.
+    """
+
+    # urgency that a pod counts with at least, so that best effort (0) asks for some speed too
+    least_urgency: float = 0.2
+    safe_margin: float = 1.35  # margin of speed from which the pod is taken to be in time
+    # among nodes that are fast enough: headroom is good, and fast nodes are kept for pods that need them
+    headroom_weight: float = 0.5
+    spared_speed_weight: float = 0.3
+
+    def __call__(self, state: ClusterState, demand: Demand) -> FloatArray:
+        """Preference of every node, ``[..., n]``."""
+        rate = criteria.FASTEST_SPEED * criteria.expected_speed(state, demand) * (1.0 - state.cpu_pressure)
+        margin = rate / np.maximum(demand.urgency, self.least_urgency)
+        spared = self.headroom_weight * criteria.headroom(state, demand) - self.spared_speed_weight * state.node_speed
+        # above what a node that is too slow can reach, by more than the two weights take away on nodes up to twice the
+        # reference
+        in_time = self.safe_margin + 0.05 + criteria.FASTEST_SPEED * self.spared_speed_weight
+        preference = np.where(margin >= self.safe_margin, in_time + spared, np.minimum(margin, self.safe_margin))
+        return np.asarray(shortage.bounded(preference, state, demand))
+
+
+@dataclass(frozen=True, slots=True)
+class MarginalCost:
+    """The node where the pod costs least: its own chance of being late, the harm it does to others, and two prices.
+
+    Ours, no source. The chance is logistic in log(expected rate / urgency). Neighbours are harmed by what the pod adds
+    to the node's use past the knee, in proportion to the cores they use. Fast cores and use have a price per core the
+    pod uses, since later pods may need them. Nodes that may run out of memory come last: see `policy.shortage`.
+    """
+
+    # found by: maddpg-train tune-rule marginal-cost
+    least_urgency: float = 0.284  # urgency that a pod counts with at least; best effort has 0
+    margin: float = 1.221  # expected rate over urgency at which half of the pods are late
+    width: float = 0.204  # of the logistic function, in log(rate / urgency)
+    pressure: float = 0.985  # exponent of the share of time that tasks do not wait for a CPU
+    slope: float = 0.302  # share of the rate that neighbours take at full use
+    knee: float = 0.567  # use from which neighbours slow each other
+    harm: float = 0.169  # cost of one core of neighbours at full use
+    speed_price: float = 0.136  # of a core used, per unit of its speed
+    use_price: float = 0.141  # of a core used, per share of the node that is in use
+
+    def __call__(self, state: ClusterState, demand: Demand) -> FloatArray:
+        """Preference of every node, ``[..., n]``: the cost c as -c / (1 + c), in (-1, 0]."""
+        cores = criteria.EXPECTED_USE_RATIO * demand.cpu_nonzero
+        before = state.cpu_used / state.cpu_allocatable
+        after = before + cores / state.cpu_allocatable
+        room = 1.0 - self.knee
+        crowded = np.maximum(after - self.knee, 0.0) / room
+        rise = crowded - np.maximum(before - self.knee, 0.0) / room
+        awake = np.maximum(1.0 - state.cpu_pressure, SMALLEST_RATE) ** self.pressure
+        rate = state.node_speed / np.maximum(after, 1.0) * (1.0 - self.slope * np.minimum(crowded, 1.0)) * awake
+        wanted = self.margin * np.maximum(demand.urgency, self.least_urgency)
+        late = 0.5 - 0.5 * np.tanh(0.5 / self.width * np.log(np.maximum(rate, SMALLEST_RATE) / wanted))
+        prices = cores * (self.speed_price * state.node_speed + self.use_price * after)
+        cost = late + self.harm * state.cpu_used * rise + prices
+        return np.asarray(shortage.bounded(-cost / (1.0 + cost), state, demand))
+
+
+SMALLEST_RATE: Final = 1e-3
+"""Rates below this count as this, where one takes their logarithm."""
+
 DETERMINISTIC: Final[dict[str, Heuristic]] = {
     heuristic.name: heuristic
     for heuristic in (
@@ -167,6 +235,8 @@ DETERMINISTIC: Final[dict[str, Heuristic]] = {
         Heuristic("most-allocated", most_allocated),
         Heuristic("least-used", least_used),
         Heuristic("expected-speed", criteria.expected_speed),
+        Heuristic("sufficient-speed", SufficientSpeed()),
+        Heuristic("marginal-cost", MarginalCost()),
     )
 }
 """Every rule that a configuration may name as a fallback."""

@@ -7,9 +7,10 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from policy import criteria
+from policy import shortage
 from policy.actors import Actors
 from policy.cluster import ClusterState, Demand
+from policy.criteria import CLASSIC, CriteriaSet
 from policy.errors import NonFinitePreferenceError
 from policy.observation import observe
 
@@ -40,13 +41,22 @@ class Scorer(Protocol):
 
 
 class ActorScorer:
-    """The trained policy: each node's agent bids on the four criteria; its preference is the sum of bid x criterion."""
+    """The trained policy: each node's agent bids on the four criteria; its preference is the sum of bid x criterion.
+
+    Nodes that may run out of memory come after all others, whatever is bid for them: see `policy.shortage`.
+
+    Args:
+        actors: the model.
+        name: identifier on metrics, decisions and reports.
+        criteria: the four that the model was trained to bid on.
+    """
 
     local = True
 
-    def __init__(self, actors: Actors, name: str = "policy") -> None:
+    def __init__(self, actors: Actors, name: str = "policy", criteria: CriteriaSet = CLASSIC) -> None:
         self._actors = actors
         self.name = name
+        self.criteria = criteria
 
     def preferences(self, state: ClusterState, demand: Demand) -> NDArray[np.float32]:
         """Float32 ``[..., n]``; raises `NonFinitePreferenceError` where a bid is NaN or infinite."""
@@ -59,7 +69,8 @@ class ActorScorer:
         self, observation: NDArray[np.float32], state: ClusterState, demand: Demand
     ) -> NDArray[np.float32]:
         """`preferences`, from an observation ``[..., n, 8]`` already made of the two; NaN where a bid is."""
-        return combine(self._actors.bids(observation), criteria.evaluate(state, demand))
+        wanted = combine(self._actors.bids(observation), self.criteria.evaluate(state, demand))
+        return shortage.bounded(wanted, state, demand)
 
     def bids(self, state: ClusterState, demand: Demand) -> NDArray[np.float32]:
         """The bids alone, ``[..., n, 4]`` in [-1, 1], for explanations."""

@@ -55,6 +55,8 @@ OVERRIDDEN = {
     "training.learning.critics.Critics": {"forward"},
     "training.learning.critics.JointCritic": {"forward"},
     "training.learning.critics.SetCritic": {"forward"},
+    "training.learning.monotone.MonotoneActor": {"forward"},
+    "training.learning.monotone.PositiveLinear": {"forward"},
     "training.learning.networks.Actor": {"forward"},
     "training.learning.networks.ClassActors": {"forward"},
 }

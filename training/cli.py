@@ -159,7 +159,8 @@ def export(
     actor, config, known = load_actor(checkpoint)
     if name is not None:
         config = config.model_copy(update={"name": name})
-    scorers = [ActorModuleScorer(actor, config.name), *baselines()]
+    served = config.actor.model_copy(update={"memory_bound": True})
+    scorers = [ActorModuleScorer(actor, config.name, served), *baselines()]
     results = measure(scorers, card.CARD_SUITES) if played else {}
     training = {**known, "held_out": to_document(results, card.CARD_SUITES)}
     manifest = export_bundle(actor, config, out, training=training, card=card.render_card(config, training, results))

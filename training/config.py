@@ -44,7 +44,7 @@ ToldName = Annotated[str, AfterValidator(_known)]
 class ArenaConfig(Section):
     """Clusters of one size that are trained on together."""
 
-    scenario: str  # name of a versioned scenario of `training.simulator`
+    scenario: str  # name of a scenario or variant of `training.simulator`
     nodes: Count | None = None  # nodes per cluster; None keeps the scenario's
     # machines that the clusters' nodes are drawn from; none keeps the scenario's
     node_classes: tuple[NodeClass, ...] = ()
@@ -74,28 +74,41 @@ class LoadConfig(Section):
 class ActorConfig(Section):
     """The actors: what bids for the nodes."""
 
-    # ``shared`` (one network for every node) or ``per_class`` (one for each class of node speed). A node's class
-    # follows from its own observation, so either serves any number of nodes from one ONNX graph.
-    kind: Literal["shared", "per_class"] = "shared"
+    # ``shared`` (one network for every node), ``per_class`` (one for each class of node speed) or ``monotone`` (one
+    # that never prefers, all else equal, the more used, more pressed, fuller or slower node; see
+    # `training.learning.monotone`). A node's class follows from its own observation, so each serves any number of
+    # nodes from one ONNX graph.
+    kind: Literal["shared", "per_class", "monotone"] = "shared"
     # boundaries between the classes of ``per_class``, ascending values of the feature `node_speed` (speed per core
     # relative to the reference core, minus 1); a node at a boundary belongs to the faster class
     speed_classes: tuple[float, ...] = ()
+    # the four measures that are bid on: ``classic`` or ``physical``, see `policy.criteria`
+    criteria_set: Literal["classic", "physical"] = "classic"
+    # placement, and selection too, keep to the bound of `policy.shortage`, as serving always does
+    memory_bound: bool = False
     # ``all``, or ``constant``: the bid on the constant criterion alone, which then is the preference, all others
     # being zero in training and serving. A plain bid, with no known rule to lean on.
     criteria: Literal["all", "constant"] = "all"
     # widths of the hidden layers of each network
     hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (256, 256)
-    # bids on headroom, balance, expected_speed and constant before training; the rule it starts from. ``criteria:
-    # constant`` reads the last alone.
+    # bids on the four of ``criteria_set``, in order, before training; the rule it starts from. ``criteria: constant``
+    # reads the last alone; ``kind: monotone`` needs all four above 0.
     initial_bids: tuple[Bid, Bid, Bid, Bid] = (0.0, 0.0, 0.8, 0.0)
 
     @model_validator(mode="after")
     def _classes(self) -> Self:
         low, high = float(LOW[_SPEED]), float(HIGH[_SPEED])
-        if self.kind == "shared" and self.speed_classes:
+        if self.kind != "per_class" and self.speed_classes:
             raise ValueError("speed_classes are read by kind per_class alone; choose it or leave them out")
         if self.kind == "per_class" and not self.speed_classes:
             raise ValueError("kind per_class needs speed_classes, such as [-0.15, 0.1]")
+        if self.kind == "monotone":
+            if self.criteria_set != "physical" or self.criteria != "all":
+                raise ValueError(
+                    "kind monotone needs criteria_set physical and criteria all: the classic criteria are not"
+                )
+            if min(self.initial_bids) <= 0.0:
+                raise ValueError(f"kind monotone bids in (0, 1), and initial_bids are {list(self.initial_bids)}")
         if any(not low < boundary < high for boundary in self.speed_classes):
             raise ValueError(f"speed_classes {list(self.speed_classes)} reach beyond node_speed's {low:g} to {high:g}")
         if any(left >= right for left, right in pairwise(self.speed_classes)):

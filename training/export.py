@@ -25,11 +25,12 @@ from torch import nn
 
 from policy.actors import INPUT_NAME, OUTPUT_NAME, Actors
 from policy.bundle import FORMAT_VERSION, MANIFEST_FILE, MODEL_CARD_FILE, MODEL_FILE, PARITY_ROWS, Manifest, load_bundle
-from policy.criteria import CRITERIA_COUNT, CRITERIA_NAMES
+from policy.criteria import CONSTANT, CRITERIA_COUNT, CRITERIA_SETS
 from policy.errors import SchedulerError
 from policy.features import FEATURE_COUNT, FEATURE_NAMES, FEATURES, HIGH, LOW, SCHEMA_VERSION, schema_fingerprint
 from training.config import TrainingConfig
-from training.learning.networks import CONSTANT, SPEED, Actor, AnyActor, ClassActors, parameter_count
+from training.learning.monotone import MonotoneActor, PositiveLinear
+from training.learning.networks import SPEED, Actor, AnyActor, ClassActors, parameter_count
 
 OPSET: Final = 17
 """The first opset with LayerNormalization (onnx 1.12); every ONNX Runtime we support reads it."""
@@ -66,7 +67,7 @@ def onnx_model(actor: AnyActor) -> bytes:
             flow = graph.add("Where", [reached, faster, flow], f"class{number}.chosen")
     else:
         flow = _network(graph, actor, "")
-    graph.add("Tanh", [flow], OUTPUT_NAME)
+    graph.add("Sigmoid" if isinstance(actor, MonotoneActor) else "Tanh", [flow], OUTPUT_NAME)
     return graph.serialized()
 
 
@@ -107,8 +108,8 @@ class _Graph:
         return result
 
 
-def _network(graph: _Graph, actor: Actor, prefix: str) -> str:
-    """Append one network, from the observation to its bids before tanh; the name of its output ``[n, 4]``."""
+def _network(graph: _Graph, actor: Actor | MonotoneActor, prefix: str) -> str:
+    """Append one network, from the observation to its unsquashed bids; the name of its output ``[n, 4]``."""
     flow = INPUT_NAME
     layers: list[tuple[str, nn.Module]] = [(f"body.{name}", layer) for name, layer in actor.body.named_children()]
     for plain_name, layer in [*layers, ("head", actor.head)]:
@@ -116,14 +117,17 @@ def _network(graph: _Graph, actor: Actor, prefix: str) -> str:
         if isinstance(layer, nn.Linear):
             inputs = [flow, graph.constant(f"{name}.weight", layer.weight), graph.constant(f"{name}.bias", layer.bias)]
             flow = graph.add("Gemm", inputs, name, transB=1)
+        elif isinstance(layer, PositiveLinear):
+            inputs = [flow, graph.constant(f"{name}.weight", layer.signed), graph.constant(f"{name}.bias", layer.bias)]
+            flow = graph.add("Gemm", inputs, name, transB=1)
         elif isinstance(layer, nn.LayerNorm):
             inputs = [flow, graph.constant(f"{name}.weight", layer.weight), graph.constant(f"{name}.bias", layer.bias)]
             flow = graph.add("LayerNormalization", inputs, name, axis=-1, epsilon=layer.eps)
-        elif isinstance(layer, nn.ReLU):
-            flow = graph.add("Relu", [flow], name)
+        elif isinstance(layer, nn.ReLU | nn.Tanh):
+            flow = graph.add("Relu" if isinstance(layer, nn.ReLU) else "Tanh", [flow], name)
         else:
             raise ExportError(f"layer {name} is a {type(layer).__name__}, which export does not know; add it there")
-    if actor.plain:
+    if isinstance(actor, Actor) and actor.plain:
         # A bid on the constant criterion alone: zeros before and after it.
         pads = torch.tensor([0, CONSTANT, 0, CRITERIA_COUNT - 1 - CONSTANT])
         flow = graph.add("Pad", [flow, graph.constant(f"{prefix}pads", pads)], f"{prefix}padded")
@@ -194,7 +198,7 @@ def export_bundle(
         schema_version=SCHEMA_VERSION,
         schema_sha256=schema_fingerprint(),
         features=list(FEATURE_NAMES),
-        criteria=list(CRITERIA_NAMES),
+        criteria=list(CRITERIA_SETS[config.actor.criteria_set].names),
         model_sha256=digest,
         opset=OPSET,
         parameters=parameter_count(actor),

@@ -12,9 +12,11 @@ from typing import Final
 
 from extender.pods import GIB
 from extender.quantities import NANO
+from policy.arithmetic import FLOATS
 from policy.cluster import NONZERO_CPU, NONZERO_MEMORY
 from policy.criteria import EXPECTED_USE_RATIO
 from policy.errors import InvalidInputError
+from policy.shortage import use_ratio
 
 _SOME_CPU, _SOME_MEMORY = round(NONZERO_CPU * NANO), round(NONZERO_MEMORY * GIB)
 
@@ -109,6 +111,7 @@ class NodeAccount:
     # measured_cpu, measured_memory: the latest measurement, cores and GiB
     measured_cpu: float = 0.0
     measured_memory: float = 0.0
+    measured_requests: int = 0  # requests of the pods that the measurement covers, bytes
     # share of time that tasks waited for a CPU, 0..1; None where it is not measured
     measured_pressure: float | None = None
     measured_at: float = -math.inf  # start of the interval that was measured; minus infinity without a measurement
@@ -166,6 +169,7 @@ class NodeAccount:
             if pod.unmeasured:
                 self.unmeasured_cpu += pod.expected_cpu
                 self.unmeasured_memory += pod.expected_memory
+        self.measured_requests = sum(pod.expected_memory for pod in self.pods.values() if not pod.unmeasured)
 
     @property
     def cpu_used(self) -> float:
@@ -176,6 +180,14 @@ class NodeAccount:
     def memory_used(self) -> float:
         """Measured and expected memory use, GiB."""
         return self.measured_memory + EXPECTED_USE_RATIO * self.unmeasured_memory / GIB
+
+    def memory_ratio(self, allocatable: float) -> float:
+        """Memory that the node's pods were measured to use over what they request; see `policy.shortage.use_ratio`.
+
+        Args:
+            allocatable: memory of the node, GiB.
+        """
+        return use_ratio(self.measured_memory, self.measured_requests / GIB, allocatable, FLOATS)
 
 
 def nano_cores(cpu: float) -> int:

@@ -48,11 +48,11 @@ UNKNOWN: Final = -1
 _LINES: Final = (
     *("cpu_allocatable", "memory_allocatable"),
     *("cpu_requested", "memory_requested", "cpu_used", "memory_used", "cpu_pressure", "cpu_nonzero", "memory_nonzero"),
-    "node_speed",
+    *("memory_unseen", "memory_ratio", "node_speed"),
 )
 """The float columns in the order in which they lie in the block."""
 
-_DERIVED: Final = slice(_LINES.index("cpu_requested"), _LINES.index("memory_nonzero") + 1)
+_DERIVED: Final = slice(_LINES.index("cpu_requested"), _LINES.index("memory_ratio") + 1)
 """The lines that follow from a node's pods and its measurements."""
 
 INITIAL_CAPACITY: Final = 64
@@ -118,7 +118,7 @@ class ClusterTable:
         return state_of(self._block.take(rows, axis=1), self._state.version.take(rows))
 
     def lines(self, rows: NDArray[np.intp] | None = None) -> NDArray[np.float64]:
-        """Copy of these rows (default: all) as a block ``[10, n]``, as `copy` reads them; `state_of` makes columns."""
+        """Copy of these rows (default: all) as a block ``[12, n]``, as `copy` reads them; `state_of` makes columns."""
         return self._block.copy() if rows is None else self._block.take(rows, axis=1)
 
     def changed_since(self, version: int) -> NDArray[np.intp]:
@@ -311,11 +311,13 @@ class ClusterTable:
             self._state.memory_requested,
             self._state.cpu_nonzero,
             self._state.memory_nonzero,
+            self._state.memory_unseen,
             self._state.cpu_used,
             self._state.memory_used,
             self._state.cpu_pressure,
         ):
             column[node.row] = 0.0
+        self._state.memory_ratio[node.row] = 1.0
         self._bump(node.row)
         return True
 
@@ -599,6 +601,8 @@ class ClusterTable:
                 pressure,
                 node.nonzero_cpu / NANO,
                 node.nonzero_memory / GIB,
+                node.unmeasured_memory / GIB,
+                node.memory_ratio(state.memory_allocatable[node.row].item()),
             ]
             derived = self._block[_DERIVED, node.row]
             if derived.tolist() != fresh:
@@ -615,14 +619,15 @@ def _estimated(pressures: list[float | None], used: list[float], cpu: NDArray[np
 
 
 def _columns(rows: int) -> tuple[NDArray[np.float64], ClusterState]:
-    """Columns of so many rows without nodes, and the block ``[10, rows]`` they lie in: to copy rows takes one step."""
+    """Columns of so many rows without nodes, and the block ``[12, rows]`` they lie in: to copy rows takes one step."""
     idle = ClusterState.idle(np.ones(rows), np.ones(rows))
     block = np.array([getattr(idle, line) for line in _LINES])
     return block, state_of(block, idle.version)
 
 
 def state_of(block: NDArray[np.float64], version: NDArray[np.int64]) -> ClusterState:
-    """Columns that are the lines of a block ``[10, n]``, which lie there in the order of `_LINES`."""
+    """Columns that are the lines of a block ``[12, n]``, which lie there in the order of `_LINES`."""
     return ClusterState(
-        *(block[0], block[1], block[2], block[3], block[4], block[5], block[6], block[9], version, block[7], block[8])
+        *(block[0], block[1], block[2], block[3], block[4], block[5], block[6], block[11], version),
+        *(block[7], block[8], block[9], block[10]),
     )

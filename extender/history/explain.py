@@ -16,7 +16,8 @@ from extender.cluster.account import SpeedBasis
 from extender.history.contenders import Recalled
 from extender.history.counterfactual import Judge, smallest_changes
 from extender.history.ledger import TOP, Decision
-from policy import criteria, heuristics
+from policy import heuristics, shortage
+from policy.criteria import CLASSIC
 from policy.errors import ScoringError
 from policy.features import FEATURE_NAMES
 from policy.observation import observe
@@ -108,9 +109,11 @@ class Hindsight:
         if self.field is None:
             return []
         demand, rows = self.decision.demand, self.field.state.take(np.array(positions, dtype=np.intp))
-        features, measures = observe(rows, demand), criteria.evaluate(rows, demand)
         asked = None if self.judge is None else self.judge.scorer
         bids = asked.bids(rows, demand) if isinstance(asked, ActorScorer) else None
+        criteria = asked.criteria if isinstance(asked, ActorScorer) else CLASSIC
+        features, measures = observe(rows, demand), criteria.evaluate(rows, demand)
+        short = shortage.shortage_chance(rows, demand)
         bases = dict(zip(self.decision.names, self.decision.bases, strict=False))
         told = []
         for i, position in enumerate(positions):
@@ -124,13 +127,21 @@ class Hindsight:
                     "priority": int(self.field.priorities[position]),
                     "speed": {"value": float(rows.node_speed[i]), **asdict(basis)},
                     "features": _named(FEATURE_NAMES, features[i]),
-                    "criteria": _named(criteria.CRITERIA_NAMES, measures[i]),
-                    "bids": None if bids is None else _named(criteria.CRITERIA_NAMES, bids[i]),
-                    "contributions": None if bids is None else _named(criteria.CRITERIA_NAMES, bids[i] * measures[i]),
+                    "criteria": _named(criteria.names, measures[i]),
+                    "bids": None if bids is None else _named(criteria.names, bids[i]),
+                    "contributions": None if bids is None else _named(criteria.names, bids[i] * measures[i]),
+                    "memory_shortage_chance": float(short[i]),
                     "kube_default": {"preference": float(usual), "rank": rank},
                 }
             )
         return told
+
+    @property
+    def meanings(self) -> dict[str, str]:
+        """Return what the criteria of what decided mean, in an operator's words, by name."""
+        asked = None if self.judge is None else self.judge.scorer
+        told = asked.criteria if isinstance(asked, ActorScorer) else CLASSIC
+        return dict(zip(told.names, told.meanings, strict=True))
 
     def choice(self) -> list[int] | None:
         """Return the ranks of the nodes that kube-default prefers to all others; None where not all are remembered."""
@@ -210,7 +221,8 @@ def explanation(
     Returns:
         `summary` and ``nodes``: for each of the best, best first, its features, criteria, and, where actors decided,
         bids and contributions (bid x criterion; they add up to the preference, except of a node named among
-        ``odd_nodes``, which is judged apart: see `extender.scorer.trust`); ``speed``: its value, source, interval and
+        ``odd_nodes``, which is judged apart: see `extender.scorer.trust`, and of one whose ``memory_shortage_chance``
+        exceeds `policy.shortage.LARGEST_CHANCE`, which comes last); ``speed``: its value, source, interval and
         evidence; and ``kube_default``: the preference that kube-scheduler's default scores give the same node (their
         sum over 100), and its rank among all nodes (1
         is best). ``kube_default_version``: of which minor version of Kubernetes. ``all_nodes``: whether all nodes of
@@ -274,7 +286,10 @@ def short_reason(
         if rated["contributions"] is not None and past.plain[[position, compared]].all():
             gained = {name: value - other["contributions"][name] for name, value in rated["contributions"].items()}
             most = max(gained, key=lambda name: gained[name] if ahead >= 0.0 else -gained[name])
-            said += f", most of it by {most} ({gained[most]:+.3f})"
+            said += f", most of it by {most} ({gained[most]:+.3f}): {past.meanings[most]}"
+        worse = other if ahead >= 0.0 else rated
+        if worse["memory_shortage_chance"] > shortage.LARGEST_CHANCE:
+            said += f"; memory may run out on {worse['node']} (chance {worse['memory_shortage_chance']:.0%})"
     choice = past.choice()
     if choice is not None and position not in choice:
         said += f"; kube-default {kubernetes} would have preferred {field.names[choice[0]]}"

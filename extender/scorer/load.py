@@ -16,7 +16,7 @@ from policy.bundle import load_bundle, shipped_bundle_path
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import BundleError, InvalidInputError, SchedulerError, ScoringError
 from policy.priorities import TEMPERATURE
-from policy.scorers import ActorScorer, Scorer
+from policy.scorers import Scorer
 
 WARM_ROWS: Final = 512
 """Rows scored once before the first request, because a first inference allocates and is slow."""
@@ -85,7 +85,7 @@ def load_policy(path: Path, threads: int = 1) -> LoadedScorer:
         raise BundleError("model", f"{type(error).__name__} while it was read; export the bundle again") from error
     manifest = bundle.manifest
     return LoadedScorer(
-        scorer=ActorScorer(bundle.actors, manifest.name),
+        scorer=bundle.scorer(),
         temperature=manifest.temperature,
         model_sha256=manifest.model_sha256,
         manifest_sha256=bundle.manifest_sha256,

@@ -44,6 +44,8 @@ def random_state(generator: np.random.Generator, *shape: int) -> ClusterState:
         cpu_used=idle.cpu_allocatable * generator.uniform(0.0, 1.2, shape),
         memory_used=idle.memory_allocatable * generator.uniform(0.0, 1.0, shape),
         cpu_pressure=generator.uniform(0.0, 1.0, shape),
+        memory_unseen=memory * generator.uniform(0.0, 0.2, shape),
+        memory_ratio=generator.uniform(0.65, 1.5, shape),
     )
 
 

@@ -77,3 +77,34 @@ def test_criteria_stay_between_zero_and_one(seed: int, demand: PodDemand) -> Non
     assert measured.shape == (8, criteria.CRITERIA_COUNT)
     assert ((measured >= 0.0) & (measured <= 1.0)).all()
     assert (measured[:, 3] == 1.0).all()
+
+
+@given(seed=st.integers(0, 2**32 - 1), demand=demands | silent_demands)
+def test_physical_criteria_stay_between_zero_and_one(seed: int, demand: PodDemand) -> None:
+    measured = criteria.physical(random_state(np.random.default_rng(seed), 8), demand)
+    assert measured.shape == (8, criteria.CRITERIA_COUNT)
+    assert ((measured >= 0.0) & (measured <= 1.0)).all()
+    assert (measured[:, criteria.CONSTANT] == 1.0).all()
+
+
+def test_physical_criteria_are_chances_and_room() -> None:
+    # uses 1.3 cores, 0.13 of the node; the margin of rate over urgency is 1 / (1.25 x 0.8) = 1: even odds
+    pod = PodDemand(cpu=2.0, memory=10.0, urgency=0.8)
+    in_time, neighbours, room, _ = criteria.physical(node(), pod)[0].tolist()
+    assert in_time == pytest.approx(0.5)
+    assert neighbours == 1.0
+    assert room == pytest.approx(0.85 / (1.0 + (0.1 / 0.9) ** 16))
+    in_time, neighbours, _, _ = criteria.physical(node(used=7.0), pod)[0].tolist()
+    margin = 1.0 - 0.5 * (0.83 - 0.6) / 0.4
+    assert in_time == pytest.approx(margin**8 / (1.0 + margin**8))
+    assert neighbours == pytest.approx(1.0 / (1.0 + 7.0 * 0.13 * 0.5 / 0.4))
+    full = replace(node(), memory_used=np.array([90.0 - 10.0]))
+    assert criteria.physical(full, pod)[0, 2] == pytest.approx(0.85 / 2.0)
+
+
+def test_a_set_is_found_by_the_names_of_its_criteria() -> None:
+    for each in criteria.CRITERIA_SETS.values():
+        assert criteria.set_of(list(each.names)) is each
+        assert len(each.names) == len(each.meanings) == criteria.CRITERIA_COUNT
+        assert each.names[criteria.CONSTANT] == "constant"
+    assert criteria.set_of(["headroom"]) is None

@@ -147,3 +147,80 @@ def test_random_preferences_repeat_with_their_seed() -> None:
 def test_an_unknown_heuristic_is_refused_with_the_known_ones_listed() -> None:
     with pytest.raises(InvalidInputError, match="kube-default"):
         heuristics.by_name("best-effort")
+
+
+SATISFICE = heuristics.SufficientSpeed(
+    least_urgency=0.2, safe_margin=1.35, headroom_weight=0.5, spared_speed_weight=0.3
+)
+
+
+def nodes(speed: list[float], **columns: list[float]) -> ClusterState:
+    """Nodes of 10 cores and 40 GiB."""
+    idle = ClusterState.idle([10.0] * len(speed), 40.0, speed)
+    return replace(idle, **{name: np.array(values) for name, values in columns.items()})
+
+
+SMALL = PodDemand(cpu=1.0, memory=2.0, urgency=0.5)
+
+
+def test_sufficient_speed_takes_the_emptiest_slow_node_that_is_in_time() -> None:
+    # empty but for the pod: use 0.065 lies below every knee, so it runs at the node's speed less the pressure;
+    # urgency 0.5 allows a slowdown of 2; headroom is (0.9 + 0.95) / 2
+    state = nodes([1.0, 1.5, 0.6, 1.0], cpu_pressure=[0.0, 0.0, 0.0, 0.5])
+    expected = [2.0 + 0.5 * 0.925 - 0.3 * 1.0, 2.0 + 0.5 * 0.925 - 0.3 * 1.5, 0.6 * 2.0, 0.5 * 2.0]
+    np.testing.assert_allclose(SATISFICE(state, SMALL), expected)
+
+
+def test_sufficient_speed_asks_for_some_speed_even_of_best_effort() -> None:
+    pod = PodDemand(cpu=1.0, memory=2.0, urgency=0.0)
+    # a slowdown of 5 is allowed: margins 5 x speed, of which 1.35 is enough
+    np.testing.assert_allclose(SATISFICE(nodes([0.26, 0.28]), pod), [1.3, 2.0 + 0.5 * 0.925 - 0.3 * 0.28])
+
+
+def test_sufficient_speed_never_prefers_a_node_that_is_late_to_one_in_time() -> None:
+    full = requesting(nodes([2.0, 1.3]), [9.0, 0.0], [30.0, 0.0])
+    # margins 2 and 1.3: the first is in time although it is full and fast
+    first, second = SATISFICE(full, PodDemand(cpu=1.0, memory=2.0, urgency=1.0)).tolist()
+    assert first == pytest.approx(2.0 + 0.5 * 0.1 - 0.6)
+    assert second == pytest.approx(1.3)
+
+
+COST = heuristics.MarginalCost(
+    least_urgency=0.2,
+    margin=1.25,
+    width=0.1,
+    pressure=1.0,
+    slope=0.5,
+    knee=0.6,
+    harm=0.1,
+    speed_price=0.2,
+    use_price=0.3,
+)
+
+
+def costs(state: ClusterState, pod: PodDemand) -> list[float]:
+    preference = COST(state, pod)
+    return [float(cost) for cost in -preference / (1.0 + preference)]
+
+
+def test_marginal_cost_is_the_chance_of_lateness_the_harm_and_the_prices() -> None:
+    pod = PodDemand(cpu=2.0, memory=2.0, urgency=0.8)  # uses 1.3 cores, 0.13 of a node
+    state = nodes([1.0, 1.0, 1.0, 1.5], cpu_used=[0.0, 7.0, 0.0, 0.0], cpu_pressure=[0.0, 0.0, 0.2, 0.0])
+    idle, busy, pressed, fast = costs(state, pod)
+    assert idle == pytest.approx(0.5 + 1.3 * (0.2 + 0.3 * 0.13))  # rate 1 is exactly the margin times the urgency
+    rate = 1.0 - 0.5 * (0.83 - 0.6) / 0.4
+    assert busy == pytest.approx(1.0 / (1.0 + rate**10.0) + 0.1 * 7.0 * 0.13 / 0.4 + 1.3 * (0.2 + 0.3 * 0.83))
+    assert pressed == pytest.approx(1.0 / (1.0 + 0.8**10.0) + 1.3 * (0.2 + 0.3 * 0.13))
+    assert fast == pytest.approx(1.0 / (1.0 + 1.5**10.0) + 1.3 * (0.3 + 0.3 * 0.13))
+
+
+def test_marginal_cost_keeps_fast_nodes_for_pods_that_need_them() -> None:
+    state = nodes([0.8, 1.5])
+    assert COST(state, PodDemand(1.0, 1.0, 0.3)).argmax() == 0
+    assert COST(state, PodDemand(1.0, 1.0, 0.9)).argmax() == 1
+
+
+@pytest.mark.parametrize("name", ["sufficient-speed", "marginal-cost"])
+def test_rules_of_our_own_rank_a_node_that_may_run_out_of_memory_last(name: str) -> None:
+    state = nodes([1.5, 0.3], memory_used=[38.0, 1.0], cpu_used=[0.0, 9.9])
+    assert heuristics.by_name(name).preferences(state, SMALL).argmax() == 1

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from policy import criteria
+from policy import criteria, shortage
 from policy.actors import Actors
 from policy.bundle import load_bundle
 from policy.cluster import PodDemand
@@ -25,6 +25,7 @@ def test_preference_is_the_sum_of_bid_times_criterion(tmp_path: Path) -> None:
     scorer = ActorScorer(actors)
     assert isinstance(scorer, Scorer)
     expected = (actors.bids(observe(state, POD)) * criteria.evaluate(state, POD)).sum(axis=-1)
+    expected = shortage.bounded(expected, state, POD)
     np.testing.assert_allclose(scorer.preferences(state, POD), expected, rtol=1e-5, atol=1e-6)
     np.testing.assert_array_equal(scorer.bids(state, POD), actors.bids(observe(state, POD)))
 

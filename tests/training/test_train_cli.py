@@ -231,7 +231,9 @@ def _small_replays(config: TrainingConfig) -> list[ArenaConfig]:
 
 
 def test_report_writes_the_study_and_counts_its_goals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    tiny = Plan(episodes=2, scenarios=(), loads=(), sizes={}, large_loads=(), large_episodes=1, oracle_episodes=0)
+    tiny = Plan(
+        episodes=2, scenarios=(), loads=(), variants=(), sizes={}, large_loads=(), large_episodes=1, oracle_episodes=0
+    )
     monkeypatch.setattr(plans, "QUICK", tiny)
     small = replace(load_scenario("reference").resized(3), warmup_arrivals=20, episode_arrivals=80)
     monkeypatch.setattr(plans, "load_scenario", lambda _name: small)

@@ -139,7 +139,7 @@ def _rates(checkpoint: Path, play: PlaySettings) -> list[float | None] | None:
     """SLA violation rate of each episode; None if the checkpoint's actor bids nothing finite."""
     actor, config, _ = load_actor(checkpoint)
     try:
-        played = evaluate([ActorModuleScorer(actor, config.name)], play.condition, play.seeds)
+        played = evaluate([ActorModuleScorer(actor, config.name, config.actor)], play.condition, play.seeds)
     except NonFinitePreferenceError:
         return None
     return [float(rate) if np.isfinite(rate) else None for rate in played.values[config.name][SLA]]

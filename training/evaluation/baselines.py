@@ -1,9 +1,9 @@
 """Scheduling rules that are baselines only; those that serving may fall back to live in `policy.heuristics`.
 
-Each names its source and follows it, with every deviation said. Only the last two know a node's speed: the static
-weights, and sufficient speed, a rule of our own. All see what any scheduler sees: measured use, with the expected use
-of pods bound since. All count non-zero requests (`policy.cluster.ClusterState`), so that a pod that requests nothing
-leaves a trace; the sources have their own defaults for such pods: 1 core in Trimaran, 250m and 200 MB in Koordinator.
+Each names its source and follows it, with every deviation said. Only the static weights know a node's speed. All see
+what any scheduler sees: measured use, with the expected use of pods bound since. All count non-zero requests
+(`policy.cluster.ClusterState`), so that a pod that requests nothing leaves a trace; the sources have their own defaults
+for such pods: 1 core in Trimaran, 250m and 200 MB in Koordinator.
 
 The module is long because the rules are read side by side.
 """
@@ -305,36 +305,6 @@ BEST_STATIC: Final = (0.019, 0.022, 0.506)
 """Found by `training.evaluation.static_weights` on selection seeds of the reference scenario."""
 
 
-# ---- a rule of our own, by people who know the simulator: the bar to beat
-
-LEAST_URGENCY: Final = 0.2
-"""Urgency that a pod counts with at least, so that best effort (0) asks for some speed too: a slowdown of 5."""
-
-SAFE_MARGIN: Final = 1.35
-"""Margin of speed from which the pod is taken to be in time, whatever happens to its node meanwhile."""
-
-IN_TIME: Final = 2.0
-"""Preference of a node that is fast enough; above what any other node can reach, `SAFE_MARGIN`, by more than the two
-weights below can take away on nodes up to twice the reference."""
-
-HEADROOM_WEIGHT: Final = 0.5
-SPARED_SPEED_WEIGHT: Final = 0.3
-"""Among nodes that are fast enough: headroom is good, and fast nodes are kept for pods that need them."""
-
-
-def sufficient_speed(state: ClusterState, demand: Demand) -> FloatArray:
-    """Satisfice, then save: of the nodes that will be in time the emptiest slow one, else the fastest.
-
-    Ours, no source; its constants were tried on the reference scenario by hand. The speed the pod would run at is the
-    expected speed (in units of the reference core) less the time that tasks wait for a CPU there; its margin is that
-    speed times the slowdown that the pod's SLA allows (one over urgency): at 1 the pod would be just in time.
-    """
-    rate = criteria.FASTEST_SPEED * criteria.expected_speed(state, demand) * (1.0 - state.cpu_pressure)
-    margin = rate / np.maximum(demand.urgency, LEAST_URGENCY)
-    spared = HEADROOM_WEIGHT * criteria.headroom(state, demand) - SPARED_SPEED_WEIGHT * state.node_speed
-    return np.where(margin >= SAFE_MARGIN, IN_TIME + spared, np.minimum(margin, SAFE_MARGIN))
-
-
 def baselines(seed: int = 0) -> list[Scorer]:
     """Every rule a policy has to beat, fresh, under its own name; `seed` is for those that draw."""
     rules = {
@@ -342,7 +312,6 @@ def baselines(seed: int = 0) -> list[Scorer]:
         "best-fit": best_fit,
         "target-load-packing": target_load_packing,
         "koordinator-load-aware": koordinator_load_aware,
-        "sufficient-speed": sufficient_speed,
     }
     return [
         heuristics.Random(np.random.default_rng(seed)),

@@ -1,4 +1,7 @@
-"""Commands of `maddpg-train` that play episodes or write about them. Parses arguments and prints."""
+"""Commands of `maddpg-train` that play episodes or write about them. Parses arguments and prints.
+
+The module is long because every option of every command stands in it with its help.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +43,6 @@ def evaluate(
 ) -> None:
     """Measure policies and every rule on the same held-out episodes, with 95 % intervals."""
     from policy.bundle import load_bundle
-    from policy.scorers import ActorScorer
     from training.evaluation.baselines import baselines
     from training.evaluation.suites import measure, rich_table, to_document
     from training.files import write_json
@@ -48,7 +50,7 @@ def evaluate(
 
     offered = _numbers(loads, "--loads")
     loaded = [load_bundle(bundle) for bundle in bundles]
-    policies = [ActorScorer(bundle.actors, bundle.manifest.name) for bundle in loaded]
+    policies = [bundle.scorer() for bundle in loaded]
     conditions = [Condition(scenario, load, nodes, seeds, told) for load in offered]
     results = measure([*policies, *baselines()], conditions)
     console = Console()
@@ -72,10 +74,10 @@ def rules(
     from training.evaluation.protocol import evaluate
     from training.evaluation.suites import rules_table
     from training.simulator.conditions import Condition
+    from training.simulator.deviations import find_scenario
     from training.simulator.draws import TEST_SEEDS
-    from training.simulator.scenarios import load_scenario
 
-    known = load_scenario(scenario)
+    known = find_scenario(scenario)
     condition = Condition(known, known.load[0] if load is None else load, nodes, episodes, told)
     played = evaluate(baselines(), condition, TEST_SEEDS)
     size = f"{played.scenario.nodes} nodes, load {condition.load:g}, {episodes} test episodes"
@@ -98,7 +100,6 @@ def learned(
 ) -> None:
     """Print what a policy is worth where nothing is labelled and speeds and urgency are learned, as Markdown."""
     from policy.bundle import load_bundle, shipped_bundle_path
-    from policy.scorers import ActorScorer
     from training.evaluation.completions_curve import curve, curve_table, split, split_table
     from training.simulator.conditions import Condition
     from training.simulator.draws import TEST_SEEDS
@@ -111,7 +112,7 @@ def learned(
     known = load_scenario(scenario)
     condition = Condition(known, known.load[0] if load is None else load, nodes, episodes)
     loaded = load_bundle(bundle or shipped_bundle_path())
-    policy = ActorScorer(loaded.actors, loaded.manifest.name)
+    policy = loaded.scorer()
     console = Console(stderr=True)
     seeds = TEST_SEEDS[first:]
     points = curve(policy, condition, seeds, counts, lambda name: console.print(f"playing {name}"))
@@ -131,6 +132,34 @@ def static_weights(
     from training.simulator.scenarios import load_scenario
 
     typer.echo(best_static(load_scenario(scenario)).weights)
+
+
+@app.command()
+def tune_rule(
+    rule: Annotated[str, typer.Argument(help="marginal-cost or sufficient-speed.")],
+    scenario: Annotated[str, typer.Option(help="Name of a scenario, or a .yaml file.")] = "reference",
+    seed: Annotated[int, typer.Option(min=0, help="Of the draws.")] = 1,
+    generations: Annotated[int, typer.Option(min=1, help="Generations of the cross-entropy search.")] = 14,
+    population: Annotated[int, typer.Option(min=4, help="Candidates of each generation.")] = 24,
+    episodes: Annotated[int, typer.Option(min=1, help="Selection episodes for each load and candidate.")] = 8,
+) -> None:
+    """Search the constants of a rule on selection seeds, and print them with the rates they reach on others."""
+    from training.evaluation.rule_search import tune
+    from training.simulator.deviations import find_scenario
+
+    found = tune(
+        rule,
+        find_scenario(scenario),
+        seed=seed,
+        generations=generations,
+        population=population,
+        episodes=episodes,
+        watch=lambda number, score: typer.echo(f"generation {number + 1}: best score {score:.3f}", err=True),
+    )
+    for name, value in found.constants.items():
+        typer.echo(f"{name}: {value:g}")
+    for load, rate in found.rates.items():
+        typer.echo(f"SLA violations at load {load:g}: {100.0 * rate:.2f} %")
 
 
 @app.command()
@@ -158,7 +187,7 @@ def report(
     ] = None,
     *,
     quick: Annotated[
-        bool, typer.Option("--quick", help="Two minutes instead of half an hour; wide intervals.")
+        bool, typer.Option("--quick", help="Two minutes instead of most of an hour; wide intervals.")
     ] = False,
 ) -> None:
     """Play the frozen suite (scenarios, loads, sizes, the oracle) and write the report with every goal."""
@@ -257,7 +286,7 @@ def gate(
         Path | None, typer.Option(help="Bundle it must not be worse than; default: the shipped.")
     ] = None,
     *,
-    quick: Annotated[bool, typer.Option("--quick", help="Half a minute instead of five; it shows less.")] = False,
+    quick: Annotated[bool, typer.Option("--quick", help="Half a minute instead of eight; it shows less.")] = False,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON instead of a table.")] = False,
 ) -> None:
     """Refuse, with exit code 1, a bundle that is invalid, or worse than the shipped one or any rule anywhere."""
@@ -272,12 +301,15 @@ def gate(
         raise typer.Exit(1) from error
     console = Console(stderr=True)
     suites = judges.QUICK if quick else judges.FROZEN
-    results = judges.judge(candidate.actors, incumbent.actors, suites, lambda name: console.print(f"playing {name}"))
-    failures = judges.failures(results)
+    ordered = judges.order(candidate, incumbent)
+    results = judges.judge(candidate, incumbent, suites, lambda name: console.print(f"playing {name}"))
+    failures = judges.failures(results, ordered)
     if as_json:
-        typer.echo(json.dumps(judges.as_document(results), indent=1))
+        typer.echo(json.dumps(judges.as_document(results, ordered), indent=1))
     else:
         print_wide(judges.rich_table(candidate.manifest.name, results))
+        for kind, count in ordered.candidate.items():
+            typer.echo(f"prefers the node that is {kind}: {count} of 10,000, the incumbent {ordered.incumbent[kind]}")
     for line in failures:
         typer.echo(f"refused: {line}", err=True)
     if failures:

@@ -20,6 +20,7 @@ from policy.scorers import ActorScorer, Scorer
 from training.evaluation import tables
 from training.evaluation.baselines import baselines
 from training.evaluation.protocol import SLA, Evaluation, evaluate
+from training.evaluation.replicas import REPLICA_SHARE
 from training.evaluation.statistics import Estimate, improvement_probability, paired_difference
 from training.simulator.conditions import Condition
 from training.simulator.draws import TEST_SEEDS
@@ -30,6 +31,8 @@ LOWER_IS_BETTER: Final = {
     "load_variance": True,
     "reward": False,
     "completion_rate": False,
+    "failure_rate": True,
+    REPLICA_SHARE: True,
 }
 """The metrics by which one policy can be better than another; use and allocation of CPU are neither good nor bad."""
 
@@ -64,8 +67,7 @@ def policy_or_rule(name: str) -> Scorer:
     """
     path = Path(name)
     if path.is_dir():
-        bundle = load_bundle(path)
-        return ActorScorer(bundle.actors, bundle.manifest.name)
+        return load_bundle(path).scorer()
     rules = {rule.name: rule for rule in baselines()}
     if name not in rules:
         raise InvalidInputError(f"{name!r} is no folder of a policy bundle and no rule; rules are {', '.join(rules)}")
@@ -101,6 +103,8 @@ def difference(played: Evaluation, first: str, second: str, metric: str, conditi
     """
     if metric not in LOWER_IS_BETTER:
         raise InvalidInputError(f"metric is {metric!r}; give one of {', '.join(LOWER_IS_BETTER)}")
+    if metric not in played.values[first]:
+        raise InvalidInputError(f"{condition} has no {metric}: its scenario has no workloads of several replicas")
     ours, theirs = played.values[first][metric], played.values[second][metric]
     known = np.isfinite(ours) & np.isfinite(theirs)
     if not known.any():

@@ -8,7 +8,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
-from policy.actors import Actors
 from policy.bundle import MANIFEST_FILE, load_bundle, read_manifest
 from policy.cluster import ClusterState, Demand
 from policy.errors import InvalidInputError
@@ -29,15 +28,15 @@ class BundleScorer:
 
     def preferences(self, state: ClusterState, demand: Demand) -> Preferences:
         """As `policy.scorers.ActorScorer` gives them; raises `BundleError` where the bundle does not load."""
-        return ActorScorer(_actors(self.path, self.sha256), self.name).preferences(state, demand)
+        return _scorer(self.path, self.sha256, self.name).preferences(state, demand)
 
 
 @lru_cache(maxsize=32)
-def _actors(path: Path, sha256: str) -> Actors:
+def _scorer(path: Path, sha256: str, name: str) -> ActorScorer:
     bundle = load_bundle(path)
     if bundle.manifest.model_sha256 != sha256:
         raise InvalidInputError(f"bundle {path.name} changed while the study was running; start it again")
-    return bundle.actors
+    return bundle.scorer(name)
 
 
 def contestant(path: Path, name: str | None = None) -> BundleScorer:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from training.simulator.conditions import Condition
+from training.simulator.deviations import MEMORY, PHYSICS, find_scenario
 from training.simulator.draws import TEST_SEEDS
 from training.simulator.scenarios import Scenario, load_scenario
 
@@ -34,6 +35,11 @@ class Plan:
     scenarios: tuple[str, ...] = (REFERENCE, "steady", "peak", "burst", "services", "trace", "alike", "unseen")
     # offered loads of the sweep over the reference scenario, 10 nodes
     loads: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+    # variants of the reference scenario that nobody tuned for, each at its loads
+    variants: tuple[tuple[str, float], ...] = (
+        *(("urgent", load) for load in (0.25, 0.4)),
+        *((name, 0.4) for name in ("first-look", "three", *PHYSICS, *MEMORY)),
+    )
     # other numbers of nodes of the reference scenario -> episodes
     sizes: dict[int, int] = field(default_factory=lambda: {50: 12, 200: 4, 1000: 2})
     # offered loads of the sweep on `LARGE` nodes
@@ -53,6 +59,7 @@ QUICK: Final = Plan(
     episodes=4,
     scenarios=(REFERENCE, "unseen"),
     loads=(0.3, 0.5),
+    variants=(("urgent", 0.4),),
     sizes={20: 2},
     large_loads=(0.4, 0.6),
     large_episodes=1,
@@ -78,6 +85,7 @@ def small_conditions(plan: Plan, trace: Path | None = None) -> list[Condition]:
     found += [Condition(scenario, scenario.load[0], episodes=plan.episodes) for scenario in scenarios]
     found += [Condition(reference, load, episodes=plan.episodes) for load in plan.loads]
     found += [Condition(reference, reference.load[0], episodes=plan.episodes, told=told) for told in plan.told]
+    found += [Condition(find_scenario(name), load, episodes=plan.episodes) for name, load in plan.variants]
     return list({condition.label: condition for condition in found}.values())
 
 

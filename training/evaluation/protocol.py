@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from policy.errors import InvalidInputError
 from policy.scorers import Preferences, Scorer
+from training.evaluation.replicas import REPLICA_SHARE, ReplicaCounts
 from training.evaluation.statistics import Estimate, estimate, interquartile_mean
 from training.simulator import draws
 from training.simulator.conditions import Condition
@@ -104,9 +105,11 @@ def evaluate(scorers: Sequence[Scorer], condition: Condition, seeds: range, batc
 
 
 def play(
-    scorer: Scorer, scenario: Scenario, seeds: Seeds, load: float | None, told: Told | None = None
+    scorer: Scorer, scenario: Scenario, seeds: Seeds, load: float | FloatArray | None, told: Told | None = None
 ) -> dict[str, FloatArray]:
-    """One episode for each seed, side by side; metric -> float64 ``[seeds]``. All is told by default.
+    """One episode for each seed, side by side, at one load or one for each; metric -> float64 ``[seeds]``.
+
+    All is told by default.
 
     An episode goes on after its last counted arrival, with arrivals that do not count, until every counted pod's SLA is
     decided, or `RUN_ON` is over.
@@ -126,7 +129,7 @@ Decide = Callable[[Simulator, int], NDArray[np.int64]]
 
 
 def play_with(
-    decide: Decide, scenario: Scenario, seeds: Seeds, load: float | None, told: Told | None = None
+    decide: Decide, scenario: Scenario, seeds: Seeds, load: float | FloatArray | None, told: Told | None = None
 ) -> dict[str, FloatArray]:
     """As `play`, for anything that places pods; what a scheduler may look at is up to the caller."""
     simulator = Simulator(scenario, len(seeds), seeds)
@@ -134,18 +137,25 @@ def play_with(
     most = int(scenario.episode_arrivals * (1.0 + RUN_ON))
     result: dict[str, FloatArray] = {}
     ended = np.zeros(len(seeds), dtype=np.bool_)
+    replicas = ReplicaCounts(scenario, len(seeds)) if scenario.arrivals.replicas > 1 else None
     decision = 0
     while True:
         arrived = simulator.arrived
         over = (arrived > most) | ((arrived > scenario.episode_arrivals) & (simulator.undecided() == 0))
         fresh = over & ~ended
         if fresh.any():  # what its neighbours still need changes nothing for an episode that is over
-            for name, values in _measured(simulator).items():
+            measured = _measured(simulator)
+            if replicas is not None:
+                measured[REPLICA_SHARE] = replicas.largest_share()
+            for name, values in measured.items():
                 result.setdefault(name, np.full(len(seeds), np.nan))[fresh] = values[fresh]
             ended |= fresh
         if ended.all():
             return result
-        simulator.step(decide(simulator, decision))
+        placement = decide(simulator, decision)
+        if replicas is not None:
+            replicas.add(simulator.pod_number, placement)
+        simulator.step(placement)
         decision += 1
 
 

@@ -21,6 +21,7 @@ METRICS: Final = (
     "reward",
     "lateness",
     "completion_rate",
+    "failure_rate",
     "cpu_used",
     "cpu_allocated",
     "load_variance",

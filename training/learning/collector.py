@@ -7,26 +7,34 @@ from typing import Any
 
 import numpy as np
 
-from policy import criteria
+from policy import shortage
+from policy.arithmetic import ARRAYS
+from policy.criteria import CRITERIA_COUNT, CRITERIA_SETS
 from policy.observation import observe
 from policy.scorers import combine
-from training.config import ArenaConfig, ObjectiveConfig, TrainingConfig
+from training.config import ActorConfig, ArenaConfig, ObjectiveConfig, TrainingConfig
 from training.learning.maddpg import Maddpg
-from training.learning.networks import bid_mask
+from training.learning.networks import bid_mask, lowest_bid
 from training.learning.noise import Noise
 from training.learning.placement import sample_placement
 from training.learning.replay import Look, Replay
+from training.simulator.deviations import find_scenario
 from training.simulator.draws import cluster_seeds
 from training.simulator.knowledge import knowledge
-from training.simulator.scenarios import Scenario, load_scenario
+from training.simulator.scenarios import Scenario
 from training.simulator.simulation import Simulator
 from training.simulator.warmup import tell
 
 
-def look_at(simulator: Simulator) -> Look:
+def look_at(simulator: Simulator, settings: ActorConfig) -> Look:
     """What every agent sees before the next decision, computed by the same functions as in serving."""
     state, demand = simulator.state, simulator.demand
-    return Look(observe(state, demand), criteria.evaluate(state, demand), simulator.feasible.copy())
+    feasible = simulator.feasible
+    if settings.memory_bound:  # as serving ranks them: last, so never chosen where there is another
+        within = feasible & (shortage.excess(state, demand, ARRAYS) <= 0.0)
+        feasible = np.where(within.any(axis=1, keepdims=True), within, feasible)
+    measures = CRITERIA_SETS[settings.criteria_set].evaluate(state, demand)
+    return Look(observe(state, demand), measures, feasible.copy())
 
 
 def arena_scenario(arena: ArenaConfig, objective: ObjectiveConfig) -> Scenario:
@@ -34,7 +42,7 @@ def arena_scenario(arena: ArenaConfig, objective: ObjectiveConfig) -> Scenario:
 
     The prices are charged at every arrival, so they are scaled to cost a node as much in the same time in every size.
     """
-    scenario = load_scenario(arena.scenario)
+    scenario = find_scenario(arena.scenario)
     if arena.nodes is not None:
         scenario = scenario.resized(arena.nodes)
     if arena.node_classes:
@@ -74,9 +82,10 @@ class Arena:
         draws, noises, placements = np.random.SeedSequence((config.seed, index)).spawn(3)
         self._placements = np.random.default_rng(placements)
         self._noises = np.random.default_rng(noises)
-        shape = (self.clusters, self.nodes, criteria.CRITERIA_COUNT)
+        shape = (self.clusters, self.nodes, CRITERIA_COUNT)
         self._noise = Noise(config.exploration.noise, shape, config.exploration.theta, self._noises)
         self._bid_mask = bid_mask(config.actor)
+        self._lowest = lowest_bid(config.actor)
         generator = np.random.default_rng(draws)
         self.replay = Replay(self.settings.replay, self.clusters, self.nodes, generator, config.replay)
         self._simulator = Simulator(self.scenario, self.clusters, config.seed)
@@ -111,9 +120,9 @@ class Arena:
     def step(self, algorithm: Maddpg, sigma: float) -> None:
         """One decision in every cluster, at noise scale `sigma`, kept in the replay."""
         settings = self._config.exploration
-        look = look_at(self._simulator)
+        look = look_at(self._simulator, self._config.actor)
         noise = self._bid_mask * self._noise.draw(sigma)
-        bids = np.clip(algorithm.bids(look.observation) + noise, -1.0, 1.0)
+        bids = np.clip(algorithm.bids(look.observation) + noise, self._lowest, 1.0)
         placement = sample_placement(
             combine(bids, look.measures), look.feasible, settings.temperature, settings.uniform_share, self._placements
         )
@@ -136,7 +145,7 @@ class Arena:
             To record: ``reward``, the team's per decision, and ``pending_share``, of decisions where the pod fitted
             nowhere.
         """
-        self.replay.append_last(look_at(self._simulator))
+        self.replay.append_last(look_at(self._simulator, self._config.actor))
         self.episodes += self.clusters
         pending_share = self._pending / (self.clusters * self.steps)
         return {"reward": self.mean_reward(self.steps), "pending_share": pending_share}

@@ -233,7 +233,7 @@ class Trainer:
 
     def _select(self, selection: Selection, records: Records) -> None:
         """Measure the actor on the selection suites; keep it if it is the best so far."""
-        rates = selection.rates(ActorModuleScorer(self._average, "training"))
+        rates = selection.rates(ActorModuleScorer(self._average, "training", self.config.actor))
         self._score, self._selected_at = rates["score"], self.algorithm.updates
         records.write("selection", self.algorithm.updates, rates)
         if not self._best or rates["score"] < self._best["score"]:

@@ -115,7 +115,7 @@ class Maddpg:
         """Raise the expected team Q under the placement softmax of the actor's own bids."""
         settings = self._config.objective
         unsquashed = self.actor.unsquashed(batch.observation)
-        bids = torch.tanh(unsquashed)
+        bids = self.actor.squashed(unsquashed)
         placement = placement_probabilities(
             preferences(bids, batch.measures), batch.feasible, self._config.exploration.temperature
         )

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from training.config import TrainingConfig
 from training.learning.maddpg import Maddpg
-from training.learning.networks import bid_mask
+from training.learning.networks import bid_mask, lowest_bid
 
 
 class Matd3(Maddpg):
@@ -28,6 +28,7 @@ class Matd3(Maddpg):
     def __init__(self, config: TrainingConfig, nodes: int) -> None:
         super().__init__(config, nodes)
         self.actor_every = config.matd3.actor_every
+        self._lowest = lowest_bid(config.actor)
         self._bid_mask = torch.from_numpy(bid_mask(config.actor))
         self._generator = torch.Generator().manual_seed(config.seed)
 
@@ -37,7 +38,7 @@ class Matd3(Maddpg):
         bids = super()._next_bids(observation)
         noise = torch.randn(bids.shape, generator=self._generator) * settings.smoothing_sigma
         noise = noise.clamp(-settings.smoothing_clip, settings.smoothing_clip)
-        return (bids + noise * self._bid_mask).clamp(-1.0, 1.0)
+        return (bids + noise * self._bid_mask).clamp(self._lowest, 1.0)
 
     def state_dict(self) -> dict[str, Any]:
         """Everything needed to go on exactly, the smoothing noise's generator included."""

@@ -11,17 +11,16 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from policy.criteria import CRITERIA_COUNT, CRITERIA_NAMES
+from policy.criteria import CONSTANT, CRITERIA_COUNT
 from policy.features import FEATURE_COUNT, FEATURE_NAMES
 from training.config import ActorConfig
+from training.learning.monotone import MonotoneActor
 
 OUTPUT_WEIGHT_BOUND: Final = 3e-3
 """Uniform bound of the last layer's initial weights (Lillicrap et al., DDPG, arXiv:1509.02971, section 7)."""
 
 SPEED: Final = FEATURE_NAMES.index("node_speed")
 """The feature that says which class a node belongs to."""
-
-CONSTANT: Final = CRITERIA_NAMES.index("constant")
 
 
 def hidden_stack(inputs: int, hidden: Sequence[int]) -> nn.Sequential:
@@ -71,9 +70,13 @@ class Actor(nn.Module):
         output = in_full(self.head, self.body(observation))
         return nn.functional.pad(output, (CONSTANT, CRITERIA_COUNT - 1 - CONSTANT)) if self.plain else output
 
+    def squashed(self, unsquashed: Tensor) -> Tensor:
+        """Bids of what `unsquashed` gave."""
+        return torch.tanh(unsquashed)
+
     def forward(self, observation: Tensor) -> Tensor:
         """Bids ``[..., 4]`` in [-1, 1]."""
-        return torch.tanh(self.unsquashed(observation))
+        return self.squashed(self.unsquashed(observation))
 
 
 class ClassActors(nn.Module):
@@ -109,12 +112,16 @@ class ClassActors(nn.Module):
             output[rows] = member.unsquashed(observation[rows])
         return output
 
+    def squashed(self, unsquashed: Tensor) -> Tensor:
+        """Bids of what `unsquashed` gave."""
+        return torch.tanh(unsquashed)
+
     def forward(self, observation: Tensor) -> Tensor:
         """Bids ``[..., 4]`` in [-1, 1]."""
-        return torch.tanh(self.unsquashed(observation))
+        return self.squashed(self.unsquashed(observation))
 
 
-AnyActor = Actor | ClassActors
+AnyActor = Actor | ClassActors | MonotoneActor
 
 
 def build_actor(settings: ActorConfig) -> AnyActor:
@@ -123,6 +130,8 @@ def build_actor(settings: ActorConfig) -> AnyActor:
     def build() -> Actor:
         return Actor(settings.hidden, settings.initial_bids, plain=settings.criteria == "constant")
 
+    if settings.kind == "monotone":
+        return MonotoneActor(settings.hidden, settings.initial_bids)
     return build() if settings.kind == "shared" else ClassActors(settings.speed_classes, build)
 
 
@@ -132,6 +141,11 @@ def bid_mask(settings: ActorConfig) -> NDArray[np.float32]:
     if settings.criteria == "constant":
         mask[np.arange(CRITERIA_COUNT) != CONSTANT] = 0.0
     return mask
+
+
+def lowest_bid(settings: ActorConfig) -> float:
+    """The least that the actor bids; noise leads no lower."""
+    return 0.0 if settings.kind == "monotone" else -1.0
 
 
 def parameter_count(module: nn.Module) -> int:

@@ -9,14 +9,14 @@ from typing import Final
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from policy import criteria, heuristics
+from policy import heuristics, shortage
 from policy.cluster import ClusterState, Demand
+from policy.criteria import CRITERIA_SETS
 from policy.errors import InvalidInputError
 from policy.observation import observe
-from policy.scorers import Scorer, combine
-from training.config import SelectionConfig
+from policy.scorers import Preferences, Scorer, combine
+from training.config import ActorConfig, SelectionConfig
 from training.learning.networks import AnyActor
 from training.simulator.conditions import Condition
 from training.simulator.draws import episode_seeds
@@ -37,19 +37,22 @@ class ActorModuleScorer:
     Args:
         actor: with the weights to measure.
         name: identifier in reports.
+        settings: that the actor was built from.
     """
 
     local = True
 
-    def __init__(self, actor: AnyActor, name: str) -> None:
+    def __init__(self, actor: AnyActor, name: str, settings: ActorConfig) -> None:
         self._actor = actor
         self.name = name
+        self._settings = settings
 
     @torch.no_grad()
-    def preferences(self, state: ClusterState, demand: Demand) -> NDArray[np.float32]:
+    def preferences(self, state: ClusterState, demand: Demand) -> Preferences:
         """Preference of every node, float32 ``[..., n]``."""
         bids = self._actor(torch.from_numpy(observe(state, demand))).numpy()
-        return combine(bids, criteria.evaluate(state, demand))
+        wanted = combine(bids, CRITERIA_SETS[self._settings.criteria_set].evaluate(state, demand))
+        return shortage.bounded(wanted, state, demand) if self._settings.memory_bound else wanted
 
 
 def violation_rate(scorer: Scorer, condition: Condition, seed: int) -> float:

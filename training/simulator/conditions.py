@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from training.simulator.deviations import find_scenario
 from training.simulator.knowledge import LABELLED, Knowledge, knowledge
-from training.simulator.scenarios import Scenario, load_scenario
+from training.simulator.scenarios import Scenario
 
 
 @dataclass(frozen=True, slots=True)
 class Condition:
     """Episodes of one kind."""
 
-    scenario: str | Scenario  # name of a versioned scenario, path of a .yaml file, or the scenario itself
+    scenario: str | Scenario  # name of a scenario or variant, path of a .yaml file, or the scenario itself
     load: float | None = None  # offered load; None lets each episode draw its own from the scenario
     nodes: int | None = None  # nodes per cluster; None keeps the scenario's
     episodes: int = 64  # how many; from which seed on is up to whoever plays them
@@ -42,5 +43,5 @@ class Condition:
         Raises:
             InvalidInputError: the scenario is unknown, or nodes is below 1.
         """
-        scenario = load_scenario(self.scenario) if isinstance(self.scenario, str) else self.scenario
+        scenario = find_scenario(self.scenario) if isinstance(self.scenario, str) else self.scenario
         return scenario if self.nodes in (None, scenario.nodes) else scenario.resized(self.nodes)

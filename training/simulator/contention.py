@@ -33,20 +33,26 @@ MAX_LOSS: Final = 0.9
 """Largest share of the rate that interference may take. Assumption: nothing stops altogether."""
 
 
-def sensitivities(classes: tuple[PodClass, ...]) -> FloatArray:
-    """`SENSITIVITY` by pod class: victim class ``[w]`` x neighbour class ``[w]``."""
+def sensitivities(classes: tuple[PodClass, ...], scale: float = 1.0) -> FloatArray:
+    """`SENSITIVITY` by pod class times `scale`: victim class ``[w]`` x neighbour class ``[w]``."""
     kinds = np.array([KINDS.index(pod.kind) for pod in classes])
-    table: FloatArray = SENSITIVITY[np.ix_(kinds, kinds)]
+    table: FloatArray = scale * SENSITIVITY[np.ix_(kinds, kinds)]
     return table
 
 
 def rates(
-    use: FloatArray, cores: FloatArray, speed: FloatArray, decay: FloatArray, noise: FloatArray, table: FloatArray
+    use: FloatArray,
+    cores: FloatArray,
+    speed: FloatArray,
+    decay: FloatArray,
+    noise: FloatArray,
+    table: FloatArray,
+    knee: float = CONTENTION_KNEE,
 ) -> FloatArray:
     """Progress of each class of pods on each node, reference seconds a second, ``[..., n, w]``.
 
     speed x (1 - decay) x CPU share x (1 - interference). The CPU share is 1 until use exceeds the cores; interference
-    grows linearly from `CONTENTION_KNEE` to full use, in proportion to the neighbours' shares of the use.
+    grows linearly from the knee to full use, in proportion to the neighbours' shares of the use.
 
     Args:
         use: CPU use by class, cores, ``[..., n, w]``.
@@ -55,10 +61,11 @@ def rates(
         decay: share of the node's capacity that is lost, to throttling too, ``[..., n]``.
         noise: the node's sensitivity to interference relative to 1, ``[..., n]``.
         table: `sensitivities`.
+        knee: use over cores from which neighbours slow each other, in [0, 1).
     """
     total = use.sum(axis=-1)
     relative = total / cores
-    past_knee = np.clip((relative - CONTENTION_KNEE) / (1.0 - CONTENTION_KNEE), 0.0, 1.0)
+    past_knee = np.clip((relative - knee) / (1.0 - knee), 0.0, 1.0)
     weight = past_knee * noise / np.maximum(total, 1e-9)
     loss = np.minimum((use @ table.T) * weight[..., None], MAX_LOSS)
     base = speed * (1.0 - decay) / np.maximum(relative, 1.0)

@@ -61,6 +61,7 @@ class Stream(IntEnum):
     URGENCY_LABEL = 31
     THROTTLED = 32
     MEMORY_USE = 33
+    POD_UNREQUESTED = 34
 
 
 def mix(values: NDArray[np.uint64]) -> NDArray[np.uint64]:

@@ -159,7 +159,13 @@ def _use_and_rates(world: World) -> tuple[FloatArray, FloatArray]:
     nodes = world.nodes
     use = nodes.base_use * np.exp(world.workload_state)[:, None, :]
     rates = contention.rates(
-        use, nodes.cores, nodes.speed * nodes.up, nodes.lost, nodes.interference, world.sensitivities
+        use,
+        nodes.cores,
+        nodes.speed * nodes.up,
+        nodes.lost,
+        nodes.interference,
+        world.sensitivities,
+        world.scenario.contention.knee,
     )
     return use, rates
 

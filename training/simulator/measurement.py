@@ -30,6 +30,7 @@ class Measurements:
     pressure: FloatArray  # measured CPU pressure, 0..1
     cpu_expected: FloatArray  # expected CPU use of pods bound since the scrape, cores
     memory_expected: FloatArray  # expected memory use of pods bound since the scrape, GiB
+    memory_ratio: FloatArray  # memory that the node's pods were measured to use over what they request
     version: NDArray[np.int64]  # grows with every change of a node's row
 
 
@@ -48,6 +49,7 @@ def draw_measurements(settings: Measurement, seeds: Seeds, nodes: Nodes, told: T
         pressure=nodes.decay,  # an idle node's pressure: PSI counts the time that system tasks wait too
         cpu_expected=np.zeros(shape),
         memory_expected=np.zeros(shape),
+        memory_ratio=np.ones(shape),
         version=np.zeros(shape, dtype=np.int64),
     )
 
@@ -58,8 +60,10 @@ def seen_state(nodes: Nodes, seen: Measurements, told: Told) -> ClusterState:
     cpu_nonzero = _nonzero(cpu, nodes.cpu_silent, NONZERO_CPU)
     memory_nonzero = _nonzero(memory, nodes.memory_silent, NONZERO_MEMORY)
     cpu_used, memory_used = seen.cpu_used + seen.cpu_expected, seen.memory_used + seen.memory_expected
+    unseen, ratio = np.maximum(seen.memory_expected / EXPECTED_USE_RATIO, 0.0), seen.memory_ratio.copy()
     if not told.use.all():
         blind = ~told.use[:, None]
+        unseen, ratio = np.where(blind, memory_nonzero, unseen), np.where(blind, 1.0, ratio)
         cpu_used = np.where(blind, EXPECTED_USE_RATIO * cpu_nonzero, cpu_used)
         memory_used = np.where(blind, EXPECTED_USE_RATIO * memory_nonzero, memory_used)
     pressure = seen.pressure.copy()
@@ -77,6 +81,8 @@ def seen_state(nodes: Nodes, seen: Measurements, told: Told) -> ClusterState:
         version=seen.version.copy(),
         cpu_nonzero=cpu_nonzero,
         memory_nonzero=memory_nonzero,
+        memory_unseen=unseen,
+        memory_ratio=ratio,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Final, Literal, Self
@@ -9,6 +10,7 @@ from typing import Annotated, Final, Literal, Self
 from pydantic import AfterValidator, ConfigDict, Field, model_validator
 from pydantic.dataclasses import dataclass
 
+from policy.criteria import CONTENTION_KNEE
 from policy.errors import InvalidInputError
 from training.files import read_yaml, validated
 
@@ -67,6 +69,8 @@ class PodClass:
     # mean number of units of work before the pod ends: 1 is a batch pod, more is a service, which has a deadline
     # for each unit and starts the next at once
     lifetime: Annotated[float, Field(strict=True, ge=1.0)] = 1.0
+    # share of its pods that request nothing; they use what they would with the requests drawn for them
+    unrequested: Share = 0.0
 
 
 @dataclass(frozen=True, config=CLOSED)
@@ -81,6 +85,8 @@ class Arrivals:
     burst_rate: Positive = 1.0  # bursty only: rate during a burst, relative to the rate outside of one
     burst_time: Positive = 60.0  # bursty only: mean length of a burst, seconds
     calm_time: Positive = 300.0  # bursty only: mean time between bursts, seconds
+    # pods that arrive at once with the same class, requests and SLA, as a new workload's replicas do; not with a trace
+    replicas: Count = 1
     trace: str = ""  # trace only: file name beside the scenarios, or a path; see `training.simulator.traces`
     longest_gap: Positive = 10.0  # trace only: gaps are cut at this many mean gaps
     duration_scale: Positive = 1.0  # trace only: durations are multiplied by this, to compress time
@@ -112,6 +118,15 @@ class Hidden:
     throttled_share: Share = 0.0  # share of nodes that are throttled, which neither a label nor pressure shows
     # share of the time that such a node's tasks stand still: longer runs, equal CPU time
     throttled_loss: Annotated[float, Field(strict=True, ge=0.0, lt=1.0)] = 0.5
+
+
+@dataclass(frozen=True, config=CLOSED)
+class Contention:
+    """How neighbours slow each other; see `training.simulator.contention`."""
+
+    # use of the node from which they do
+    knee: Annotated[float, Field(strict=True, ge=0.0, lt=1.0)] = CONTENTION_KNEE
+    scale: NotNegative = 1.0  # what they take of the rate, relative to the table of kinds
 
 
 @dataclass(frozen=True, config=CLOSED)
@@ -163,9 +178,16 @@ class Scenario:
     pod_classes: Annotated[tuple[PodClass, ...], Field(min_length=1)]  # workloads; a trace names them
     arrivals: Arrivals = Arrivals()
     hidden: Hidden = Hidden()
+    contention: Contention = Contention()
     measurement: Measurement = Measurement()
     templates: TemplateSettings = TemplateSettings()
     reward: Reward = Reward()
+
+    @model_validator(mode="after")
+    def _replicas_are_drawn(self) -> Self:
+        if self.arrivals.replicas > 1 and self.arrivals.process == "trace":
+            raise ValueError("arrivals.replicas groups drawn pods; a trace has its own, so leave it out")
+        return self
 
     @model_validator(mode="after")
     def _warms_up_within_the_episode(self) -> Self:
@@ -201,13 +223,17 @@ def scenario_names() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in FOLDER.glob("*.yaml")))
 
 
-def load_scenario(name: str) -> Scenario:
+def load_scenario(name: str, known: Sequence[str] = ()) -> Scenario:
     """The scenario of that name, or in the file of that path when the name ends in `.yaml`.
+
+    Args:
+        name: of the scenario, or a path.
+        known: names that an error offers; default: `scenario_names`.
 
     Raises:
         InvalidInputError: there is none, or the file does not describe one; the message names the field.
     """
     path = Path(name) if name.endswith(".yaml") else FOLDER / f"{name}.yaml"
-    hint = f"choose one of {list(scenario_names())} or give the path of a .yaml file"
+    hint = f"choose one of {list(known or scenario_names())} or give the path of a .yaml file"
     source = f"scenario {name!r}"
     return validated(Scenario, read_yaml(path, source, hint), source, str(FOLDER / "reference.yaml"))

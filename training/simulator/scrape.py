@@ -9,6 +9,9 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import NDArray
 
+from policy.arithmetic import ARRAYS
+from policy.cluster import NONZERO_MEMORY
+from policy.shortage import use_ratio
 from training.simulator import contention, draws
 from training.simulator.draws import FloatArray, Stream
 from training.simulator.nodes import drift
@@ -40,6 +43,8 @@ def scrape(world: World) -> NDArray[np.intp]:
     waiting = contention.pressure(total, cores, nodes.decay[due])
     noise = settings.pressure_noise * draws.normal(seeds, Stream.PRESSURE_NOISE, index)
     seen.pressure[due] = np.clip(waiting + noise, 0.0, 1.0)
+    requested = nodes.memory_requested[due] + NONZERO_MEMORY * nodes.memory_silent[due]
+    seen.memory_ratio[due] = use_ratio(seen.memory_used[due], requested, nodes.memory[due], ARRAYS)
     seen.cpu_expected[due] = 0.0
     seen.memory_expected[due] = 0.0
     seen.version[due] += 1

@@ -121,7 +121,7 @@ class Simulator:
         drift = draws.normal(seeds[:, None], Stream.WORKLOAD_USE, np.arange(classes)[None, :])
         return World(
             scenario=scenario,
-            sensitivities=contention.sensitivities(scenario.pod_classes),
+            sensitivities=contention.sensitivities(scenario.pod_classes, scenario.contention.scale),
             seeds=seeds,
             load=load,
             rate=rate,

@@ -103,9 +103,12 @@ def draw_arrivals(workload: Workload, seeds: Seeds, rate: FloatArray, count: int
     scenario, classes = workload.scenario, workload.scenario.pod_classes
     index = np.arange(count)[None, :]
     column = seeds[:, None]
+    replicas = scenario.arrivals.replicas
+    group = index // replicas
     if workload.trace is None:
-        kind, cpu, memory, work, units = _drawn(scenario, column, index)
-        time = arrival_times(scenario.arrivals, seeds, rate, count)
+        kind, cpu, memory, work, units = _drawn(scenario, column, index, group)
+        time = arrival_times(scenario.arrivals, seeds, rate / replicas, -(-count // replicas))
+        time = time if replicas == 1 else np.repeat(time, replicas, axis=1)[:, :count]
     else:
         trace = workload.trace
         first = np.floor(draws.uniform(seeds, Stream.TRACE_OFFSET, 0) * len(trace)).astype(np.int64)
@@ -125,26 +128,35 @@ def draw_arrivals(workload: Workload, seeds: Seeds, rate: FloatArray, count: int
     memory_ratio = memory_use * np.exp(
         scenario.hidden.memory_use_sigma * draws.normal(column, Stream.POD_MEMORY_USE, index)
     )
+    cpu_use = nonzero(cpu, NONZERO_CPU) * np.minimum(cpu_ratio, MAX_USE_RATIO)
+    memory_use = nonzero(memory, NONZERO_MEMORY) * np.minimum(memory_ratio, MAX_USE_RATIO)
+    silent = np.array([pod.unrequested for pod in classes])
+    if silent.any():
+        silent_pods = draws.uniform(column, Stream.POD_UNREQUESTED, group) < silent[kind]
+        cpu, memory = np.where(silent_pods, 0.0, cpu), np.where(silent_pods, 0.0, memory)
     return ArrivalTable(
         time=time,
         kind=kind,
         cpu=cpu,
         memory=memory,
         work=work,
-        slack=low + (high - low) * draws.uniform(column, Stream.POD_SLACK, index),
-        cpu_use=nonzero(cpu, NONZERO_CPU) * np.minimum(cpu_ratio, MAX_USE_RATIO),
-        memory_use=nonzero(memory, NONZERO_MEMORY) * np.minimum(memory_ratio, MAX_USE_RATIO),
+        slack=low + (high - low) * draws.uniform(column, Stream.POD_SLACK, group),
+        cpu_use=cpu_use,
+        memory_use=memory_use,
         units=units,
     )
 
 
 def _drawn(
-    scenario: Scenario, column: Seeds, index: NDArray[np.int64]
+    scenario: Scenario, column: Seeds, index: NDArray[np.int64], group: NDArray[np.int64]
 ) -> tuple[NDArray[np.int64], FloatArray, FloatArray, FloatArray, NDArray[np.int64]]:
-    """Class, CPU, memory, work and units of pods drawn from the scenario's classes, ``[clusters, count]`` each."""
+    """Class, CPU, memory, work and units of pods drawn from the scenario's classes, ``[clusters, count]`` each.
+
+    Pods of one `group`, ``[1, count]``, share the first three.
+    """
     classes = scenario.pod_classes
     weights = np.cumsum([pod.weight for pod in classes])
-    picked = draws.uniform(column, Stream.POD_CLASS, index)
+    picked = draws.uniform(column, Stream.POD_CLASS, group)
     kind = np.minimum(np.searchsorted(weights / weights[-1], picked, side="right"), len(classes) - 1)
 
     def of_class(values: list[float]) -> FloatArray:
@@ -152,12 +164,12 @@ def _drawn(
         return drawn
 
     cpu = _log_uniform(
-        draws.uniform(column, Stream.POD_CPU, index),
+        draws.uniform(column, Stream.POD_CPU, group),
         of_class([pod.cpu[0] for pod in classes]),
         of_class([pod.cpu[1] for pod in classes]),
     )
     memory = _log_uniform(
-        draws.uniform(column, Stream.POD_MEMORY, index),
+        draws.uniform(column, Stream.POD_MEMORY, group),
         of_class([pod.memory[0] for pod in classes]),
         of_class([pod.memory[1] for pod in classes]),
     )

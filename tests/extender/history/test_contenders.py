@@ -185,7 +185,7 @@ def test_every_change_that_is_told_makes_the_node_win_and_none_makes_it_worse(
                     getattr(state, column)[position] = getattr(row, column)[0]
                 assert policy.scorer.preferences(state, decision.demand).argmax() == position
                 told_of += 1
-    assert told_of > 1000
+    assert told_of > 900
 
 
 def test_a_node_is_told_why_not(thousand: tuple[Cluster, list[Kept]]) -> None:

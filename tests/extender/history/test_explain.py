@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extender.history.counterfactual import CHANGEABLE, Judge, _with, smallest_changes
-from extender.history.explain import explanation
+from extender.history.explain import explanation, short_reason
 from policy import heuristics
 from policy.actors import Actors
 from policy.cluster import ClusterState, PodDemand
@@ -88,6 +88,19 @@ def test_a_replaced_policy_is_not_made_to_speak_for_the_one_that_decided() -> No
     assert told["unexplained"] == "test has been replaced since, and would rate these nodes otherwise"
     assert explanation(decision, None)["unexplained"] == "test cannot be asked for its reasons now"
     assert told["nodes"][0]["features"] == explanation(decision, judge)["nodes"][0]["features"]
+
+
+def test_a_node_that_may_run_out_of_memory_is_told_as_such() -> None:
+    scorer = ActorScorer(ACTORS, "test")
+    rows = replace(
+        ClusterState.idle([8.0, 8.0], [16.0, 16.0]), memory_used=np.array([1.0, 15.9]), cpu_used=np.array([7.0, 0.0])
+    )
+    demand = PodDemand(1.0, 1.0, 0.5)
+    decision = a_decision(nodes=2, rows=rows, demand=demand, preferences=scorer.preferences(rows, demand))
+    first, second = explanation(decision, Judge(scorer))["nodes"]
+    assert first["memory_shortage_chance"] < 0.01
+    assert second["memory_shortage_chance"] > 0.5
+    assert "memory may run out on node-1 (chance " in short_reason(decision, "node-0", Judge(scorer))
 
 
 def test_the_service_tells_what_would_change_a_fallbacks_mind_too(run_service: Run) -> None:

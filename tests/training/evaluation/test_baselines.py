@@ -23,7 +23,6 @@ from training.evaluation.baselines import (
     first_fit,
     koordinator_load_aware,
     overcommitment_risk,
-    sufficient_speed,
     target_load_packing,
     variation_risk,
 )
@@ -207,28 +206,6 @@ def test_every_baseline_scores_one_cluster_and_many_under_its_own_name() -> None
         scores = rule.preferences(many, POD)
         assert scores.shape == (3, 4)
         assert np.isfinite(scores).all()
-
-
-def test_sufficient_speed_takes_the_emptiest_slow_node_that_is_in_time() -> None:
-    # empty but for the pod: use 0.065 lies below every knee, so it runs at the node's speed less the pressure;
-    # urgency 0.5 allows a slowdown of 2; headroom is (0.9 + 0.95) / 2
-    state = cluster(node_speed=[1.0, 1.5, 0.6, 1.0], cpu_pressure=[0.0, 0.0, 0.0, 0.5])
-    expected = [2.0 + 0.5 * 0.925 - 0.3 * 1.0, 2.0 + 0.5 * 0.925 - 0.3 * 1.5, 0.6 * 2.0, 0.5 * 2.0]
-    np.testing.assert_allclose(sufficient_speed(state, POD), expected)
-
-
-def test_sufficient_speed_asks_for_some_speed_even_of_best_effort() -> None:
-    pod = PodDemand(cpu=1.0, memory=2.0, urgency=0.0)
-    # a slowdown of 5 is allowed: margins 5 x speed, of which 1.35 is enough
-    state = cluster(node_speed=[0.26, 0.28])
-    np.testing.assert_allclose(sufficient_speed(state, pod), [1.3, 2.0 + 0.5 * 0.925 - 0.3 * 0.28])
-
-
-def test_sufficient_speed_never_prefers_a_node_that_is_late_to_one_in_time() -> None:
-    full = cluster(node_speed=[2.0, 1.3], cpu_requested=[9.0, 0.0], memory_requested=[38.0, 0.0])
-    urgent = PodDemand(cpu=1.0, memory=2.0, urgency=1.0)
-    # margins 2 and 1.3: the first is in time although it is full and fast, which takes 0.6 away
-    assert sufficient_speed(full, urgent).tolist() == pytest.approx([2.0 - 0.6, 1.3])
 
 
 UNAWARE = ("random", "round-robin", "first-fit", "power-of-two")

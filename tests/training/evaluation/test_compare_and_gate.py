@@ -21,6 +21,7 @@ from training.evaluation.protocol import Evaluation
 from training.export import export_bundle
 from training.learning.networks import Actor
 from training.simulator.conditions import Condition
+from training.simulator.deviations import COVERAGE, MEMORY, VARIANTS, find_scenario
 from training.simulator.draws import TEST_SEEDS
 from training.simulator.scenarios import FOLDER, load_scenario
 
@@ -174,13 +175,24 @@ def test_the_gate_overlooks_what_is_smaller_than_its_margin(ours: float, passes:
     values = {"candidate": {rate: np.full(4, 0.01 + ours)}, "kube-default": {rate: np.full(4, 0.01)}}
     played = Evaluation(load_scenario("reference"), 0.4, TEST_SEEDS[:4], values)
     found = difference(played, "candidate", "kube-default", rate, "here")
-    assert bool(gate.failures([gate.ConditionResult("here", {"kube-default": found})])) is not passes
+    equal = gate.Order({"slower": 3}, {"slower": 3})
+    assert bool(gate.failures([gate.ConditionResult("here", {"kube-default": found})], equal)) is not passes
+
+
+def test_the_gate_refuses_what_prefers_worse_nodes_more_often_than_the_incumbent() -> None:
+    found = gate.failures([], gate.Order({"slower": 4, "more pressed": 0}, {"slower": 3, "more pressed": 9}))
+    assert len(found) == 1
+    assert "slower" in found[0]
+    assert "4" in found[0]
 
 
 def test_the_frozen_suite_covers_every_committed_scenario_and_more_nodes() -> None:
     scenarios = {path.stem for path in FOLDER.glob("*.yaml")}
-    assert {suite.scenario for suite in gate.FROZEN} == scenarios
-    assert any((suite.nodes or 0) > load_scenario(suite.scenario).nodes for suite in gate.FROZEN)
+    unusual = {name for name in VARIANTS if name not in (*MEMORY, *COVERAGE)}
+    played = {str(suite.scenario) for suite in gate.FROZEN}
+    assert played - set(MEMORY) == scenarios | unusual
+    assert played & set(MEMORY)
+    assert any((suite.nodes or 0) > find_scenario(str(suite.scenario)).nodes for suite in gate.FROZEN)
 
 
 def test_two_bundles_of_one_name_are_told_apart_by_their_folders(bad: Path, tmp_path: Path) -> None:

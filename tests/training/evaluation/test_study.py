@@ -88,6 +88,7 @@ def test_the_frozen_plan_has_every_condition_that_is_asked_for() -> None:
     assert labels[0] == "reference@0.4"
     assert len(set(labels)) == len(labels)
     asked = {"steady@0.4", "peak@0.5", "services@0.4", "trace@0.35", "unseen@0.4", "reference@0.7"}
+    asked |= {"urgent@0.25", "urgent@0.4", "first-look@0.4", "three@0.4", "knee-0.3@0.4", "memory-1.3-0.4@0.4"}
     asked |= {"reference-50@0.4", "reference-200@0.4", "reference-1000@0.4", "reference-100@0.5", "reference-100@0.7"}
     assert asked <= set(labels)
     assert {item.sized().nodes for item in large_conditions(Plan())} == {50, 100, 200, 1000}
@@ -339,6 +340,7 @@ TINY = Plan(
     episodes=3,
     scenarios=("reference",),
     loads=(0.3,),
+    variants=(),
     sizes={12: 1},
     large_loads=(),
     oracle_episodes=1,

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import numpy as np
 import pytest
 import torch
+from pydantic import ValidationError
 
 from policy.actors import Actors
 from policy.bundle import load_bundle
@@ -17,27 +20,39 @@ from tests.training.tiny_runs import NODES, one_thread, quick_parity, random_bat
 from training.config import ActorConfig
 from training.export import export_bundle, onnx_model, parity, random_observations
 from training.learning.algorithms import build_algorithm
-from training.learning.collector import Arena
+from training.learning.collector import Arena, look_at
 from training.learning.loop import BEST_FILE, Trainer, load_actor
+from training.learning.monotone import BETTER, MonotoneActor, PositiveLinear
 from training.learning.networks import Actor, AnyActor, ClassActors, build_actor, parameter_count
+from training.simulator.scenarios import load_scenario
+from training.simulator.simulation import Simulator
 
 SPEED = FEATURE_NAMES.index("node_speed")
 CONSTANT = CRITERIA_NAMES.index("constant")
 PER_CLASS: dict[str, Any] = {"kind": "per_class", "speed_classes": [-0.15, 0.1]}
+MONOTONE: dict[str, Any] = {
+    "kind": "monotone",
+    "criteria_set": "physical",
+    "memory_bound": True,
+    "initial_bids": [0.5, 0.3, 0.4, 0.2],
+}
 KINDS: dict[str, dict[str, Any]] = {
     "shared": {},
     "shared-plain": {"criteria": "constant"},
     "per-class": PER_CLASS,
     "per-class-plain": {**PER_CLASS, "criteria": "constant"},
+    "monotone": MONOTONE,
     "two-classes": {"kind": "per_class", "speed_classes": [0.0], "hidden": [24, 16, 8]},
 }
 every_kind = pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
 
 
 def spread(settings: dict[str, Any]) -> AnyActor:
-    """An actor whose bids cover [-1, 1], unlike an untrained one's."""
+    """An actor whose bids cover their range, unlike an untrained one's."""
     torch.manual_seed(1)
     actor = build_actor(ActorConfig(**{"hidden": (16, 16), **settings}))
+    if isinstance(actor, MonotoneActor):
+        return jagged(1)
     for member in actor.actors if isinstance(actor, ClassActors) else [actor]:
         torch.nn.init.normal_(member.head.weight, std=0.2)
     return actor
@@ -135,7 +150,7 @@ def test_smoothing_noise_leaves_plain_bids_plain(tmp_path: Path, monkeypatch: py
     assert not np.delete(seen[0].numpy(), CONSTANT, axis=-1).any()
 
 
-@pytest.mark.parametrize("kind", ["per-class", "per-class-plain", "shared-plain"])
+@pytest.mark.parametrize("kind", ["per-class", "per-class-plain", "shared-plain", "monotone"])
 def test_a_trained_policy_of_every_kind_is_exported_and_served_as_any_other(
     kind: str,
     tmp_path: Path,
@@ -150,4 +165,97 @@ def test_a_trained_policy_of_every_kind_is_exported_and_served_as_any_other(
     observation = random_observations(9, np.random.default_rng(2))
     with torch.no_grad():
         expected = actor(torch.from_numpy(observation)).numpy()
-    assert np.abs(load_bundle(tmp_path / "bundle").actors.bids(observation) - expected).max() <= 1e-5
+    bundle = load_bundle(tmp_path / "bundle")
+    assert np.abs(bundle.actors.bids(observation) - expected).max() <= 1e-5
+    assert bundle.scorer().criteria.name == config.actor.criteria_set
+
+
+def jagged(seed: int) -> MonotoneActor:
+    """A monotone actor with weights far from those of an untrained one, negative ones included."""
+    torch.manual_seed(seed)
+    actor = build_actor(ActorConfig(**{"hidden": (16, 16), **MONOTONE}))
+    assert isinstance(actor, MonotoneActor)
+    for parameter in actor.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    first = actor.body[0]
+    assert isinstance(first, PositiveLinear)
+    with torch.no_grad():
+        first.bias.sub_(first.signed.sum(dim=1))  # bends in the middle of `random_observations`
+    return actor
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_bids_of_a_monotone_actor_never_rise_where_a_node_is_worse(seed: int) -> None:
+    actor = jagged(seed)
+    observation = torch.from_numpy(random_observations(2000, np.random.default_rng(seed)))
+    with torch.no_grad():
+        before = actor(observation)
+        assert before.min() >= 0.0
+        assert before.max() <= 1.0
+        for name, better in BETTER.items():
+            worse = observation.clone()
+            worse[:, FEATURE_NAMES.index(name)] -= better * torch.rand(2000)
+            fallen = before - actor(worse)
+            assert fallen.min() >= -1e-6, name
+            assert fallen.max() > 0.01, name
+
+
+def test_a_monotone_actor_may_bid_more_or_less_for_other_pods() -> None:
+    observation = torch.full((101, 8), 0.5)
+    observation[:, FEATURE_NAMES.index("pod_urgency")] = torch.linspace(0.0, 1.0, 101)
+    steps = torch.cat([jagged(seed)(observation).diff(dim=0) for seed in range(4)])
+    assert steps.max() > 1e-4
+    assert steps.min() < -1e-4
+
+
+def test_every_weight_of_a_monotone_actor_learns() -> None:
+    actor = jagged(0)
+    actor(torch.from_numpy(random_observations(256, np.random.default_rng(0)))).square().sum().backward()
+    for name, parameter in actor.named_parameters():
+        assert parameter.grad is not None, name
+        assert (parameter.grad != 0.0).all(), name
+
+
+def test_an_untrained_monotone_actor_bids_as_configured() -> None:
+    actor = build_actor(ActorConfig(**{"hidden": (16, 16), **MONOTONE}))
+    with torch.no_grad():
+        bids = actor(torch.from_numpy(random_observations(200, np.random.default_rng(1))))
+    assert torch.allclose(bids, torch.tensor(MONOTONE["initial_bids"]).expand_as(bids), atol=0.02)
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"criteria_set": "classic"}, "criteria_set"),
+        ({"criteria": "constant"}, "criteria"),
+        ({"initial_bids": [0.0, 0.5, 0.5, 0.5]}, "initial_bids"),
+        ({"speed_classes": [0.1]}, "speed_classes"),
+    ],
+    ids=["classic", "plain", "a-bid-of-zero", "classes"],
+)
+def test_settings_that_would_not_be_monotone_are_refused(changes: dict[str, Any], complaint: str) -> None:
+    with pytest.raises(ValidationError, match=complaint):
+        ActorConfig(**{**MONOTONE, **changes})
+
+
+def test_noise_and_smoothing_keep_the_bids_of_a_monotone_actor_above_zero(tmp_path: Path) -> None:
+    config = tiny_config(tmp_path, algorithm="matd3", actor={"hidden": [16, 16], **MONOTONE})
+    arena, algorithm = Arena(config, 0), build_algorithm(config, NODES)
+    arena.begin()
+    for _ in range(5):
+        arena.step(algorithm, 1.0)
+    assert arena.replay.bids[:5].min() == 0.0
+    assert arena.replay.bids[:5].max() == 1.0
+
+
+def test_training_places_no_pod_beyond_the_memory_bound(tmp_path: Path) -> None:
+    simulator = Simulator(load_scenario("reference"), 2, 0)
+    crowded = replace(simulator.state, memory_used=simulator.state.memory_allocatable.copy())
+    crowded.memory_used[:, 0] = 0.0
+    seen = SimpleNamespace(state=crowded, demand=simulator.demand, feasible=simulator.feasible)
+    bound, free = (look_at(cast("Simulator", seen), ActorConfig(memory_bound=each)) for each in (True, False))
+    assert free.feasible.all()
+    assert bound.feasible[:, 0].all()
+    assert not bound.feasible[:, 1:].any()
+    crowded.memory_used[:, 0] = crowded.memory_allocatable[:, 0]
+    assert look_at(cast("Simulator", seen), ActorConfig(memory_bound=True)).feasible.all()

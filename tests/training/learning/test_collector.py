@@ -18,7 +18,7 @@ from tests.training.tiny_runs import (  # noqa: F401 - a fixture
     tiny_config,
     write_scenario,
 )
-from training.config import SelectionConfig, SuiteConfig, TrainingConfig, parse_config
+from training.config import ActorConfig, SelectionConfig, SuiteConfig, TrainingConfig, parse_config
 from training.learning.algorithms import build_algorithm
 from training.learning.collector import Arena
 from training.learning.networks import Actor
@@ -150,7 +150,7 @@ def test_an_actor_that_bids_on_expected_speed_alone_scores_as_the_rule(tmp_path:
     actor = Actor((8,), (0.0, 0.0, 0.5, 0.0))
     torch.nn.init.zeros_(actor.head.weight)
     selection = Selection(SelectionConfig(suites=(suite,)))
-    rates = selection.rates(ActorModuleScorer(actor, "rule"))
+    rates = selection.rates(ActorModuleScorer(actor, "rule", ActorConfig()))
     (name,) = selection.rival_rates()
     assert rates[name] == pytest.approx(selection.rival_rates()[name], abs=0.02)
     assert rates["score"] == pytest.approx(1.0, abs=0.15)

@@ -23,7 +23,7 @@ _NORMALS: Final = np.array([NormalDist().inv_cdf(at) for at in (np.arange(2000) 
 """Standard normal quantiles: a mean over them is an expectation."""
 
 
-def peak_throughput(sensitivity: NDArray[np.floating]) -> FloatArray:
+def peak_throughput(sensitivity: NDArray[np.floating], knee: float = CONTENTION_KNEE) -> FloatArray:
     """Most work a node does at any use, as a share of what it did if nothing disturbed its pods.
 
     The use r, as a share of the cores, gives r x (1 - loss(r)), where the loss grows from the knee to `sensitivity` at
@@ -31,10 +31,11 @@ def peak_throughput(sensitivity: NDArray[np.floating]) -> FloatArray:
 
     Args:
         sensitivity: share of the rate lost on a full node, by the least disturbed pod.
+        knee: use from which it is lost.
     """
-    slope = np.maximum(np.minimum(sensitivity, MAX_LOSS), 1e-12) / (1.0 - CONTENTION_KNEE)
-    use = np.clip((1.0 + slope * CONTENTION_KNEE) / (2.0 * slope), CONTENTION_KNEE, 1.0)
-    most: FloatArray = use * (1.0 - slope * (use - CONTENTION_KNEE))
+    slope = np.maximum(np.minimum(sensitivity, MAX_LOSS), 1e-12) / (1.0 - knee)
+    use = np.clip((1.0 + slope * knee) / (2.0 * slope), knee, 1.0)
+    most: FloatArray = use * (1.0 - slope * (use - knee))
     return most
 
 
@@ -52,10 +53,10 @@ def sustainable_load(scenario: Scenario, seeds: Seeds) -> FloatArray:
         Offered work over speed-weighted capacity, ``[clusters]``.
     """
     nodes = draw_nodes(scenario, seeds)
-    least = float(sensitivities(scenario.pod_classes).min())
+    least = float(sensitivities(scenario.pod_classes, scenario.contention.scale).min())
     capacity = nodes.cores * nodes.speed
     kept = 1.0 - _mean_decay(scenario.hidden)
-    finished = kept * (capacity * peak_throughput(least * nodes.interference)).sum(axis=1)
+    finished = kept * (capacity * peak_throughput(least * nodes.interference, scenario.contention.knee)).sum(axis=1)
     bound: FloatArray = finished / (capacity.sum(axis=1) * _arriving(scenario.pod_classes, scenario.hidden))
     return bound
 
