@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from extender.cluster.source import ClusterSource
 from extender.cluster.table import ClusterTable
-from extender.demand import UrgencyRules
+from extender.demand import urgency_rules
 from extender.engine import Engine
 from extender.errors import kind_of
 from extender.history.ledger import MIB, Ledger
@@ -261,9 +261,13 @@ def _observer(
     """Return who rates nodes for the pods that others place, where that is wanted."""
     if not settings.observe:
         return None
-    urgency = UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos)
     return Observer(
-        engine=engine, source=source, urgency=urgency, decided=metrics.traffic.decided, clock=clock, timer=timer
+        engine=engine,
+        source=source,
+        urgency=urgency_rules(settings),
+        decided=metrics.traffic.decided,
+        clock=clock,
+        timer=timer,
     )
 
 

@@ -291,6 +291,23 @@ def report(url: Url = LOCAL, as_json: AsJson = False) -> None:
 
 
 @app.command()
+def benchmark(
+    out: Annotated[
+        Path | None, typer.Option(help="file that gets the result too, such as /dev/termination-log")
+    ] = None,
+    after_s: Annotated[float, typer.Option(min=0.0, help="seconds to wait before")] = 0.0,
+) -> None:
+    """Measure the speed of one core of this machine, relative to the reference core; takes some seconds."""
+    from extender.benchmark import run
+
+    try:
+        run(out, after_s)
+    except OSError as error:
+        typer.echo(f"cannot write the result to {out}: {kind_of(error)}", err=True)
+        raise typer.Exit(FAILED) from error
+
+
+@app.command()
 def experiment(url: Url = LOCAL, as_json: AsJson = False) -> None:
     """Say what came of the candidate that decides for a share of the workloads, and whether that tells anything."""
     from extender.trials.comparison import as_text

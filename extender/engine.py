@@ -20,7 +20,7 @@ import numpy as np
 
 from extender.cluster.lookup import Named, Rows, find
 from extender.cluster.table import UNKNOWN, ClusterTable
-from extender.demand import UrgencyRules, pod_demand
+from extender.demand import Asked, pod_demand, urgency_rules
 from extender.errors import NoScorerError
 from extender.history.counterfactual import Judge
 from extender.history.ledger import Decision, Ledger
@@ -85,7 +85,7 @@ class Engine:
         self._scoring_limits = ScoringLimits(
             settings.demand_classes, settings.breaker_failures, settings.breaker_cooling_s, settings.range_tolerance
         )
-        self._urgency = UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos)
+        self._urgency = urgency_rules(settings)
         self._generator = random.Random(settings.random_seed)  # noqa: S311 # nosec B311 # a draw, no secret
         self._clock = clock
         self._timer = timer
@@ -96,8 +96,8 @@ class Engine:
         self._numbers = 0
         self.odd_nodes: Counter[str] = Counter()
         self._fallback_training = TrainingRange(LoadedScorer(self.fallback, TEMPERATURE, ""), settings.range_tolerance)
-        self._asked: tuple[Pod, tuple[PodDemand, str | None]] | None = None
-        """The pod that was asked about last, and its demand."""
+        self._asked: tuple[Pod, Asked] | None = None
+        """The pod that was asked about last, and what it asks for."""
         self._distrusted: ScoringError | None = None
         self.scoring = None if loaded is None else self._scoring_of(loaded)
         self._experiment = experiment
@@ -154,9 +154,10 @@ class Engine:
         """
         received = self._timer() if received is None else received
         self.questions += 1
-        demand, warning = self._demand_of(pod)
+        wanted = self._asked_for(pod)
+        demand = wanted.demand
         scoring, arm, workload = self._chosen(pod)
-        question = Question(pod, demand, warning, "prioritize", received, arm, workload)
+        question = Question(pod, wanted, "prioritize", received, arm, workload)
         table = self.table
         table.withdraw(pod.metadata.uid)  # asked again: the former attempt failed, and a pod must not see itself
         if len(nodes.names) > self.settings.max_nodes:
@@ -200,7 +201,7 @@ class Engine:
         """
         scoring, _, _ = self._chosen(pod)
         if scoring is not None and self._distrusted is None and len(nodes.names) <= self.settings.max_nodes:
-            scoring.prepare(nodes.rows, self._demand_of(pod)[0])
+            scoring.prepare(nodes.rows, self._asked_for(pod).demand)
 
     def note_only_feasible(self, pod: Pod, name: str, verb: str, received: float | None = None) -> Decision:
         """Remember a pod that had one node left, for which kube-scheduler asks no priorities, and assume it there.
@@ -214,12 +215,12 @@ class Engine:
         Raises:
             InvalidQuantityError: a request of the pod does not parse.
         """
-        demand, warning = self._demand_of(pod)
+        asked = self._asked_for(pod)
         nodes = find(self.table, [name])
         scores = Scores(np.zeros(len(nodes.rows)), ONLY_FEASIBLE, None)
         _, arm, workload = self._chosen(pod)  # nobody chose, but to leave these pods out would compare unlike pods
         received = self._timer() if received is None else received
-        question = Question(pod, demand, warning, verb, received, arm, workload)
+        question = Question(pod, asked, verb, received, arm, workload)
         return self._record(self._conclude(question, nodes.rows, nodes.unknown, scores, None))
 
     def finish(self, verdict: Verdict) -> Decision:
@@ -237,14 +238,14 @@ class Engine:
                 scoring.placed(row, decision.demand, len(verdict.rows))
         return decision
 
-    def _demand_of(self, pod: Pod) -> tuple[PodDemand, str | None]:
-        """What a pod asks for, and what was wrong with that; once for /filter and /prioritize.
+    def _asked_for(self, pod: Pod) -> Asked:
+        """What a pod asks for; once for /filter and /prioritize.
 
         Raises:
             InvalidQuantityError: a request of the pod does not parse.
         """
         if self._asked is None or self._asked[0] is not pod:
-            self._asked = pod, pod_demand(pod, self._urgency)
+            self._asked = pod, pod_demand(pod, self._urgency, self.table.workloads)
         return self._asked[1]
 
     def _chosen(self, pod: Pod) -> tuple[Scoring | None, str, str]:
@@ -263,7 +264,7 @@ class Engine:
             return
         temperature = scoring.loaded.temperature
         shadow.offer(
-            verdict.state, verdict.question.demand, verdict.rows, scores.preferences, verdict.first, temperature
+            verdict.state, verdict.question.asked.demand, verdict.rows, scores.preferences, verdict.first, temperature
         )
 
     def fallen_back(self, demand: PodDemand, rows: Rows, reason: str | None) -> Scores:
@@ -310,7 +311,7 @@ class Engine:
         elif len(unknown) == 1:
             assumed = unknown[0]
         if assumed is not None and uid:
-            asked = question.demand
+            asked = question.asked.demand
             requests = asked.cpu, asked.memory, asked.cpu_nonzero, asked.memory_nonzero
             table.assume(uid, assumed, *requests, gang=question.pod.spec.in_group)
         return Verdict(

@@ -22,7 +22,7 @@ from extender.cluster.decoding import ObservedPod
 from extender.cluster.listeners import PodListener
 from extender.cluster.lookup import Rows
 from extender.cluster.table import UNKNOWN, ClusterTable
-from extender.demand import UrgencyRules, pod_demand
+from extender.demand import pod_demand
 from extender.engine import Engine
 from extender.errors import NoScorerError, kind_of
 from extender.feasibility import Constraints, NodeFacts, Room, can_run, constraints_of
@@ -34,6 +34,7 @@ from extender.verdict import Question, Scores, Verdict, recorded
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import InvalidQuantityError, ScoringError
 from policy.priorities import MAX_PRIORITY, TEMPERATURE, priorities
+from policy.urgency import UrgencyRules
 
 OBSERVE: Final = "observe"
 """Verb named on decisions that were only observed."""
@@ -126,8 +127,8 @@ class Observer(PodListener):
             self.results["skipped"] += 1
             return
         try:
-            demand, warning = pod_demand(pod, self._urgency)
-            choice = self._choice(pod, node, demand)
+            asked = pod_demand(pod, self._urgency, self._table.workloads)
+            choice = self._choice(pod, node, asked.demand)
         except (InvalidQuantityError, msgspec.DecodeError) as error:
             _log.warning(
                 "cannot observe a pod", pod=f"{pod.metadata.namespace}/{pod.metadata.name}", why=kind_of(error)
@@ -138,7 +139,7 @@ class Observer(PodListener):
             return
         self.unmodelled.update(choice.unmodelled)
         self.not_foreseen += not choice.foreseen
-        verdict = self._rated(Question(pod, demand, warning, OBSERVE, received), choice.rows)
+        verdict = self._rated(Question(pod, asked, OBSERVE, received), choice.rows)
         decision = recorded(
             verdict, self._table, self._engine.timeline, sum(self.results.values()) + 1, self._clock(), ""
         )
@@ -200,13 +201,13 @@ class Observer(PodListener):
             if scoring is None:
                 raise NoScorerError("no policy is loaded")
             loaded, training = scoring.loaded, scoring.training
-            scored = ask(loaded.scorer, state.take(rows), question.demand, training)
+            scored = ask(loaded.scorer, state.take(rows), question.asked.demand, training)
             rating = training.settled(scored.preferences, scored.odd, loaded.temperature)
             scores = Scores(rating.preferences, loaded.scorer.name, None, loaded.model_sha256, rating.odd)
             temperature = loaded.temperature
         except ScoringError as error:
             reason = reason_of(error)
-            scores = engine.fallen_back(question.demand, rows, reason)
+            scores = engine.fallen_back(question.asked.demand, rows, reason)
         rated = priorities(scores.preferences, temperature)
         first = int(scores.preferences.argmax())
         alike = int(np.count_nonzero(rated == MAX_PRIORITY))

@@ -18,7 +18,8 @@ RESTARTABLE: Final = "Always"
 """restartPolicy of an init container that keeps running beside the containers: a sidecar."""
 
 
-_NO_GROUP: Final = (b"", b"null")
+NULL: Final = b"null"
+"""What Go writes where there is nothing; a field that is left out altogether is empty."""
 
 
 class Requests(msgspec.Struct, frozen=True):
@@ -40,6 +41,11 @@ class Container(msgspec.Struct, frozen=True, rename="camel"):
     name: str = ""
     resources: Resources | None = None
     restart_policy: str | None = None
+    image: msgspec.Raw = msgspec.Raw(b"")
+    command: msgspec.Raw = msgspec.Raw(b"")
+    args: msgspec.Raw = msgspec.Raw(b"")
+    readiness_probe: msgspec.Raw = msgspec.Raw(b"")
+    """As they came: most decisions need none of these four, and to skip them costs less than to decode them."""
 
 
 class ContainerStatus(msgspec.Struct, frozen=True, rename="camel"):
@@ -51,9 +57,23 @@ class ContainerStatus(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Annotations(msgspec.Struct, frozen=True):
-    """The annotation that is read for a decision."""
+    """The annotations that are read."""
 
     urgency: str | None = msgspec.field(default=None, name=URGENCY_ANNOTATION)
+    expected_seconds: str | None = msgspec.field(default=None, name=EXPECTED_ANNOTATION)
+
+
+class Owner(msgspec.Struct, frozen=True):
+    """One of `metadata.ownerReferences`."""
+
+    kind: str = ""
+    name: str = ""
+    uid: str = ""
+    controller: bool | None = None
+
+
+NOBODY: Final = Owner()
+_OWNERS: Final = msgspec.json.Decoder(list[Owner] | None)
 
 
 class Metadata(msgspec.Struct, frozen=True):
@@ -64,7 +84,20 @@ class Metadata(msgspec.Struct, frozen=True):
     uid: str = ""
     annotations: Annotations | None = None
     owner_references: msgspec.Raw = msgspec.field(default=msgspec.Raw(b""), name="ownerReferences")
-    """As they came: only an experiment reads them, and to skip them costs every pod less than to decode them."""
+    """As they came; see `controller`."""
+
+    @property
+    def controller(self) -> Owner:
+        """The controller that owns the pod; `NOBODY` where none does, or none that we can read."""
+        if self.owner_references:
+            try:
+                found: list[Owner] | None = _OWNERS.decode(self.owner_references)
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                return NOBODY  # whether the pod is valid is for others to say
+            for owner in found or ():
+                if owner.controller:
+                    return owner
+        return NOBODY
 
 
 class Spec(msgspec.Struct, frozen=True, rename="camel"):
@@ -75,6 +108,9 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
     overhead: Requests | None = None
     resources: Resources | None = None
     priority_class_name: str | None = None
+    priority: msgspec.Raw = msgspec.Raw(b"")
+    active_deadline_seconds: msgspec.Raw = msgspec.Raw(b"")
+    """As they came, because a hint that does not decode must not fail a pod."""
     node_name: str | None = None
     scheduling_group: msgspec.Raw = msgspec.Raw(b"")
     """As it came: what counts is that there is one (from 1.36 on)."""
@@ -84,7 +120,7 @@ class Spec(msgspec.Struct, frozen=True, rename="camel"):
     @property
     def in_group(self) -> bool:
         """Whether the pod belongs to a group that is placed as a whole."""
-        return any(bytes(each) not in _NO_GROUP for each in (self.scheduling_group, self.workload_ref))
+        return any(bytes(each) not in (b"", NULL) for each in (self.scheduling_group, self.workload_ref))
 
 
 class Condition(msgspec.Struct, frozen=True, rename="camel"):

@@ -9,6 +9,7 @@ billionth is rounded up (away from zero), and anything larger than 2^63 - 1 is c
 
 from __future__ import annotations
 
+import math
 import re
 from functools import lru_cache
 from typing import Final
@@ -71,3 +72,12 @@ def duration(text: str) -> float:
     if _DURATION.fullmatch(text[:LONGEST_DURATION]) is None or len(text) > LONGEST_DURATION:
         raise InvalidInputError(f"duration {text[:40]!r} does not parse; give one such as 1m30s")
     return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
+
+
+def positive(text: str) -> float | None:
+    """The finite number above 0 that a label or annotation gives; None where it gives none."""
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if value > 0.0 and math.isfinite(value) else None

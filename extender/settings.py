@@ -15,8 +15,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validat
 
 from extender.urls import secret_problem
 from policy import heuristics
+from policy.urgency import BY_OWNER_KIND, BY_QOS
 
-QOS_CLASSES: Final = ("Guaranteed", "Burstable", "BestEffort")
+QOS_CLASSES: Final = tuple(BY_QOS)
 _MATCHER: Final = r"""[a-zA-Z_]\w*\s*(=|!=|=~|!~)\s*("([^"\\\n]|\\.)*"|'([^'\\\n]|\\.)*')\s*"""
 _MATCHERS: Final = rf"\s*{_MATCHER}(,\s*{_MATCHER})*,?\s*"
 SELECTOR_PATTERN: Final = rf"^(|{_MATCHERS}|\s*\{{{_MATCHERS}\}}\s*)$"
@@ -226,8 +227,21 @@ class Settings(BaseModel):
     urgency_by_priority_class: dict[str, Urgency] = setting(
         {}, "urgency of pods by the name of their PriorityClass, where no annotation says it", "0..1"
     )
+    urgency_inferred: bool = setting(
+        True,
+        "infer the urgency of pods that neither an annotation nor `urgency_by_priority_class` names: from their "
+        "deadline or their CronJob's period and what former runs took, from the value of their PriorityClass, from "
+        "their owner; false: the QoS class decides",
+    )
+    urgency_by_owner_kind: dict[str, Urgency] = setting(
+        dict(BY_OWNER_KIND),
+        "urgency by the kind of the controller that owns the pod, where nothing before says it; `CronJob` for pods of "
+        "its Jobs, `Serving` for pods of a ReplicaSet or StatefulSet with a readiness probe; a kind that is left out "
+        "says nothing",
+        "0..1",
+    )
     urgency_by_qos: dict[str, Urgency] = setting(
-        {"Guaranteed": 0.8, "Burstable": 0.5, "BestEffort": 0.0},
+        dict(BY_QOS),
         "urgency of all other pods, by QoS class; urgency is one over the slowdown that a pod can bear",
         "0..1",
     )
@@ -370,6 +384,12 @@ class Settings(BaseModel):
         True,
         "learn the speed of nodes without that label, and without an entry for their instance type, from the CPU time "
         "that completed pods of one template took on different nodes; needs `usage_source: kubelet`",
+    )
+    node_speed_benchmark: str | None = setting(
+        None,
+        "DaemonSet whose pods run `maddpg-extender benchmark`, as `NAMESPACE/NAME`; what they measure is the speed of "
+        "their nodes, unless an operator gives it; empty: none",
+        pattern=r"^[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?/[a-z0-9]([-a-z0-9.]{0,251}[a-z0-9])?$",
     )
     node_speed_published: bool = setting(
         True,

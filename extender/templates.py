@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Sequence
 from typing import Final
 
 import msgspec
 
-from extender.pods import Container
+from extender.pods import Pod
 
 _GENERATED: Final = re.compile(
     r"[0-9]+"  # a CronJob's Jobs, a time, a counter
@@ -29,23 +28,6 @@ _UUID: Final = re.compile(r"-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$")
 _KEY_BYTES: Final = 8
 
 
-class TemplatedContainer(Container, frozen=True, rename="camel"):
-    """`extender.pods.Container` and what it runs."""
-
-    image: str = ""
-    command: list[str] | None = None
-    args: list[str] | None = None
-
-
-class _Owner(msgspec.Struct, frozen=True):
-    """One of `metadata.ownerReferences`."""
-
-    kind: str = ""
-    name: str = ""
-    controller: bool | None = None
-
-
-_OWNERS: Final = msgspec.json.Decoder(list[_Owner] | None)
 _encode: Final = msgspec.json.Encoder().encode
 
 
@@ -59,27 +41,22 @@ def without_ending(name: str) -> str:
         name = head
 
 
-def template_of(
-    namespace: str,
-    name: str,
-    owners: bytes | msgspec.Raw,
-    containers: Sequence[TemplatedContainer],
-) -> str:
-    """Return the key of a pod's template, 16 hexadecimal digits.
-
-    Args:
-        namespace: of the pod.
-        name: of the pod; counts where no controller owns it.
-        owners: `metadata.ownerReferences` as they came; empty: there are none.
-        containers: init containers, then containers.
-    """
-    kind, owner = "Pod", name
-    if owners:
-        try:
-            found = _OWNERS.decode(owners)
-        except msgspec.DecodeError:  # whether the pod is valid is for others to say
-            found = None
-        kind, owner = next(((it.kind, it.name) for it in found or () if it.controller), (kind, owner))
-    runs = [(it.image, it.command, it.args, it.resources and it.resources.requests) for it in containers]
-    text = _encode((namespace, kind, without_ending(owner), runs))
+def template_of(pod: Pod) -> str:
+    """Return the key of a pod's template, 16 hexadecimal digits; a pod's name counts where none owns it."""
+    metadata, spec = pod.metadata, pod.spec
+    owner = metadata.controller
+    kind, name = (owner.kind, owner.name) if owner.kind else ("Pod", metadata.name)
+    runs = [
+        (_plain(it.image), _plain(it.command), _plain(it.args), None if it.resources is None else it.resources.requests)
+        for it in (*(spec.init_containers or ()), *(spec.containers or ()))
+    ]
+    text = _encode((metadata.namespace, kind, without_ending(name), runs))
     return hashlib.blake2b(text, digest_size=_KEY_BYTES).hexdigest()
+
+
+def _plain(raw: msgspec.Raw) -> object:
+    """What was sent, without its spaces and escapes; None where nothing was, or nothing that can be read."""
+    try:
+        return msgspec.json.decode(raw) if raw else None
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None

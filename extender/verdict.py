@@ -10,13 +10,14 @@ from numpy.typing import NDArray
 
 from extender.cluster.lookup import Rows
 from extender.cluster.table import ClusterTable
+from extender.demand import Asked
 from extender.history.contenders import Contenders
 from extender.history.ledger import TOP, Decision, OddNode
 from extender.history.timeline import Timeline
 from extender.pods import Pod
 from extender.scorer.scoring import Scoring
 from extender.scorer.trust import OddRows
-from policy.cluster import ClusterState, PodDemand
+from policy.cluster import ClusterState
 from policy.observation import observe_unclipped
 from policy.scorers import Preferences
 
@@ -34,11 +35,10 @@ class Scores:
 
 @dataclass(frozen=True, slots=True)
 class Question:
-    """The pod, what it asks for and what was wrong with that, the verb, when it was asked, its arm and workload."""
+    """The pod, what it asks for, the verb, when it was asked, its arm and workload."""
 
     pod: Pod
-    demand: PodDemand
-    warning: str | None
+    asked: Asked
     verb: str
     received: float
     arm: str = ""
@@ -82,7 +82,8 @@ def recorded(
     top = np.array(_leading(scores.preferences, TOP, verdict.first) if len(rows) else (), dtype=np.intp)
     top_rows = rows.take(top)
     names = tuple(table.name_of(row) or "" for row in top_rows.tolist())
-    metadata = question.pod.metadata
+    metadata, asked = question.pod.metadata, question.asked
+    expected = table.workloads.expected_s(question.pod)
     return Decision(
         number=number,
         uid=metadata.uid,
@@ -92,8 +93,12 @@ def recorded(
         verb=question.verb,
         scorer=scores.scorer,
         fallback_reason=scores.fallback_reason,
-        warning=question.warning,
-        demand=question.demand,
+        warning=asked.warning,
+        demand=asked.demand,
+        urgency_source=asked.urgency.source,
+        urgency_reason=asked.urgency.reason,
+        expected_s=None if expected is None else round(expected.seconds, 3),
+        expected_runs=0 if expected is None else expected.runs,
         candidates=len(rows) + len(verdict.unknown),
         unknown=len(verdict.unknown),
         best_count=verdict.best_count,
@@ -129,7 +134,7 @@ def _told(odd: OddRows, top: list[int], verdict: Verdict, table: ClusterTable) -
     others = [position for position in np.flatnonzero(odd.codes).tolist() if position not in top]
     positions = [*(position for position in top if odd.codes[position]), *others][:TOP]
     rows = verdict.rows.take(positions)
-    observation = observe_unclipped(table.copy(rows), verdict.question.demand)
+    observation = observe_unclipped(table.copy(rows), verdict.question.asked.demand)
     return tuple(
         OddNode(table.name_of(row) or "", odd.training.why(each, code))
         for row, each, code in zip(rows.tolist(), observation, odd.codes[positions].tolist(), strict=True)

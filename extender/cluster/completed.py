@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Final, NamedTuple
 
 from extender.cluster.cpu_times import CpuTimes
-from extender.cluster.decoding import CompletedPod, WatchedContainer
+from extender.cluster.decoding import WatchedContainer, WatchedPod
 from extender.cluster.stats import CpuTime
 from extender.cluster.status import ending, seconds
 from extender.templates import template_of
@@ -65,10 +65,10 @@ class CompletedPods:
         self._seen: OrderedDict[str, None] = OrderedDict()
         self.counts: Counter[str] = Counter(dict.fromkeys(RESULTS, 0))
 
-    def take(self, pod: CompletedPod) -> None:
+    def take(self, pod: WatchedPod) -> None:
         """The watch shows this pod succeeded, perhaps not for the first time."""
         uid, node = pod.metadata.uid, pod.spec.node_name or ""
-        if uid in self._seen or ending(pod) != "succeeded":
+        if not node or uid in self._seen or ending(pod) != "succeeded":
             return
         self._seen[uid] = None
         if len(self._seen) > REMEMBERED:
@@ -90,10 +90,7 @@ class CompletedPods:
             self.counts["uncovered"] += 1
         else:
             self.counts["measured"] += 1
-        containers = [*(pod.spec.init_containers or ()), *(pod.spec.containers or ())]
-        metadata = pod.metadata
-        template = template_of(metadata.namespace, metadata.name, metadata.owner_references, containers)
-        self._tell(Completion(node, template, end - start, cpu_s))
+        self._tell(Completion(node, template_of(pod), end - start, cpu_s))
 
 
 def extended(reading: CpuTime, start: float, end: float) -> float | None:

@@ -7,15 +7,12 @@ itself and not the page it stands in.
 from __future__ import annotations
 
 import re
-from contextlib import suppress
 from typing import Final, TypeVar
 
 import msgspec
 
 from extender.errors import SourceError, kind_of
 from extender.pods import (
-    EXPECTED_ANNOTATION,
-    Annotations,
     Condition,
     ContainerStatus,
     Metadata,
@@ -25,7 +22,6 @@ from extender.pods import (
     Spec,
     Status,
 )
-from extender.templates import TemplatedContainer
 
 T = TypeVar("T")
 
@@ -77,25 +73,19 @@ class Bookmark(msgspec.Struct, frozen=True):
     metadata: Version
 
 
-class PodAnnotations(Annotations, frozen=True):
-    """`extender.pods.Annotations` and what matters once the pod has run."""
-
-    expected_seconds: str | None = msgspec.field(default=None, name=EXPECTED_ANNOTATION)
-
-
 class PodMetadata(Metadata, frozen=True):
     """`extender.pods.Metadata` and what only a watch needs: the version, and when the pod came and is to go."""
 
-    annotations: PodAnnotations | None = None
     resource_version: str = msgspec.field(default="", name="resourceVersion")
     creation_timestamp: str | None = msgspec.field(default=None, name="creationTimestamp")
     deletion_timestamp: str | None = msgspec.field(default=None, name="deletionTimestamp")
 
 
 class PodSpec(Spec, frozen=True, rename="camel"):
-    """`extender.pods.Spec` and who is to place the pod."""
+    """`extender.pods.Spec`, who is to place the pod, and as whom it runs."""
 
     scheduler_name: str | None = None
+    service_account_name: str | None = None
 
 
 class WatchedCondition(PodCondition, frozen=True, rename="camel"):
@@ -110,6 +100,8 @@ class Terminated(msgspec.Struct, frozen=True, rename="camel"):
     reason: str | None = None
     started_at: str | None = None
     finished_at: str | None = None
+    message: str | None = None
+    exit_code: int | None = None
 
 
 class ContainerState(msgspec.Struct, frozen=True):
@@ -133,6 +125,7 @@ class PodStatus(Status, frozen=True, rename="camel"):
     start_time: str | None = None
     nominated_node_name: str | None = None
     container_statuses: list[WatchedContainer] | None = None  # type: ignore[assignment]  # the same
+    init_container_statuses: list[WatchedContainer] | None = None  # type: ignore[assignment]  # the same
 
 
 class WatchedPod(Pod, frozen=True):
@@ -141,26 +134,6 @@ class WatchedPod(Pod, frozen=True):
     metadata: PodMetadata
     spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
-
-
-class CompletedSpec(PodSpec, frozen=True):
-    """`PodSpec` and what the containers run."""
-
-    containers: list[TemplatedContainer] | None = None  # type: ignore[assignment]  # a list of more than the base's
-    init_containers: list[TemplatedContainer] | None = None  # type: ignore[assignment]  # the same
-
-
-class CompletedStatus(PodStatus, frozen=True, rename="camel"):
-    """`PodStatus` and what became of init containers."""
-
-    init_container_statuses: list[WatchedContainer] | None = None  # type: ignore[assignment]  # more than the base's
-
-
-class CompletedPod(WatchedPod, frozen=True):
-    """A pod that succeeded, with what says how much work it was. Of all other pods that is skipped unread."""
-
-    spec: CompletedSpec = CompletedSpec()
-    status: CompletedStatus = CompletedStatus()
 
 
 class NodeMetadata(msgspec.Struct, frozen=True, rename="camel"):
@@ -244,7 +217,6 @@ _EVENT: Final = msgspec.json.Decoder(Event)
 _BOOKMARK: Final = msgspec.json.Decoder(Bookmark)
 _FAILURE: Final = msgspec.json.Decoder(Failure)
 _POD: Final = msgspec.json.Decoder(WatchedPod)
-_COMPLETED: Final = msgspec.json.Decoder(CompletedPod)
 _NODE: Final = msgspec.json.Decoder(Node)
 
 
@@ -281,13 +253,10 @@ def decode_failure(raw: msgspec.Raw) -> Failure:
 
 
 def decode_pod(raw: msgspec.Raw) -> WatchedPod:
-    """A pod; a `CompletedPod` where it succeeded. Raises `UndecodableError` if it is none, or has no UID."""
+    """A pod. Raises `UndecodableError` if it is none, or has no UID."""
     pod = _decode(_POD, raw, "a pod")
     if not pod.metadata.uid:
         raise UndecodableError(f"a pod without metadata.uid ({pod.metadata.namespace}/{pod.metadata.name})")
-    if pod.status.phase == SUCCEEDED and pod.spec.node_name:
-        with suppress(msgspec.DecodeError, UnicodeDecodeError, RecursionError):  # then it says nothing of its work
-            return _COMPLETED.decode(raw)
     return pod
 
 

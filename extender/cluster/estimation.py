@@ -59,6 +59,9 @@ PROBE_SPREAD: Final = 0.1
 RECORD: Final = "speeds"
 """What the keeper calls the completions."""
 
+MOST_PROBES: Final = 20_000
+"""Results of probes that are kept; beyond, those of nodes that are not listed yet are dropped."""
+
 _SPREADS: Final = {**dict.fromkeys(TOLD, LABELLED_SPREAD), "probe": PROBE_SPREAD, "published": TABLE_SPREAD}
 _REACH: Final = 1.96
 
@@ -160,16 +163,21 @@ class NodeSpeeds:
         """Forget every node that is not in `names` (pass a set)."""
         for name in [name for name in self._machines if name not in names]:
             self.absent(name)
+        self._probes = {name: speed for name, speed in self._probes.items() if name in names}
         self._recalled.clear()  # a list has shown every node
 
     def probed(self, name: str, speed: float) -> None:
-        """A probe measured this speed on a node; on the event loop. Unknown nodes and absurd speeds are ignored."""
+        """A probe measured this speed on a node, perhaps before the node was listed; on the event loop.
+
+        An absurd speed is ignored.
+        """
         machine = self._machines.get(name)
-        if machine is None or not SLOWEST <= speed <= FASTEST:
+        if not SLOWEST <= speed <= FASTEST or (machine is None and len(self._probes) >= MOST_PROBES):
             return
         self._probes[name] = speed
-        self._expect(name, machine)
-        self._table.set_speed(name, *self._standing(name, machine))
+        if machine is not None:
+            self._expect(name, machine)
+            self._table.set_speed(name, *self._standing(name, machine))
 
     def completed(self, completion: Completion) -> None:
         """A pod succeeded; from any thread."""

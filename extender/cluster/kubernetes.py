@@ -1,4 +1,7 @@
-"""A real cluster as a `ClusterSource`: nodes and pods watched in threads, use polled, pods bound. Only wires parts."""
+"""A real cluster as a `ClusterSource`: nodes and pods watched in threads, use polled, pods bound. Only wires parts.
+
+Above 350 lines because every part of a cluster is wired here.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,7 @@ from urllib.parse import quote
 
 from extender.cluster.answers import ApiError
 from extender.cluster.api import ApiServer
+from extender.cluster.benchmarks import Benchmarks
 from extender.cluster.completed import CompletedPods
 from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod, observed_node, observed_pod
 from extender.cluster.estimation import PAUSE_S, NodeSpeeds
@@ -22,7 +26,7 @@ from extender.cluster.kubelets import Kubelets
 from extender.cluster.machines import SpeedRules
 from extender.cluster.metrics_server import MetricsServer
 from extender.cluster.prometheus import Prometheus, PrometheusOptions
-from extender.cluster.receivers import FactChanges, NodeChanges, NodesForBoth, PodChanges, WaitingRules
+from extender.cluster.receivers import FactChanges, Findings, NodeChanges, NodesForBoth, PodChanges, WaitingRules
 from extender.cluster.recollection import Keeper
 from extender.cluster.reflector import Reflector
 from extender.cluster.resource import Receiver, Resource, Timing
@@ -30,7 +34,7 @@ from extender.cluster.source import INPUTS, Binding, PodNote
 from extender.cluster.table import ClusterTable
 from extender.cluster.usage import UsageFeed, UsagePoller, UsageReader
 from extender.cluster.writes import write_note
-from extender.demand import UrgencyRules
+from extender.demand import urgency_rules
 from extender.errors import BindError, NoteError
 from extender.feasibility import NodeFacts
 from extender.requests import NEWEST, RULES, RequestRules
@@ -72,6 +76,7 @@ class KubernetesOptions:
     waiting: WaitingRules | None = None  # which unbound pods are told of; None: none
     requests: RequestRules = NEWEST  # what counts of a pod's status for its requests
     observe: bool = False  # whether what filters read of nodes and pods is kept, too
+    benchmark: str | None = None  # namespace and name of the DaemonSet that measures nodes; None: there is none
 
     @property
     def not_learning(self) -> str | None:
@@ -105,7 +110,8 @@ class KubernetesSource:
         kubelets: asks them for measured use; None before `start`, and where they are not asked.
         facts: what filters read of each node, by name; empty where the cluster is not observed.
         speeds: of the nodes; None before `start`.
-        completed: takes pods that succeeded; None before `start`, and where nobody wants them.
+        completed: takes pods that succeeded; None before `start`.
+        benchmarks: takes pods that measure nodes; None before `start`, and where nobody wants them.
         keeper: keeps what was learned over restarts; to be set before `start`; None: nothing is kept.
     """
 
@@ -123,6 +129,7 @@ class KubernetesSource:
         self.facts: dict[str, NodeFacts] = {}
         self.speeds: NodeSpeeds | None = None
         self.completed: CompletedPods | None = None
+        self.benchmarks: Benchmarks | None = None
         self.keeper: Keeper | None = None
 
     @classmethod
@@ -135,14 +142,12 @@ class KubernetesSource:
             timing=Timing(page=settings.list_page_size),
             speed=speed,
             learn_speeds=settings.node_speed_learned,
+            benchmark=settings.node_speed_benchmark,
             usage_interval=settings.usage_interval_s,
             requests=RULES[settings.kubernetes_version],
             kubelets=_kubelets(settings),
             observe=settings.observe,
-            waiting=WaitingRules(
-                None if settings.observe else settings.scheduler_name,
-                UrgencyRules(settings.urgency_by_priority_class, settings.urgency_by_qos),
-            ),
+            waiting=WaitingRules(None if settings.observe else settings.scheduler_name, urgency_rules(settings)),
         )
         return cls(options, usage_reader(settings))
 
@@ -170,12 +175,18 @@ class KubernetesSource:
             node_receiver = NodesForBoth(node_changes, self.kubelets)
         elif self._usage is not None:
             usage = UsagePoller(self._usage(api), table, options.usage_interval, ready=lambda: self.synced)
+        found = Findings(table, handover.put, speeds)
+        cpu_times = None if self.kubelets is None else self.kubelets.cpu_times
+        self.completed = CompletedPods(cpu_times, found.completed)
+        if options.benchmark is not None:
+            self.benchmarks = Benchmarks(options.benchmark, found.probed)
         if self.kubelets is not None and speeds.refused is None:
-            self.completed = CompletedPods(self.kubelets.cpu_times, speeds.completed)
             if self.keeper is not None:
                 await asyncio.to_thread(speeds.remember, self.keeper)
             supervisor.start("speeds", speeds.step)
-        pod_changes = PodChanges(table, handover.put, options.waiting, options.requests, self.completed)
+        pod_changes = PodChanges(
+            table, handover.put, options.waiting, options.requests, self.completed, self.benchmarks
+        )
         of_nodes, of_pods = NODES, PODS
         if options.observe:
             facts = FactChanges(handover.put)

@@ -9,7 +9,7 @@ from typing import Final
 
 from extender.cluster.decoding import Node, NodeInfo
 from extender.cluster.instances import published_speed
-from extender.cluster.status import positive
+from extender.quantities import positive
 from policy.cluster import REFERENCE_SPEED
 
 INSTANCE_TYPE_LABEL: Final = "node.kubernetes.io/instance-type"

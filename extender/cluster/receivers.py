@@ -6,6 +6,7 @@ Runs on the threads that watch; what it makes of an object is a call of the tabl
 from __future__ import annotations
 
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,28 +14,24 @@ from functools import partial
 import msgspec
 import structlog
 
-from extender.cluster.completed import CompletedPods
-from extender.cluster.decoding import (
-    CompletedPod,
-    CompletedSpec,
-    CompletedStatus,
-    Node,
-    ObservedNode,
-    WatchedCondition,
-    WatchedPod,
-)
+from extender.cluster.benchmarks import Benchmarks
+from extender.cluster.completed import CompletedPods, Completion
+from extender.cluster.decoding import SUCCEEDED, Node, ObservedNode, WatchedCondition, WatchedPod
 from extender.cluster.estimation import NodeSpeeds
 from extender.cluster.machines import Machine, SpeedRules, machine_of
 from extender.cluster.resource import Receiver
 from extender.cluster.status import ENDED, ReadReport, ending, given_up, is_gated, report_of, seconds
-from extender.cluster.table import ClusterTable
-from extender.demand import UrgencyRules, pod_demand
+from extender.cluster.table import UNKNOWN, ClusterTable
+from extender.demand import pod_demand
 from extender.errors import kind_of
 from extender.feasibility import NodeFacts, facts_of
 from extender.pods import GIB
 from extender.quantities import NANO, nano_units
 from extender.requests import NEWEST, PodRequests, RequestRules, pod_requests
+from extender.workloads import cron_run
+from policy.cluster import REFERENCE_SPEED
 from policy.errors import InvalidQuantityError
+from policy.urgency import UrgencyRules
 
 Put = Callable[[Callable[[], object]], object]
 """Hands one change over to the event loop: `Handover.put`."""
@@ -210,6 +207,7 @@ class PodChanges:
         waiting: which unbound pods to tell of; None: none.
         requests: what counts of a pod's status for its requests.
         completed: takes those that succeeded; None: nobody wants them.
+        benchmarks: takes those that measure nodes; None: nobody wants them.
 
     Attributes:
         ignored: pods, counted each time they are seen, whose requests do not parse.
@@ -223,22 +221,28 @@ class PodChanges:
         waiting: WaitingRules | None = None,
         requests: RequestRules = NEWEST,
         completed: CompletedPods | None = None,
+        benchmarks: Benchmarks | None = None,
     ) -> None:
         self._table = table
         self._put = put
         self._rules = waiting
         self._requests = requests
         self._completed = completed
+        self._benchmarks = benchmarks
         self.ignored = 0
         self.synced = False
 
     def present(self, received: WatchedPod) -> None:
         """The pod exists. It counts once it is bound, until it has ended."""
         uid, node = received.metadata.uid, received.spec.node_name
+        metadata = received.metadata
+        if (run := cron_run(metadata.namespace, metadata.controller, time.time())) is not None:
+            self._put(partial(self._table.workloads.started, run))
+        if self._benchmarks is not None:
+            self._benchmarks.take(received)
         if received.status.phase in ENDED:
-            spec, status = received.spec, received.status
-            if self._completed is not None and isinstance(spec, CompletedSpec) and isinstance(status, CompletedStatus):
-                self._completed.take(CompletedPod(received.metadata, spec, status))
+            if self._completed is not None and received.status.phase == SUCCEEDED:
+                self._completed.take(received)
             self.absent(received)
             return
         if not node:
@@ -284,7 +288,7 @@ class PodChanges:
         if rules is None or not rules.include(received) or is_gated(conditions):
             return
         try:
-            demand, _ = pod_demand(received, rules.urgency)
+            demand = pod_demand(received, rules.urgency, self._table.workloads).demand
         except InvalidQuantityError:
             return  # kube-scheduler will ask about it, and be told what is wrong
         self._put(partial(self._table.pod_waiting, uid, demand))
@@ -308,3 +312,33 @@ class PodChanges:
     def _settle(self, keys: set[str]) -> None:
         self._table.keep_only_pods(keys)
         self.synced = True
+
+
+class Findings:
+    """What pods that ended show of nodes and workloads, handed over to those who learn from it.
+
+    Args:
+        table: whose workloads learn how long pods run.
+        put: see there.
+        speeds: of the nodes.
+    """
+
+    def __init__(self, table: ClusterTable, put: Put, speeds: NodeSpeeds) -> None:
+        self._table = table
+        self._put = put
+        self._speeds = speeds
+
+    def completed(self, completion: Completion) -> None:
+        """A pod succeeded."""
+        self._speeds.completed(completion)
+        self._put(partial(self._ran, completion))
+
+    def probed(self, node: str, speed: float) -> None:
+        """A benchmark measured this speed on a node."""
+        self._put(partial(self._speeds.probed, node, speed))
+
+    def _ran(self, completion: Completion) -> None:
+        row = self._table.row_of(completion.node)
+        # a node that is gone, or not listed yet, counts as the reference
+        speed = REFERENCE_SPEED if row == UNKNOWN else float(self._table.state.node_speed[row])
+        self._table.workloads.ran(completion.template, completion.run_s, speed)

@@ -6,7 +6,6 @@ nowhere in a pod; how late a pod may be stands there only if its owner declared 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +13,7 @@ from typing import Final
 
 from extender.cluster.decoding import Terminated, WatchedCondition, WatchedContainer, WatchedPod
 from extender.pods import EXPECTED_ANNOTATION
+from extender.quantities import positive
 
 ENDED: Final = ("Succeeded", "Failed")
 """Phases in which a pod holds nothing any more."""
@@ -129,15 +129,6 @@ def seconds(text: str | None) -> float | None:
         return None
     # Without an offset it would be a time of our own time zone, which is never meant.
     return None if at.tzinfo is None else at.timestamp()
-
-
-def positive(text: str) -> float | None:
-    """The finite number above 0 that a label or annotation gives; None where it gives none."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if value > 0.0 and math.isfinite(value) else None
 
 
 def _end(container: WatchedContainer) -> Terminated | None:

@@ -38,6 +38,7 @@ from extender.cluster.listeners import PodListeners
 from extender.errors import OwnershipError
 from extender.pods import GIB
 from extender.quantities import NANO
+from extender.workloads import Workloads
 from policy.cluster import REFERENCE_SPEED, ClusterState, PodDemand
 from policy.errors import InvalidInputError
 from policy.observation import estimated_pressure, estimated_pressure_of_one
@@ -70,6 +71,7 @@ class ClusterTable:
 
     Attributes:
         listeners: those who are told what becomes of pods.
+        workloads: what is known of the kinds of pods; whoever watches them adds to it, on the table's thread.
         assumed_expired: assumptions that ended by their time limit, since the start.
     """
 
@@ -93,6 +95,7 @@ class ClusterTable:
         self.assumed_expired = 0
         self._waiting = WaitingPods()
         self.listeners = PodListeners()
+        self.workloads = Workloads()
         self._row_listeners: list[Callable[[int, str], None]] = []
         self._clock = clock
         self._version = 0

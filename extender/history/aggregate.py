@@ -46,8 +46,9 @@ def summarised(decisions: Iterable[Decision]) -> dict[str, Any]:
         ``failures`` (attempts that failed, of these pods) as counts; ``bound``; ``rated``: of the bound ones, those
         whose node's priority is known; ``rated_best_share``: of these, the share on a node that none was rated above;
         ``latency_ms`` and ``bind_s``: percentiles; ``restarts``, ``oom_killed``; ``late``, ``on_time`` and
-        ``lateness_unknown`` of those that ended, ``late_share`` of the known, and ``slowdown``: percentiles. Shares and
-        percentiles are None where nothing is known.
+        ``lateness_unknown`` of those that ended; ``lateness_inferred``: how many of the first two rest on what former
+        runs took, for want of a declared duration; ``late_share`` of the known, and ``slowdown``: percentiles. Shares
+        and percentiles are None where nothing is known.
     """
     times, latencies, outcomes = list[float](), list[float](), list[Outcome]()
     scorers, reasons, states, failures = Counter[str](), Counter[str](), Counter[str](), Counter[str]()
@@ -71,7 +72,8 @@ def summarised(decisions: Iterable[Decision]) -> dict[str, Any]:
             rated.extend([] if outcome.among_best is None else [outcome.among_best])
             bind_s.extend([] if outcome.bind_s is None else [outcome.bind_s])
     ended = [it for it in unhurried(bound) if it.removed_at is not None]
-    judged = [it.late for it in unhurried(ended) if it.late is not None]
+    known = [it for it in unhurried(ended) if it.late is not None]
+    judged = [it.late is True for it in unhurried(known)]
     return {
         "decisions": len(times),
         "from": min(times, default=None),
@@ -90,6 +92,7 @@ def summarised(decisions: Iterable[Decision]) -> dict[str, Any]:
         "late": sum(judged),
         "on_time": len(judged) - sum(judged),
         "lateness_unknown": len(ended) - len(judged),
+        "lateness_inferred": sum(it.inferred for it in unhurried(known)),
         "late_share": _share(judged),
         "slowdown": _percentiles([it.slowdown for it in unhurried(ended) if it.slowdown is not None], OUTCOME_SHARES),
     }
@@ -121,7 +124,7 @@ def _section(title: str, part: dict[str, Any]) -> str:
         ("bound", f"{part['bound']}; on the node rated best: {best}"),
         ("time to bound", _shown(part["bind_s"], "s")),
         ("restarts", f"{part['restarts']}; out of memory: {part['oom_killed']} pods"),
-        ("late", f"{late}; unknown: {part['lateness_unknown']}"),
+        ("late", f"{late}, {part['lateness_inferred']} of them inferred; unknown: {part['lateness_unknown']}"),
         ("slowdown", _shown(part["slowdown"], "")),
     )
     return "\n".join((title, *(f"  {name:16} {value}" for name, value in lines)))

@@ -44,6 +44,14 @@ def summary(decision: Decision) -> dict[str, Any]:
         "fallback_reason": decision.fallback_reason,
         "warning": decision.warning,
         "demand": asdict(decision.demand),
+        "urgency": {
+            "value": decision.demand.urgency,
+            "source": decision.urgency_source or None,
+            "reason": decision.urgency_reason or None,
+        },
+        "expected": None
+        if decision.expected_s is None
+        else {"seconds": decision.expected_s, "runs": decision.expected_runs},
         "odd_nodes": {"count": decision.odd, "some": {each.node: each.why for each in decision.odd_nodes}},
         "candidates": decision.candidates,
         "unknown_nodes": decision.unknown,

@@ -26,6 +26,7 @@ from extender.history.outcomes import Outcome
 from extender.history.pages import Pages
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import InvalidInputError
+from policy.urgency import SOURCES, is_counted
 
 MIB: Final = 1 << 20
 MEMORY: Final = 64 * MIB
@@ -92,6 +93,11 @@ class Decision:
     bases: tuple[SpeedBasis, ...] = ()
     # all nodes that it was about; None once they are forgotten. Never written to disk
     contenders: Contenders | None = None
+    urgency_source: str = ""  # which sign said how urgent the pod is: one of `policy.urgency.SOURCES`
+    urgency_reason: str = ""  # the same as a phrase
+    # how long a pod of its template takes on the reference core by its latest runs, seconds; None: no run is known
+    expected_s: float | None = None
+    expected_runs: int = 0  # how many runs these are
 
     @property
     def top(self) -> tuple[RatedNode, ...]:
@@ -106,6 +112,8 @@ class Counts:
 
     decisions: int = 0  # decisions recorded
     fallbacks: int = 0  # of them, those that the fallback answered
+    # decisions by what said how urgent the pod is: one of `policy.urgency.SOURCES`
+    urgency_sources: Counter[str] = field(default_factory=lambda: Counter(dict.fromkeys(SOURCES, 0)))
     bound: int = 0  # decisions whose pod was seen bound
     bound_rated: int = 0  # of those, the ones where the node's priority is known
     bound_among_best: int = 0  # of those, the ones bound to a node that no other was rated above
@@ -122,6 +130,8 @@ class Counts:
     late: int = 0
     on_time: int = 0
     lateness_unknown: int = 0
+    late_inferred: int = 0
+    on_time_inferred: int = 0
 
     def document(self) -> dict[str, int | dict[str, int]]:
         """The sums as JSON."""
@@ -172,7 +182,12 @@ class Ledger(PodListener):
     def snapshot(self) -> Counts:
         """A copy of the sums, all of one moment."""
         with self._lock:
-            return replace(self.counts, failures=self.counts.failures.copy(), ended=self.counts.ended.copy())
+            return replace(
+                self.counts,
+                urgency_sources=self.counts.urgency_sources.copy(),
+                failures=self.counts.failures.copy(),
+                ended=self.counts.ended.copy(),
+            )
 
     def record(self, decision: Decision) -> None:
         """Remember a decision."""
@@ -189,6 +204,7 @@ class Ledger(PodListener):
             self.recollection.add(decision)
             self.counts.decisions += 1
             self.counts.fallbacks += decision.fallback_reason is not None
+            self.counts.urgency_sources[decision.urgency_source] += 1
             self._changed(decision)
 
     def restore(self, decisions: Iterable[Decision]) -> None:
@@ -243,7 +259,7 @@ class Ledger(PodListener):
             before = decision.outcome or Outcome()
             if before.removed_at is not None:
                 return
-            decision.outcome = after = outcomes.removed(before, reason, at, decision.demand.urgency)
+            decision.outcome = after = outcomes.removed(before, reason, at, decision.demand.urgency, usual_s(decision))
             if after.bound_at is None:
                 self.counts.failures["deleted"] += not _counted(before)
             else:
@@ -251,6 +267,8 @@ class Ledger(PodListener):
                 self.counts.late += after.late is True
                 self.counts.on_time += after.late is False
                 self.counts.lateness_unknown += after.late is None
+                self.counts.late_inferred += after.late is True and after.inferred
+                self.counts.on_time_inferred += after.late is False and after.inferred
             self._changed(decision)
 
     def assumption_expired(self, uid: str, node: str, at: float) -> None:
@@ -313,6 +331,11 @@ class Ledger(PodListener):
     def _changed(self, decision: Decision) -> None:
         if self._keep is not None:
             self._keep(decision)
+
+
+def usual_s(decision: Decision) -> float | None:
+    """Seconds that the pod was expected to take, where enough runs of its template say it; else None."""
+    return decision.expected_s if is_counted(decision.expected_s, decision.expected_runs) else None
 
 
 def _counted(outcome: Outcome) -> bool:

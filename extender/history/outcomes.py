@@ -1,7 +1,8 @@
 """What became of a decision: bound where and how soon, ended how, restarted, late. Pure; refuses to remember anything.
 
 Everything comes from what Kubernetes records of the pod, seen by the watch. What it does not record is unknown here and
-says so: whether a pod was throttled, and whether it was late unless its owner declared how long it should run.
+says so: whether a pod was throttled, and whether it was late unless its owner declared how long it should run, or
+former runs of its template tell it.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Outcome:
         oom_killed: whether a container was killed for its memory.
         past_deadline: whether it was ended for outlasting `spec.activeDeadlineSeconds`.
         expected_s, expected_error: the duration its owner declared, seconds; or what is wrong with the declaration.
-        slowdown: time from creation to the end over the declared duration, where both are known.
+        inferred: whether `slowdown` is against what former runs of its template took, for want of a declaration.
+        slowdown: time from creation to the end over the declared or inferred duration, where both are known.
         late: whether `slowdown` is more than the pod's SLA allows, or it was ended for outlasting its deadline; None
             where that is not known.
         late_unknown: why that is not known of a pod that has ended; None where it is.
@@ -58,6 +60,7 @@ class Outcome:
     slowdown: float | None = None
     late: bool | None = None
     late_unknown: str | None = None
+    inferred: bool = False
 
     @property
     def state(self) -> str:
@@ -104,29 +107,32 @@ def reported(before: Outcome, report: PodReport) -> Outcome:
     return known if report.unplaced is None else failed(known, worded(report.unplaced), report.message)
 
 
-def removed(before: Outcome, reason: str, at: float, urgency: float) -> Outcome:
+def removed(before: Outcome, reason: str, at: float, urgency: float, usual_s: float | None = None) -> Outcome:
     """It ended or is gone. A pod that ended is deleted some time later, which changes nothing.
 
-    Its SLA allows a slowdown of 1 / `urgency` against the declared duration, counted from its creation: waiting to be
-    placed counts, as in the simulator. The times are whole seconds, so is what follows from them. They are stamped by
-    other machines: a pod was not created after it was first decided upon, and ended between its creation and now.
+    Its SLA allows a slowdown of 1 / `urgency` against the declared duration, else against what former runs of its
+    template took (`usual_s`), counted from its creation: waiting to be placed counts, as in the simulator. The times
+    are whole seconds, so is what follows from them. They are stamped by other machines: a pod was not created after it
+    was first decided upon, and ended between its creation and now.
     """
     if before.removed_at is not None:
         return before
     after = replace(before, removed_at=at, removed_reason=reason)
     if after.past_deadline:
         return replace(after, late=True)
-    if after.expected_s is None:
-        unknown = after.expected_error or f"the pod declares no {EXPECTED_ANNOTATION}"
+    expected_s = usual_s if after.expected_s is None else after.expected_s
+    if expected_s is None:
+        unknown = after.expected_error or f"the pod declares no {EXPECTED_ANNOTATION}, and too few like it have run"
     elif reason != "succeeded":
         unknown = "it did not finish"
     elif after.created_at is None:
         unknown = "the pod does not say when it was created"
     else:
-        slowdown = _lived(after, after.created_at, at) / after.expected_s
+        slowdown = _lived(after, after.created_at, at) / expected_s
+        after = replace(after, slowdown=slowdown, inferred=after.expected_s is None)
         if urgency > 0.0:
-            return replace(after, slowdown=slowdown, late=slowdown * urgency > 1.0)
-        after, unknown = replace(after, slowdown=slowdown), "its urgency is 0: any slowdown is allowed"
+            return replace(after, late=slowdown * urgency > 1.0)
+        unknown = "its urgency is 0: any slowdown is allowed"
     return replace(after, late_unknown=unknown)
 
 

@@ -59,7 +59,8 @@ def _question(told: dict[str, Any]) -> list[str]:
             if (demand["cpu"], demand["memory"]) == (demand["cpu_nonzero"], demand["memory_nonzero"])
             else f" (counted as {demand['cpu_nonzero']:g} and {demand['memory_nonzero']:g})"
         )
-        + f"; its urgency is {demand['urgency']:g}."
+        + f"; its urgency is {demand['urgency']:g}"
+        + (f" ({told['urgency']['reason']})." if told["urgency"]["reason"] else ".")
     ]
     if told["warning"]:
         said.append(f"Warning: {told['warning']}.")

@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol, runtime_checkable
 import numpy as np
 
 from extender.cluster.account import SpeedBasis
+from extender.cluster.benchmarks import Benchmarks
 from extender.cluster.completed import CompletedPods
 from extender.cluster.estimation import LEAST_COMPLETIONS, NodeSpeeds
 from extender.cluster.machines import TOLD
@@ -50,7 +51,12 @@ class KnowsMachines(Protocol):
 
     @property
     def completed(self) -> CompletedPods | None:
-        """Takes pods that succeeded; None where nobody wants them."""
+        """Takes pods that succeeded; None before the start."""
+        ...
+
+    @property
+    def benchmarks(self) -> Benchmarks | None:
+        """Takes pods that measure nodes; None where nobody wants them."""
         ...
 
 

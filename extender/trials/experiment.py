@@ -11,8 +11,6 @@ import hashlib
 from dataclasses import dataclass, field
 from typing import Final
 
-import msgspec
-
 from extender.pods import Pod
 from extender.scorer.load import LoadedScorer
 from extender.scorer.scoring import Hooks
@@ -22,28 +20,10 @@ CANDIDATE: Final = "candidate"
 ARMS: Final = (CONTROL, CANDIDATE)
 
 
-class _Owner(msgspec.Struct, frozen=True):
-    """One of `metadata.ownerReferences`."""
-
-    uid: str = ""
-    controller: bool | None = None
-
-
-_OWNERS: Final = msgspec.json.Decoder(list[_Owner] | None)
-
-
 def workload_of(pod: Pod) -> str:
     """UID of the controller that owns the pod; ``namespace/name`` of a pod that none owns."""
-    owners = pod.metadata.owner_references
-    if owners:
-        try:
-            found = _OWNERS.decode(owners)
-        except msgspec.DecodeError:  # no owner we can read; whether the pod is valid is for others to say
-            found = None
-        for owner in found or ():
-            if owner.controller and owner.uid:
-                return str(owner.uid)
-    return f"{pod.metadata.namespace}/{pod.metadata.name}"
+    owner = pod.metadata.controller.uid
+    return owner or f"{pod.metadata.namespace}/{pod.metadata.name}"
 
 
 def draw(workload: str, salt: str) -> float:

@@ -115,10 +115,12 @@ def test_both_validators_see_a_mistake(
 def test_pods_keep_to_the_restricted_standard(api: client.ApiClient, home: Path, values: Path) -> None:
     """A Deployment is only warned about; its pods are refused where the namespace enforces the standard."""
     rendered = template(home, files=[values])
-    pods = [each["spec"]["template"] for each in rendered.all("Deployment")] + rendered.all("Pod")
+    made = [*rendered.all("Deployment"), *rendered.all("DaemonSet")]
+    pods = [each["spec"]["template"] for each in made] + rendered.all("Pod")
     for number, each in enumerate(pods):
         spec = {**each["spec"], "automountServiceAccountToken": False}
-        spec.pop("serviceAccountName", None)  # the accounts are not there in a dry run
+        for absent in ("serviceAccountName", "priorityClassName"):  # they are not there in a dry run
+            spec.pop(absent, None)
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
@@ -126,7 +128,7 @@ def test_pods_keep_to_the_restricted_standard(api: client.ApiClient, home: Path,
             "spec": spec,
         }
         _dry_run(api, pod)
-        for container in spec["containers"]:
+        for container in (*spec.get("initContainers", ()), *spec["containers"]):
             assert container["securityContext"]["readOnlyRootFilesystem"] is True
 
 

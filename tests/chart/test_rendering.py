@@ -68,6 +68,8 @@ COMPANY: dict[str, dict[str, Any]] = {
     "extender.prometheus.headers.key": merged(PROMETHEUS, nested(("extender", "prometheus", "headers", "secret"), "a")),
     "extender.kubelet": KUBELET,
     "extender.kubelet.enabled": {},
+    "benchmark": nested(("benchmark", "enabled"), True),
+    "benchmark.enabled": {},
     "extender.kubelet.ca.key": merged(KUBELET, nested(("extender", "kubelet", "ca", "secret"), "a")),
     "scheduler.enabled": SERVICE,
     "scheduler.serviceAccount.create": nested(("scheduler", "serviceAccount", "name"), "mine"),
@@ -109,6 +111,7 @@ OTHER: dict[str, Any] = {
     "scheduler.extraArgs": ["--profiling=false"],
     "tls.certManager.duration": "48h",
     "tls.certManager.renewBefore": "24h",
+    "benchmark.tolerations": [],
     "pods.tolerations": [{"operator": "Exists"}],
     "networkPolicy.callers": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
     "networkPolicy.observers": [{"ipBlock": {"cidr": "192.0.2.0/24"}}],
@@ -181,6 +184,7 @@ OPTIONAL_SETTINGS = {
     "prometheus_password_file": "/etc/login/password",
     "prometheus_headers_file": "/etc/tenant/headers",
     "kubelet_ca_file": "/etc/kubelets/ca.crt",
+    "node_speed_benchmark": "monitoring/benchmark",
 }
 
 
@@ -306,6 +310,10 @@ DISAGREEING = [
     (
         "extender.kubelet.insecureSkipTLSVerify",
         merged(KUBELET, nested(("extender", "kubelet"), {"insecureSkipTLSVerify": True, "ca": {"secret": "b"}})),
+    ),
+    (
+        "benchmark.enabled",
+        {"benchmark": {"enabled": True}, "extender": {"settings": {"node_speed_benchmark": "a/b"}}},
     ),
     ("tls.operations", merged(SECURED, nested(("tls", "mode"), "none"))),
     ("tls.existing.serverSecret", merged(SECURED, nested(("tls", "mode"), "existing"))),
@@ -469,7 +477,7 @@ def test_objects_find_each_other(home: Path, values: Path) -> None:
     """Selectors select pods of the chart, mounted ConfigMaps and used ServiceAccounts exist, and names stay apart."""
     rendered = template(home, files=[values])
     theirs = {"policy", "next-policy", "prometheus-ca"}  # ConfigMaps that the values say the user has made
-    pods = [each["spec"]["template"] for each in rendered.all("Deployment")]
+    pods = [each["spec"]["template"] for each in (*rendered.all("Deployment"), *rendered.all("DaemonSet"))]
     for kind in ("Service", "PodDisruptionBudget", "NetworkPolicy"):
         for each in rendered.all(kind):
             spec = each["spec"]
@@ -479,11 +487,11 @@ def test_objects_find_each_other(home: Path, values: Path) -> None:
     maps = {each["metadata"]["name"] for each in rendered.all("ConfigMap")}
     accounts = {each["metadata"]["name"] for each in rendered.all("ServiceAccount")}
     for pod in pods:
-        mounted = {volume["configMap"]["name"] for volume in pod["spec"]["volumes"] if "configMap" in volume}
+        mounted = {volume["configMap"]["name"] for volume in pod["spec"].get("volumes", ()) if "configMap" in volume}
         assert mounted - theirs <= maps
         assert pod["spec"]["serviceAccountName"] in accounts | {"existing", "existing-scheduler"}
-        volumes = {volume["name"] for volume in pod["spec"]["volumes"]}
-        used = {mount["name"] for each in pod["spec"]["containers"] for mount in each["volumeMounts"]}
+        volumes = {volume["name"] for volume in pod["spec"].get("volumes", ())}
+        used = {mount["name"] for each in pod["spec"]["containers"] for mount in each.get("volumeMounts", ())}
         assert volumes == used
     for each in [*rendered.all("ClusterRoleBinding"), *rendered.all("RoleBinding")]:
         assert {subject["name"] for subject in each["subjects"]} <= accounts
@@ -494,14 +502,46 @@ def test_objects_find_each_other(home: Path, values: Path) -> None:
 @pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
 def test_own_pods_are_placed_by_the_default_scheduler(home: Path, values: Path) -> None:
     rendered = template(home, files=[values])
-    specs = [each["spec"]["template"]["spec"] for each in rendered.all("Deployment")]
-    specs += [each["spec"] for each in rendered.all("Pod")]
+    made = [*rendered.all("Deployment"), *rendered.all("DaemonSet")]
+    specs = [each["spec"]["template"]["spec"] for each in made] + [each["spec"] for each in rendered.all("Pod")]
     assert {spec["schedulerName"] for spec in specs} == {"default-scheduler"}
 
 
+def test_benchmark_runs_as_the_account_that_the_extender_believes_and_gives_way_to_all(home: Path) -> None:
+    rendered = template(home, nested(("benchmark",), {"enabled": True, "intervalHours": 24}))
+    made = rendered.one("DaemonSet")
+    spec = made["spec"]["template"]["spec"]
+    name = f"{RELEASE}-benchmark"
+    assert rendered.settings()["node_speed_benchmark"] == f"{NAMESPACE}/{name}"
+    assert (made["metadata"]["namespace"], made["metadata"]["name"], spec["serviceAccountName"]) == (
+        NAMESPACE,
+        name,
+        name,
+    )
+    lowest = rendered.one("PriorityClass", spec["priorityClassName"])
+    assert (lowest["value"], lowest["preemptionPolicy"]) == (-1_000_000_000, "Never")
+    assert spec["automountServiceAccountToken"] is False
+    (first,), (again,) = spec["initContainers"], spec["containers"]
+    assert first["args"] == ["benchmark", "--out", "/dev/termination-log"]
+    assert [*again["command"], *again["args"]][1:] == [
+        "-m",
+        "extender.benchmark",
+        "--out",
+        "/dev/termination-log",
+        "--after-s",
+        "86400",
+    ]
+    bound = {subject["name"] for each in rendered.all("ClusterRoleBinding") for subject in each["subjects"]}
+    assert name not in bound, "it needs no right"
+    other = template(home, nested(("benchmark",), {"enabled": True, "priorityClassName": "mine"}))
+    assert not other.all("PriorityClass")
+    assert other.one("DaemonSet")["spec"]["template"]["spec"]["priorityClassName"] == "mine"
+
+
 def test_longest_names_still_fit(home: Path) -> None:
-    rendered = template(home, {**SERVICE, "fullnameOverride": "n" * 40})
-    assert max(len(each["metadata"]["name"]) for each in rendered.objects) <= 63
+    rendered = template(home, {**SERVICE, "fullnameOverride": "n" * 40, "benchmark": {"enabled": True}})
+    named = [each for each in rendered.objects if each["kind"] != "PriorityClass"]  # up to 253
+    assert max(len(each["metadata"]["name"]) for each in named) <= 63
 
 
 def test_pod_has_time_to_drain_before_it_is_killed(home: Path) -> None:

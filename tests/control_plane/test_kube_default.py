@@ -23,9 +23,10 @@ from extender.cluster.machines import SpeedRules
 from extender.cluster.receivers import NodeChanges, PodChanges
 from extender.cluster.status import given_up
 from extender.cluster.table import ClusterTable
-from extender.demand import UrgencyRules, pod_demand
+from extender.demand import pod_demand
 from extender.requests import RULES
 from policy import heuristics
+from policy.urgency import UrgencyRules
 from tests.control_plane.access import Manifest, apply, send
 from tests.control_plane.cluster import ControlPlane
 from tests.control_plane.scheduler import kube_scheduler, plain_configuration
@@ -223,7 +224,7 @@ def test_kube_default_is_the_sum_that_a_real_kube_scheduler_logs(
     wrong, scored = [], 0
     for state in states:
         name = state.pod(version)["metadata"]["name"]
-        demand, _ = pod_demand(asked[name], UrgencyRules({}, {"Guaranteed": 1.0, "Burstable": 0.5, "BestEffort": 0.0}))
+        demand = pod_demand(asked[name], UrgencyRules()).demand
         rows = table.rows_of(state.nodes)
         ours = heuristics.kube_default(table.state.take(rows), demand, minor)
         for where, score in zip(state.nodes, np.rint(ours * heuristics.MAX_NODE_SCORE).tolist(), strict=True):

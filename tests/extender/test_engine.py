@@ -17,6 +17,7 @@ from policy.bundle import load_bundle
 from policy.cluster import PodDemand
 from policy.priorities import priorities
 from policy.scorers import ActorScorer
+from policy.urgency import SOURCES
 from tests.extender.embedded import EmbeddedSource
 from tests.extender.scorers import Controlled, open_gate
 from tests.extender.service import Service, by_names, pod
@@ -238,6 +239,7 @@ def test_an_outcome_is_joined_to_its_decision(run_service: Run) -> None:
     assert listed["counts"] == {
         "decisions": 1,
         "fallbacks": 0,
+        "urgency_sources": {**dict.fromkeys(SOURCES, 0), "qos": 1},
         "bound": 1,
         "bound_rated": 1,
         "bound_among_best": 0,
@@ -249,6 +251,8 @@ def test_an_outcome_is_joined_to_its_decision(run_service: Run) -> None:
         "late": 0,
         "on_time": 0,
         "lateness_unknown": 1,
+        "late_inferred": 0,
+        "on_time_inferred": 0,
     }
     assert service.metric("maddpg_outcomes_total", kind="rated_lower") == 1
 

@@ -12,8 +12,8 @@ import pytest
 from extender.cluster.decoding import observed_node, observed_pod
 from extender.cluster.receivers import FactChanges, PodChanges, WaitingRules
 from extender.cluster.table import ClusterTable
-from extender.demand import UrgencyRules
 from extender.observer import as_text
+from policy.urgency import UrgencyRules
 from tests.extender.service import Service, by_names, pod
 
 Run = Callable[..., Service]

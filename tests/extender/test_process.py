@@ -245,8 +245,11 @@ def test_explain_tells_why_by_uid_and_by_name(run_service: Callable[..., Service
         assert result.returncode == 0, result.stderr
         assert "default/web" in result.stdout
         assert "headroom" in result.stdout
+        assert "its urgency is 0.5 (QoS class Burstable)." in " ".join(result.stdout.split())
     exact = json.loads(cli("explain", "uid-web", "--json", "--url", url).stdout)
     assert exact["pod"]["uid"] == "uid-web"
+    assert exact["urgency"] == {"value": 0.5, "source": "qos", "reason": "QoS class Burstable"}
+    assert exact["expected"] is None
 
 
 @pytest.mark.parametrize(

@@ -9,10 +9,11 @@ from typing import Any
 import msgspec
 import pytest
 
-from extender.demand import UrgencyRules, pod_demand
+from extender.demand import pod_demand
 from extender.pods import Pod
 from extender.requests import RULES, pod_requests
 from policy.errors import InvalidQuantityError
+from policy.urgency import UrgencyRules
 
 URGENCY = UrgencyRules({}, {"Guaranteed": 0.8, "Burstable": 0.5, "BestEffort": 0.0})
 
@@ -107,7 +108,7 @@ MISSING = 200 / 1024
 )
 def test_nonzero_requests_of_a_pod(spec: dict[str, Any], cpu: float, memory: float) -> None:
     assert pod_requests(parsed(spec))[2:] == (cpu, memory)
-    demand, _ = pod_demand(parsed(spec), URGENCY)
+    demand = pod_demand(parsed(spec), URGENCY).demand
     assert (demand.cpu_nonzero, demand.memory_nonzero) == (cpu, memory)
 
 

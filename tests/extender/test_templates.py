@@ -7,20 +7,20 @@ from typing import Any
 import msgspec
 import pytest
 
-from extender.templates import TemplatedContainer, template_of, without_ending
+from extender.pods import Pod
+from extender.templates import template_of, without_ending
 
 
 def owners(kind: str, name: str, controller: bool = True) -> bytes:
     return msgspec.json.encode([{"kind": kind, "name": name, "controller": controller, "uid": "u", "apiVersion": "v1"}])
 
 
-def container(**more: Any) -> TemplatedContainer:
-    content = {"name": "main", "image": "registry/work:1", "command": ["work"], "args": ["--all"], **more}
-    return msgspec.convert({"resources": {"requests": {"cpu": "500m", "memory": "1Gi"}}, **content}, TemplatedContainer)
-
-
 def key(owned: bytes = b"", name: str = "pod", namespace: str = "default", **more: Any) -> str:
-    return template_of(namespace, name, owned, [container(**more)])
+    container = {"name": "main", "image": "registry/work:1", "command": ["work"], "args": ["--all"], **more}
+    resources = {"requests": {"cpu": "500m", "memory": "1Gi"}}
+    metadata = {"name": name, "namespace": namespace, "ownerReferences": msgspec.Raw(owned or b"null")}
+    content = {"metadata": metadata, "spec": {"containers": [{"resources": resources, **container}]}}
+    return template_of(msgspec.json.decode(msgspec.json.encode(content), type=Pod))
 
 
 @pytest.mark.parametrize(

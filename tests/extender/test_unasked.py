@@ -11,8 +11,8 @@ import msgspec
 from extender.cluster.decoding import decode_pod
 from extender.cluster.receivers import PodChanges, WaitingRules
 from extender.cluster.table import ClusterTable
-from extender.demand import UrgencyRules
 from extender.unasked import FOLLOWER
+from policy.urgency import UrgencyRules
 from tests.extender.service import Service, pod
 
 Run = Callable[..., Service]

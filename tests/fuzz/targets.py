@@ -22,10 +22,11 @@ from extender.cluster.metrics_server import MetricsServer
 from extender.cluster.receivers import NodeChanges, PodChanges
 from extender.cluster.series import values_of
 from extender.cluster.table import ClusterTable
-from extender.demand import UrgencyRules, pod_demand
+from extender.demand import pod_demand
 from extender.protocol import wire
 from extender.settings import Settings
 from policy.errors import SchedulerError
+from policy.urgency import UrgencyRules
 
 Decoder = Callable[[bytes], object]
 SLOWEST_S: Final = 1.0
@@ -43,7 +44,7 @@ def scheduling(body: bytes) -> None:
         raise AssertionError("an answer that rejects every node")
     if answer["NodeNames"] is not None and answer["NodeNames"] != request.names:
         raise AssertionError("other names than were sent")
-    demand, _ = pod_demand(request.pod, RULES)
+    demand = pod_demand(request.pod, RULES).demand
     if not all(math.isfinite(value) and value >= 0.0 for value in (demand.cpu, demand.memory, demand.urgency)):
         raise AssertionError(f"no demand: {demand}")
 

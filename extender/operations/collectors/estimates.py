@@ -16,6 +16,10 @@ def _completions(source: KnowsMachines) -> dict[str, float]:
     return {} if source.completed is None else dict(source.completed.counts)
 
 
+def _benchmarks(source: KnowsMachines) -> dict[str, float]:
+    return {} if source.benchmarks is None else dict(source.benchmarks.counts)
+
+
 def _evidence(source: KnowsMachines) -> dict[str, float]:
     return {} if source.speeds is None or source.speeds.refused is not None else dict(source.speeds.evidence())
 
@@ -47,6 +51,12 @@ ESTIMATES: Final[tuple[Family[KnowsMachines], ...]] = (
         "maddpg_completions_total",
         "Pods seen to succeed, by whether their CPU time was measured, or why not",
         _completions,
+        ("result",),
+    ),
+    Family(
+        "maddpg_benchmarks_total",
+        "Results of benchmarks of nodes, by whether they were accepted, or why not; see `node_speed_benchmark`",
+        _benchmarks,
         ("result",),
     ),
     Family(

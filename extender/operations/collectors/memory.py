@@ -27,6 +27,11 @@ def _lateness(ledger: Ledger) -> dict[str, float]:
     return {"true": counts.late, "false": counts.on_time, "unknown": counts.lateness_unknown}
 
 
+def _inferred_lateness(ledger: Ledger) -> dict[str, float]:
+    counts = ledger.snapshot()
+    return {"true": counts.late_inferred, "false": counts.on_time_inferred}
+
+
 LEDGER: Final[tuple[Family[Ledger], ...]] = (
     Family("maddpg_ledger_decisions", "Decisions remembered", len),
     Family(
@@ -38,6 +43,12 @@ LEDGER: Final[tuple[Family[Ledger], ...]] = (
         "maddpg_ledger_memory_bytes",
         "Memory for all nodes of these decisions",
         lambda ledger: ledger.recollection.nbytes,
+    ),
+    Family(
+        "maddpg_decisions_by_urgency_total",
+        "Decisions, by what said how urgent the pod is",
+        lambda ledger: ledger.snapshot().urgency_sources,
+        ("source",),
     ),
     Family(
         "maddpg_outcomes_total",
@@ -61,6 +72,12 @@ LEDGER: Final[tuple[Family[Ledger], ...]] = (
         "maddpg_pods_late_total",
         "Of the pods that ended, those that were late, those that were not, and those of which nobody can know",
         _lateness,
+        ("late",),
+    ),
+    Family(
+        "maddpg_pods_late_inferred_total",
+        "Of those, the ones whose expected duration nobody declared: what former runs of their template took counts",
+        _inferred_lateness,
         ("late",),
     ),
     Family(

@@ -17,6 +17,11 @@
 {{- include "maddpg.fullname" . }}-extender
 {{- end -}}
 
+{{/* The DaemonSet that measures nodes, and its ServiceAccount: the extender takes them to be of one name. */}}
+{{- define "maddpg.benchmarkName" -}}
+{{- include "maddpg.fullname" . }}-benchmark
+{{- end -}}
+
 {{/* (list $ "suffix") -> the name of an object of the whole cluster: equal releases of two namespaces must not clash.
      A name that is too long keeps its beginning, and a hash of the whole. */}}
 {{- define "maddpg.clusterName" -}}

@@ -47,6 +47,9 @@
 {{- if or $kubelet.ca.configMap $kubelet.ca.secret -}}
 {{- $_ := set $own "kubelet_ca_file" "/etc/maddpg/kubelet-ca/ca.crt" -}}
 {{- end -}}
+{{- if .Values.benchmark.enabled -}}
+{{- $_ := set $own "node_speed_benchmark" (printf "%s/%s" .Release.Namespace (include "maddpg.benchmarkName" .)) -}}
+{{- end -}}
 {{- if eq (include "maddpg.tls" .) "true" -}}
 {{- $_ := set $own "tls_cert_file" "/etc/maddpg/tls/tls.crt" -}}
 {{- $_ := set $own "tls_key_file" "/etc/maddpg/tls/tls.key" -}}
@@ -239,6 +242,9 @@ extenders:
 {{- fail (printf "extender.kubelet.enabled: is true, so leave extender.settings.%s out, and use extender.kubelet" $name) -}}
 {{- end -}}
 {{- end -}}
+{{- end -}}
+{{- if and .Values.benchmark.enabled (hasKey $settings "node_speed_benchmark") -}}
+{{- fail "benchmark.enabled: is true, so leave extender.settings.node_speed_benchmark out" -}}
 {{- end -}}
 {{- $tls := .Values.tls -}}
 {{- if and $tls.operations (eq $tls.mode "none") -}}

@@ -9,7 +9,7 @@ import pytest
 
 from extender.cluster.completed import REMEMBERED, CompletedPods, Completion, extended
 from extender.cluster.cpu_times import CpuTimes
-from extender.cluster.decoding import CompletedPod, decode_pod
+from extender.cluster.decoding import WatchedPod, decode_pod
 from extender.cluster.stats import CpuTime
 from tests.extender.cluster.fake_kubelet import time_of
 from tests.extender.cluster.jobs import completed
@@ -22,10 +22,8 @@ def content(uid: str = "u", life: float = 100.0, **more: Any) -> dict[str, Any]:
     return completed(uid, "node-a", START, life, **more)
 
 
-def pod(**more: Any) -> CompletedPod:
-    decoded = decode_pod(msgspec.Raw(msgspec.json.encode(content(**more))))
-    assert isinstance(decoded, CompletedPod)
-    return decoded
+def pod(**more: Any) -> WatchedPod:
+    return decode_pod(msgspec.Raw(msgspec.json.encode(content(**more))))
 
 
 class Taken:
@@ -127,15 +125,14 @@ def test_what_says_nothing_of_the_work_is_left_out_and_counted(change: dict[str,
 )
 def test_only_pods_that_ended_well_are_completions(change: dict[str, Any]) -> None:
     taken = Taken(40.0)
-    decoded = decode_pod(msgspec.Raw(msgspec.json.encode({**content(), **change})))
-    if isinstance(decoded, CompletedPod):
-        taken.pods.take(decoded)
+    taken.pods.take(decode_pod(msgspec.Raw(msgspec.json.encode({**content(), **change}))))
     assert not taken.told
 
 
-def test_a_pod_whose_work_does_not_decode_is_seen_all_the_same() -> None:
+@pytest.mark.parametrize("field", ["image", "command", "args"])
+def test_a_pod_whose_work_is_of_no_known_form_is_a_completion_all_the_same(field: str) -> None:
     odd = content()
-    odd["spec"]["containers"][0]["command"] = {"not": "a list"}
-    decoded = decode_pod(msgspec.Raw(msgspec.json.encode(odd)))
-    assert decoded.status.phase == "Succeeded"
-    assert not isinstance(decoded, CompletedPod)
+    odd["spec"]["containers"][0][field] = {"not": ["what", {"is": "promised"}]}
+    taken = Taken(40.0)
+    taken.pods.take(decode_pod(msgspec.Raw(msgspec.json.encode(odd))))
+    assert len(taken.told) == 1

@@ -1,21 +1,26 @@
 """What nodes and pods mean, told from their JSON."""
 
 import math
+import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 import pytest
 
+from extender.benchmark import Measured
+from extender.cluster.benchmarks import Benchmarks
 from extender.cluster.completed import CompletedPods, Completion
 from extender.cluster.cpu_times import CpuTimes
 from extender.cluster.decoding import Node, WatchedPod, decode_node, decode_pod, observed_pod
+from extender.cluster.estimation import NodeSpeeds
 from extender.cluster.machines import SpeedRules, declared_speed
-from extender.cluster.receivers import NodeChanges, PodChanges, WaitingRules, bound_since, is_ready
+from extender.cluster.receivers import Findings, NodeChanges, PodChanges, WaitingRules, bound_since, is_ready
 from extender.cluster.status import ReadReport
 from extender.cluster.table import ClusterTable
-from extender.demand import UrgencyRules
+from extender.workloads import CronRun
 from policy.cluster import PodDemand
+from policy.urgency import UrgencyRules
 from tests.extender.cluster import following
 from tests.extender.cluster.jobs import completed
 
@@ -281,3 +286,63 @@ def test_a_pod_that_succeeded_is_taken_for_a_completion(decode: Callable[[msgspe
     shown = completed("u", "node-a", 1_767_225_600.0, 100.0)
     changes.present(decode(msgspec.Raw(msgspec.json.encode(shown))))
     assert [(it.node, it.run_s) for it in told] == [("node-a", 100.0)]
+
+
+class Learning:
+    """A table that learns from pods, and what is learned of its nodes."""
+
+    def __init__(self) -> None:
+        self.table = ClusterTable()
+        self.speeds = NodeSpeeds(self.table, refused="no CPU times")
+        found = Findings(self.table, _at_once, self.speeds)
+        self.nodes = NodeChanges(self.table, _at_once, SpeedRules(KEY), self.speeds)
+        ended = CompletedPods(None, found.completed)
+        measured = Benchmarks("maddpg/benchmark", found.probed)
+        self.pods = PodChanges(self.table, _at_once, completed=ended, benchmarks=measured)
+
+
+def _at_once(change: Callable[[], object]) -> None:
+    change()
+
+
+def test_pods_that_have_ended_tell_how_long_their_template_runs_at_the_speed_of_its_nodes() -> None:
+    learning = Learning()
+    learning.nodes.present(a_node(labels={KEY: "0.5"}))
+    shown = [a_pod(completed(f"u{number}", node, 1e9, 100.0)) for number, node in enumerate(("n", "n", "gone"))]
+    for pod in (*shown, *shown):
+        learning.pods.present(pod)
+    expected = learning.table.workloads.expected_s(shown[0])
+    assert expected is not None
+    assert (expected.seconds, expected.runs) == (pytest.approx(50.0), 3)
+
+
+def test_pods_of_former_jobs_tell_the_period_of_their_cronjob() -> None:
+    learning, now = Learning(), int(time.time() // 60)
+    for number, minute in enumerate((now - 20, now - 10)):
+        content = completed(f"u{number}", "n", 1e9, 100.0)
+        content["metadata"]["ownerReferences"][0]["name"] = f"backup-{minute}"
+        learning.pods.present(a_pod(content))
+    assert learning.table.workloads.period_s(CronRun("default", "backup", now)) == 600.0
+
+
+@pytest.mark.parametrize("order", ["node first", "pod first"])
+def test_a_benchmark_gives_its_node_a_speed_unless_an_operator_does(order: str) -> None:
+    learning = Learning()
+    ended = {"exitCode": 0, "finishedAt": "2026-01-01T00:00:00Z", "message": Measured(1.5, 0.01, {}, 9).line()}
+    pod = a_pod(
+        {
+            "metadata": {
+                "name": "b", "uid": "b", "namespace": "maddpg",
+                "ownerReferences": [{"kind": "DaemonSet", "name": "benchmark", "controller": True}],
+            },
+            "spec": {"nodeName": "n", "serviceAccountName": "benchmark", "containers": [{}]},
+            "status": {"initContainerStatuses": [{"state": {"terminated": ended}}]},
+        }
+    )  # fmt: skip
+    steps = [lambda: learning.nodes.present(a_node()), lambda: learning.pods.present(pod)]
+    for step in steps if order == "node first" else reversed(steps):
+        step()
+    row = learning.table.row_of("n")
+    assert (learning.table.state.node_speed[row], learning.table.basis_of("n").source) == (1.5, "probe")
+    learning.nodes.present(a_node(labels={KEY: "0.5"}))
+    assert (learning.table.state.node_speed[row], learning.table.basis_of("n").source) == (0.5, "label")

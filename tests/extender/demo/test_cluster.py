@@ -11,13 +11,14 @@ import pytest
 
 from extender.cluster.source import Binding, ClusterSource
 from extender.cluster.table import ClusterTable
-from extender.demand import UrgencyRules, pod_demand
+from extender.demand import pod_demand
 from extender.demo.cluster import SimulatedCluster
 from extender.errors import BindError
 from extender.pods import Pod
 from extender.protocol.wire import decode_scheduling
 from extender.supervision import Supervisor
 from policy.observation import observe
+from policy.urgency import UrgencyRules
 from training.simulator.scenarios import load_scenario
 
 
@@ -44,7 +45,7 @@ def test_the_service_observes_what_the_policy_was_trained_on(seed: int) -> None:
     rules = UrgencyRules({}, {"Guaranteed": 1.0, "Burstable": 0.5, "BestEffort": 0.0})
     for turn in range(300):
         rows = table.rows_of(cluster.names)
-        demand, warning = pod_demand(decoded(cluster), rules)
+        demand, warning, _ = pod_demand(decoded(cluster), rules)
         assert warning is None
         served = observe(table.state.take(rows), demand)
         trained = observe(cluster.simulator.state, cluster.simulator.demand)[0]

@@ -29,6 +29,9 @@ DECISIONS = [
     a_decision("c", 3, outcome=bound(bind_s=5.0, among_best=None)),
     a_decision("d", 4, outcome=bound(removed_at=1.0, removed_reason="succeeded", slowdown=3.0, late=True)),
     a_decision("e", 5, outcome=bound(removed_at=1.0, removed_reason="succeeded", slowdown=1.0, late=False)),
+    a_decision(
+        "i", 5, outcome=bound(removed_at=1.0, removed_reason="succeeded", slowdown=2.0, late=False, inferred=True)
+    ),
     a_decision("f", 6, outcome=bound(removed_at=1.0, removed_reason="evicted", late_unknown="it did not finish")),
     a_decision("g", 7, scorer="kube-default", fallback_reason="late", former_failure="unschedulable: 0/3: no room"),
     a_decision("h", 8, outcome=Outcome(failure="expired")),
@@ -37,16 +40,17 @@ DECISIONS = [
 
 def test_every_figure_is_over_what_is_known() -> None:
     report = summarised(DECISIONS)
-    assert (report["decisions"], report["from"], report["to"]) == (8, 1001.0, 1008.0)
-    assert report["scorers"] == {"test": 7, "kube-default": 1}
+    assert (report["decisions"], report["from"], report["to"]) == (9, 1001.0, 1008.0)
+    assert report["scorers"] == {"test": 8, "kube-default": 1}
     assert report["fallback_reasons"] == {"late": 1}
-    assert report["states"] == {"bound": 3, "succeeded": 2, "evicted": 1, "waiting": 1, "expired": 1}
+    assert report["states"] == {"bound": 3, "succeeded": 3, "evicted": 1, "waiting": 1, "expired": 1}
     assert report["failures"] == {"unschedulable": 1, "expired": 1}
-    assert (report["bound"], report["rated"], report["rated_best_share"]) == (6, 5, 0.8)
-    assert report["bind_s"] == {"p50": 1.0, "p95": pytest.approx(4.5)}
-    assert report["latency_ms"]["p50"] == pytest.approx(4.5)
+    assert (report["bound"], report["rated"], report["rated_best_share"]) == (7, 6, pytest.approx(5 / 6))
+    assert report["bind_s"] == {"p50": 1.0, "p95": pytest.approx(4.4)}
+    assert report["latency_ms"]["p50"] == pytest.approx(5.0)
     assert (report["restarts"], report["oom_killed"]) == (2, 1)
-    assert (report["late"], report["on_time"], report["lateness_unknown"], report["late_share"]) == (1, 1, 1, 0.5)
+    assert (report["late"], report["on_time"], report["lateness_unknown"]) == (1, 2, 1)
+    assert (report["lateness_inferred"], report["late_share"]) == (1, pytest.approx(1 / 3))
     assert report["slowdown"] == {"p50": 2.0, "p95": pytest.approx(2.9)}
 
 
@@ -61,10 +65,11 @@ def test_nothing_known_is_said_as_such() -> None:
 
 def test_each_scorer_has_its_own_figures() -> None:
     report = performance(DECISIONS, Counts(decisions=9))
-    assert report["by_scorer"]["kube-default"] == summarised([DECISIONS[6]])
-    assert report["by_scorer"]["test"]["bound"] == 6
+    assert report["by_scorer"]["kube-default"] == summarised([DECISIONS[7]])
+    assert report["by_scorer"]["test"]["bound"] == 7
     text = as_text(report)
     assert "by kube-default\n" in text
+    assert "33.3% of 3, 1 of them inferred; unknown: 1" in text
     assert "since the start: 9 decisions" in text
 
 

@@ -18,6 +18,8 @@ from extender.cluster.table import ClusterTable
 from extender.errors import BindError
 from extender.history.ledger import Ledger
 from extender.history.outcomes import Outcome, removed
+from extender.pods import Pod
+from extender.templates import template_of
 from tests.extender.cluster import following
 from tests.extender.embedded import EmbeddedSource
 from tests.extender.service import Service, pod
@@ -200,6 +202,47 @@ def test_late_is_what_the_pods_own_declaration_makes_late(
     assert unknown is None or unknown in outcome["late_unknown"]
     label = {True: "true", False: "false", None: "unknown"}[late]
     assert service.metric("maddpg_pods_late_total", late=label) == 1
+
+
+@pytest.mark.parametrize(
+    ("runs", "declared", "ended", "late", "inferred", "slowdown"),
+    [
+        pytest.param([60.0] * 3, None, "01:59", False, True, 119 / 60, id="within-twice-the-usual-time"),
+        pytest.param([60.0] * 3, None, "02:01", True, True, 121 / 60, id="beyond-it"),
+        pytest.param([60.0] * 3, "soon", "02:01", True, True, 121 / 60, id="a-declaration-that-does-not-parse"),
+        pytest.param([60.0] * 3, "100", "02:01", False, False, 1.21, id="what-is-declared-wins"),
+        pytest.param([60.0] * 2, None, "02:01", None, False, None, id="too-few-runs"),
+    ],
+)
+def test_without_a_declaration_late_is_what_former_runs_make_late(
+    run_service: Run,
+    runs: list[float],
+    declared: str | None,
+    ended: str,
+    late: bool | None,
+    inferred: bool,
+    slowdown: float | None,
+) -> None:
+    service = run_service(scorer="kube-default")
+    names = service.add_nodes(2)
+    asked = pod(annotations={"maddpg-scheduler.io/urgency": "0.5"})
+    template = template_of(msgspec.json.decode(msgspec.json.encode(asked), type=Pod))
+    for run_s in runs:
+        service.change(lambda table, run_s=run_s: table.workloads.ran(template, run_s, 1.0))
+    service.prioritize(names, asked)
+    found = service.decision("uid-web")
+    assert found["expected"] == {"seconds": 60.0, "runs": len(runs)}
+    annotations = None if declared is None else {EXPECTED: declared}
+    show(service, watched(annotations=annotations))
+    show(service, watched("Succeeded", annotations=annotations, containerStatuses=[container(ended)]))
+    outcome = service.decision("uid-web")["outcome"]
+    assert (outcome["late"], outcome["inferred"], outcome["slowdown"]) == (late, inferred, pytest.approx(slowdown))
+    report = service.operations.get("/v1/report").json()["remembered"]
+    assert report["lateness_inferred"] == inferred
+    counted = {True: ("true", 1), False: ("false", 1), None: ("true", 0)}
+    label, count = counted[late]
+    assert service.metric("maddpg_pods_late_inferred_total", late=label) == (count if inferred else 0)
+    assert service.metric("maddpg_pods_late_total", late=label) == count
 
 
 @pytest.mark.parametrize(
