@@ -23,9 +23,12 @@ from policy.errors import InvalidInputError
 from policy.features import HIGH, LOW
 from policy.observation import observe
 from policy.scorers import combine
+from training.simulator.draws import cluster_seeds
+from training.simulator.knowledge import LABELLED, knowledge
 from training.simulator.scenarios import Scenario, load_scenario
 from training.simulator.simulation import Simulator
 from training.simulator.ties import PENDING, best_nodes
+from training.simulator.warmup import tell
 
 SEED_LIMIT: Final = 2**62
 
@@ -33,10 +36,11 @@ SEED_LIMIT: Final = 2**62
 class _Cluster:
     """One simulated cluster as both faces drive it; arguments as theirs."""
 
-    def __init__(self, scenario: Scenario | str, nodes: int | None, load: float | None) -> None:
+    def __init__(self, scenario: Scenario | str, nodes: int | None, load: float | None, told: str) -> None:
         named = load_scenario(scenario) if isinstance(scenario, str) else scenario
         self.scenario = named if nodes is None else named.resized(nodes)
         self.load = load
+        self._known = knowledge(told)
         self.nodes = self.scenario.nodes
         self._simulator = Simulator(self.scenario, 1)
         self._ties = np.random.default_rng(0)
@@ -45,7 +49,8 @@ class _Cluster:
 
     def reset(self, seed: int) -> NDArray[np.float32]:
         """A new episode; returns the first observation, ``[n, 8]``."""
-        self._simulator.reset(seed, self.load)
+        seeds = cluster_seeds(seed, 1)
+        self._simulator.reset(seeds, self.load, tell(self.scenario, seeds, self.load, self._known))
         self._ties = np.random.default_rng(seed)
         self._begun = True
         self._steps = 0
@@ -97,6 +102,7 @@ class ClusterEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         scenario: what is simulated, or its name.
         nodes: number of nodes instead of the scenario's.
         load: offered load of every episode; by default the scenario's.
+        told: what the agents are told, a name of `training.simulator.knowledge`.
         render_mode: must be None; there is nothing to draw.
 
     Raises:
@@ -111,11 +117,12 @@ class ClusterEnv(gymnasium.Env[NDArray[np.float32], NDArray[np.float32]]):
         nodes: int | None = None,
         load: float | None = None,
         render_mode: str | None = None,
+        told: str = LABELLED,
     ) -> None:
         if render_mode is not None:
             raise InvalidInputError(f"render_mode is {render_mode!r}; give None, nothing is drawn")
         self.render_mode = render_mode
-        self._cluster = _Cluster(scenario, nodes, load)
+        self._cluster = _Cluster(scenario, nodes, load, told)
         size = self._cluster.nodes
         self.observation_space = spaces.Box(np.tile(LOW, (size, 1)), np.tile(HIGH, (size, 1)), dtype=np.float32)
         self.action_space = spaces.Box(-1.0, 1.0, (size * criteria.CRITERIA_COUNT,), np.float32)
@@ -144,6 +151,7 @@ class NodesEnv(ParallelEnv[str, NDArray[np.float32], NDArray[np.float32]]):  # t
         scenario: what is simulated, or its name.
         nodes: number of nodes instead of the scenario's.
         load: offered load of every episode; by default the scenario's.
+        told: what the agents are told, a name of `training.simulator.knowledge`.
         team: give every agent the mean reward of all, instead of its own.
     """
 
@@ -156,8 +164,9 @@ class NodesEnv(ParallelEnv[str, NDArray[np.float32], NDArray[np.float32]]):  # t
         nodes: int | None = None,
         load: float | None = None,
         team: bool = False,
+        told: str = LABELLED,
     ) -> None:
-        self._cluster = _Cluster(scenario, nodes, load)
+        self._cluster = _Cluster(scenario, nodes, load, told)
         self._team = team
         self._generator = np.random.default_rng()
         self.possible_agents = [f"node_{row}" for row in range(self._cluster.nodes)]

@@ -248,6 +248,8 @@ def test_report_writes_the_study_and_counts_its_goals(tmp_path: Path, monkeypatc
         "--quick",
         "--jobs",
         "1",
+        "--told",
+        "bare",
     )
     document = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     goals = document["goals"]
@@ -255,6 +257,8 @@ def test_report_writes_the_study_and_counts_its_goals(tmp_path: Path, monkeypatc
     assert document["model_sha256"] == document["bundles"]["seed-7"]["model_sha256"]
     assert document["bundles"]["seed-7"]["role"] == "training seed"
     assert "--also" in document["command"]
+    assert "--told bare" in document["command"]
+    assert "maddpg-default" in document["scenarios"]["bare reference@0.4"]
     rates = document["seeds"]["reference@0.4"]["sla_violation_rate"]
     assert rates["seed-7"] == document["scenarios"]["reference@0.4"]["maddpg-default"]["sla_violation_rate"]["mean"]
     text = (tmp_path / "out" / "evaluation.md").read_text()
