@@ -522,15 +522,9 @@ def test_benchmark_runs_as_the_account_that_the_extender_believes_and_gives_way_
     assert (lowest["value"], lowest["preemptionPolicy"]) == (-1_000_000_000, "Never")
     assert spec["automountServiceAccountToken"] is False
     (first,), (again,) = spec["initContainers"], spec["containers"]
-    assert first["args"] == ["benchmark", "--out", "/dev/termination-log"]
-    assert [*again["command"], *again["args"]][1:] == [
-        "-m",
-        "extender.benchmark",
-        "--out",
-        "/dev/termination-log",
-        "--after-s",
-        "86400",
-    ]
+    once = ["/usr/bin/python3", "-m", "extender.benchmark", "--out", "/dev/termination-log"]
+    assert [*first["command"], *first["args"]] == once
+    assert [*again["command"], *again["args"]] == [*once, "--after-s", "86400"]
     bound = {subject["name"] for each in rendered.all("ClusterRoleBinding") for subject in each["subjects"]}
     assert name not in bound, "it needs no right"
     other = template(home, nested(("benchmark",), {"enabled": True, "priorityClassName": "mine"}))

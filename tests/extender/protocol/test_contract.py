@@ -133,3 +133,4 @@ def test_what_recorded_pods_ask_for_is_read(file: Path) -> None:
     found = resources.requests if resources is not None else None
     assert (found.cpu if found else None) == asked.get("cpu")
     assert (found.memory if found else None) == asked.get("memory")
+    assert float(bytes(request.pod.spec.priority)) == body["Pod"]["spec"]["priority"]
