@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST_ARGS ?=
 
 .PHONY: help setup demo debug check test lint audit bench bench-serving robustness fuzz faults control-plane test-chart \
-  test-kind reference train evaluate evaluation-tables pins clean
+  test-pages test-kind reference train evaluate evaluation-tables pins clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -55,7 +55,7 @@ debug: $(VENV)/.serving ## Serve the cluster of KUBECONFIG under pdb; BREAK=exte
 	  --kubeconfig $(KUBECONFIG) --log-format console $(SERVE_ARGS)
 
 # Tests that start control planes, clusters or measurements, one at a time: they share servers, ports, caches and cores.
-APART := tests/control_plane tests/chart tests/kind tests/bench
+APART := tests/control_plane tests/chart tests/kind tests/bench tests/pages
 # One process per core for all others, file by file, so that what a file sets up is made once.
 PARALLEL := -n $(shell nproc) --dist loadfile
 PYTEST := $(BIN)/python -m pytest
@@ -124,6 +124,9 @@ control-plane: $(VENV)/.everything ## Build (once) etcd, kube-apiserver, kube-sc
 
 test-chart: $(VENV)/.everything ## The chart and the image alone: helm, kubeconform, a real API server, a real Prometheus
 	@$(BIN)/python -m pytest tests/chart $(PYTEST_ARGS)
+
+test-pages: $(VENV)/.everything ## The dashboard in a real Chromium; writes build/pages.json and screenshots to build/pages
+	@$(BIN)/python -m pytest tests/pages $(PYTEST_ARGS)
 
 test-kind: $(VENV)/.everything ## The chart on a real kind cluster, the image really built; root, or a Docker Engine, is needed
 	@KIND=1 $(BIN)/python -m pytest tests/kind $(PYTEST_ARGS)

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 
 from extender.cluster.source import ClusterSource
 from extender.cluster.table import ClusterTable
+from extender.dashboard import site
+from extender.dashboard.content import Content
 from extender.demand import urgency_rules
 from extender.engine import Engine
 from extender.errors import kind_of
@@ -140,21 +142,30 @@ class Application:
         self.metrics.register(trials.comparison, agreement.EXPERIMENT)
         self.metrics.register(signals, autoscaling.SIGNALS)
         self.metrics.register(self.observer, agreement.OBSERVER)
-        self.operations = operations_app(
-            probes=self.probes,
-            metrics=self.metrics,
-            documents=Documents(
-                engine=self.engine,
-                ledger=self.ledger,
-                store=self.store,
-                reloader=self.reloader,
-                trials=trials,
-                observer=self.observer,
-                inventory=Inventory(self.table, source, clock),
-                kubernetes=settings.kubernetes_version,
-            ),
-            version=version,
+        documents = Documents(
+            engine=self.engine,
+            ledger=self.ledger,
+            store=self.store,
+            reloader=self.reloader,
+            trials=trials,
+            observer=self.observer,
+            inventory=Inventory(self.table, source, clock),
+            kubernetes=settings.kubernetes_version,
         )
+        self.operations = operations_app(probes=self.probes, metrics=self.metrics, documents=documents, version=version)
+        content = Content(
+            settings=settings,
+            table=self.table,
+            source=source,
+            engine=self.engine,
+            ledger=self.ledger,
+            documents=documents,
+            metrics=self.metrics,
+            probes=self.probes,
+            version=version,
+            clock=clock,
+        )
+        site.add(self.operations, content, self.metrics.traffic.refused)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""

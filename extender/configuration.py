@@ -50,9 +50,11 @@ def load(
         values.update(part)
         origin.update(dict.fromkeys(part, where))
     try:
-        return Settings(**values)
+        settings = Settings(**values)
     except ValidationError as error:
         raise SettingsError(_explain(error, origin)) from error
+    settings.came_from(origin)
+    return settings
 
 
 def flag_name(name: str) -> str:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ipaddress
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationInfo, field_validator, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, ValidationInfo, field_validator, model_validator
 
 from extender.urls import secret_problem
 from policy import heuristics
@@ -51,6 +52,9 @@ class Settings(BaseModel):
     """The settings of one service; see each field's description."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", validate_default=True, hide_input_in_errors=True)
+
+    _origins: dict[str, str] = PrivateAttr(default_factory=dict)
+    """Where the values come from, by name; `extender.configuration` fills it."""
 
     # where it listens
     host: str = setting(
@@ -459,6 +463,14 @@ class Settings(BaseModel):
     @classmethod
     def _version_as_text(cls, value: object) -> object:
         return str(value) if isinstance(value, float) else value  # YAML reads 1.2 as a number
+
+    def came_from(self, origins: Mapping[str, str]) -> None:
+        """Note where the values come from, by name."""
+        self._origins.update(origins)
+
+    def origin_of(self, name: str) -> str:
+        """Return where a value comes from: `flag`, `environment`, a file, `program` or `default`."""
+        return self._origins.get(name, "program" if name in self.model_fields_set else "default")
 
     @field_validator("host", "operations_host")
     @classmethod

@@ -59,7 +59,7 @@ def _question(told: dict[str, Any]) -> list[str]:
             if (demand["cpu"], demand["memory"]) == (demand["cpu_nonzero"], demand["memory_nonzero"])
             else f" (counted as {demand['cpu_nonzero']:g} and {demand['memory_nonzero']:g})"
         )
-        + f"; its urgency is {demand['urgency']:g}"
+        + f"; its urgency is {demand['urgency']:.3g}"
         + (f" ({told['urgency']['reason']})." if told["urgency"]["reason"] else ".")
     ]
     if told["warning"]:
@@ -123,7 +123,10 @@ def _changes(node: str, told: dict[str, Any]) -> str:
     behind = f"{node} was {told['behind_by']:.4f} behind"
     if not told["changes"]:
         return f"{behind}; no better value of one of its features alone would have made it win."
-    parts = [f"{NAMES[it['feature']]} {it['after']:.4g} instead of {it['before']:.4g}" for it in told["changes"]]
+    parts = []
+    for it in told["changes"]:
+        plus = 1.0 if it["feature"] == "node_speed" else 0.0  # the feature is the speed minus 1
+        parts.append(f"{NAMES[it['feature']]} {it['after'] + plus:.4g} instead of {it['before'] + plus:.4g}")
     return f"{behind}; each of these alone would have made it win: {', '.join(parts)}."
 
 

@@ -1,0 +1,348 @@
+"""What stands on each page. Everything that grows with nodes or decisions is put together in threads.
+
+What only the table's thread may read, it copies (`Content.moment`, `Content.rows`); the rest is computed from that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from itertools import islice
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from extender.cluster.account import NodeAccount, SpeedBasis
+from extender.cluster.source import INPUTS, ClusterSource
+from extender.cluster.table import ClusterTable
+from extender.dashboard.listings import (
+    FAILING,
+    FEATURES,
+    PAGE,
+    SIZES,
+    URGENCIES,
+    bars,
+    best,
+    card_of,
+    listed,
+    matches,
+    metrics_told,
+    page_of,
+    ranges,
+    ranking,
+    settings_told,
+)
+from extender.engine import Engine
+from extender.history import sentences
+from extender.history.aggregate import summarised
+from extender.history.explain import Hindsight, explanation
+from extender.history.ledger import Ledger
+from extender.operations.documents import Documents
+from extender.operations.metrics import Metrics
+from extender.operations.probes import Probes
+from extender.pace import unhurried
+from extender.scorer.load import bundle_path
+from extender.scorer.question import ask
+from extender.settings import Settings
+from policy.cluster import COLUMNS, ClusterState, PodDemand
+from policy.errors import SchedulerError
+
+LATEST: Final = 2000
+"""Decisions that the page "Now" looks at."""
+
+LONGEST_SEARCH: Final = 200_000
+"""Decisions that are looked through for one page."""
+
+COPIED: Final = 256
+"""Nodes copied at a time."""
+
+SORTS: Final = ("name", "cpu", "memory", "requested", "used", "pressure", "speed", "preference")
+
+
+@dataclass(frozen=True, slots=True)
+class Rows:
+    """A copy of the table's nodes: names, which are ready, what their speeds rest on, and their columns, ``[n]``."""
+
+    names: list[str]
+    ready: list[bool]
+    bases: list[SpeedBasis]
+    state: ClusterState
+
+
+@dataclass(frozen=True, slots=True)
+class Moment:
+    """What the page "Now" needs of the table's thread."""
+
+    unready: tuple[str, ...]
+    waiting: list[tuple[PodDemand, int]]
+    nodes: int
+    ready: int
+    pods: int
+    assumed: int
+
+
+class Content:
+    """Puts together what stands on each page.
+
+    Args:
+        settings: in effect.
+        table, source, engine, ledger, documents, metrics, probes: the service's parts.
+        version: of the service.
+        clock: seconds since the epoch; that of decisions.
+    """
+
+    def __init__(
+        self,
+        *,
+        settings: Settings,
+        table: ClusterTable,
+        source: ClusterSource,
+        engine: Engine,
+        ledger: Ledger,
+        documents: Documents,
+        metrics: Metrics,
+        probes: Probes,
+        version: str,
+        clock: Callable[[], float],
+    ) -> None:
+        self.version = version
+        self._clock = clock
+        self._settings = settings
+        self._table = table
+        self._source = source
+        self._engine = engine
+        self._ledger = ledger
+        self._documents = documents
+        self._metrics = metrics
+        self._probes = probes
+
+    # ---- on the table's thread -----------------------------------------------------------------------------------
+
+    def moment(self) -> Moment:
+        """Copy what the page "Now" needs; on the table's thread."""
+        table = self._table
+        waiting = table.waiting_classes().most_common(5)
+        return Moment(
+            self._probes.unready(), waiting, table.node_count, table.ready_count, table.pod_count, table.assumed_count
+        )
+
+    async def rows(self) -> Rows:
+        """Copy all nodes, some at a time, so that requests for verbs go on in between; on the table's thread."""
+        found: list[tuple[int, str, NodeAccount]] = []
+        states: list[ClusterState] = []
+        while True:
+            part = self._table.nodes_from(found[-1][0] + 1 if found else 0, COPIED)
+            states.append(self._table.state.take(np.array([row for row, _, _ in part], dtype=np.intp)))
+            found += part
+            if len(part) < COPIED:
+                break
+            await asyncio.sleep(0)
+        accounts = [account for _, _, account in found]
+        return Rows(
+            names=[name for _, name, _ in found],
+            ready=[account.ready for account in accounts],
+            bases=[account.basis for account in accounts],
+            state=ClusterState(*(np.concatenate([getattr(it, column) for it in states]) for column in COLUMNS)),
+        )
+
+    def changes(self) -> tuple[int, ...]:
+        """Return numbers that change whenever a decision is made or its pod moves on."""
+        counts = self._ledger.counts
+        return counts.decisions, counts.bound, sum(counts.ended.values()), sum(counts.failures.values())
+
+    @property
+    def stopping(self) -> bool:
+        """Whether the service was told to stop."""
+        return self._probes.stopping
+
+    # ---- in threads ----------------------------------------------------------------------------------------------
+
+    def now(self, moment: Moment) -> dict[str, Any]:
+        """Is it healthy, what decides, what waits, how fast, how old the inputs are."""
+        latest = [decision for _, decision in islice(unhurried(self._ledger.newest_first()), LATEST)]
+        failing = [it for it in latest if it.outcome is not None and it.outcome.state in FAILING]
+        return {
+            "moment": moment,
+            "policy": self._documents.policy(),
+            "latest": summarised(latest),
+            "counts": self._ledger.snapshot().document(),
+            "inputs": [(name, self._source.staleness().get(name)) for name in INPUTS],
+            "limits": {
+                "usage": self._settings.usage_time_limit_s,
+                "nodes": self._settings.cluster_time_limit_s,
+                "pods": self._settings.cluster_time_limit_s,
+            },
+            "failing": [listed(it) for it in failing[:10]],
+            "deadline_ms": self._settings.deadline_ms,
+        }
+
+    def series(self) -> bytes:
+        """Return decisions per second and their latency over the last quarter of an hour, as JSON for the charts."""
+        end = int(self._clock())
+        begin, step = end - 900, 15
+        times, latencies = list[float](), list[float]()
+        for _, decision in unhurried(self._ledger.newest_first()):
+            if decision.at < begin:
+                break
+            times.append(decision.at)
+            latencies.append(decision.latency_s * 1000.0)
+        edges = np.arange(begin, end + 1, step)
+        place = np.digitize(times, edges) - 1
+        values = np.array(latencies)
+        rate, median, slow = list[float](), list[float | None](), list[float | None]()
+        for i in range(len(edges) - 1):
+            part = values[place == i]
+            rate.append(len(part) / step)
+            median.append(round(float(np.median(part)), 3) if len(part) else None)
+            slow.append(round(float(np.percentile(part, 99)), 3) if len(part) else None)
+        return json.dumps({"at": edges[:-1].tolist(), "rate": rate, "p50": median, "p99": slow}).encode()
+
+    def decisions(self, search: str, before: int | None) -> dict[str, Any]:
+        """One page of decisions, newest first.
+
+        Args:
+            search: words that must all stand in the pod, its namespace or UID, its node, scorer or state.
+            before: where the page before ended; None: at the newest.
+        """
+        words = search.lower().split()
+        found, following = list[dict[str, Any]](), None
+        for place, decision in islice(unhurried(self._ledger.newest_first(before)), LONGEST_SEARCH):
+            if words and not matches(decision, words):
+                continue
+            if len(found) == PAGE:
+                break
+            found.append(listed(decision))
+            following = place
+        else:
+            following = None
+        return {"rows": found, "following": following, "search": search, "remembered": len(self._ledger)}
+
+    def why(self, uid: str, node: str | None, page: int) -> dict[str, Any] | None:
+        """Everything about one decision; None if none is remembered for this pod.
+
+        Args:
+            uid: of the pod.
+            node: of which to tell why it was not preferred; None: of none.
+            page: of the ranking, from 1.
+        """
+        decision = self._documents.remembered(uid)
+        if decision is None:
+            return None
+        judge = self._engine.judge_of(decision)
+        told = explanation(decision, judge, self._settings.kubernetes_version, node or None)
+        past = Hindsight(decision, judge, self._settings.kubernetes_version)
+        asked = told["why_not"]
+        return {
+            "told": told,
+            "sentences": sentences.of_decision(told),
+            "asked": asked,
+            "answer": [] if asked is None else sentences.of_node(asked, told),
+            "words": FEATURES,
+            "bars": bars(told["nodes"] + ([asked] if asked is not None and asked["rank"] else [])),
+            "exportable": decision.contenders is not None,
+            **ranking(past.field, past.usual, page),
+        }
+
+    def nodes(self, rows: Rows, size: str, urgency: str, sort: str, search: str, page: int) -> dict[str, Any]:
+        """All nodes, and what the policy thinks of them for one kind of pod.
+
+        Args:
+            rows: of the table.
+            size: of the pod, a name in `SIZES`.
+            urgency: of the pod, a name in `URGENCIES`.
+            sort: one of `SORTS`, with a minus before it for the other direction.
+            search: part of the node's name.
+            page: from 1.
+        """
+        demand = PodDemand(*SIZES[size], URGENCIES[urgency])
+        preferences, decider = self._preferences(rows.state, demand)
+        state = rows.state
+        columns: dict[str, Any] = {
+            "cpu": state.cpu_allocatable,
+            "memory": state.memory_allocatable,
+            "requested": state.cpu_requested / state.cpu_allocatable,
+            "memory_requested": state.memory_requested / state.memory_allocatable,
+            "used": state.cpu_used / state.cpu_allocatable,
+            "memory_used": state.memory_used / state.memory_allocatable,
+            "pressure": state.cpu_pressure,
+            "speed": state.node_speed,
+            "preference": preferences,
+        }
+        key = sort.removeprefix("-")
+        chosen = np.array([i for i, name in enumerate(rows.names) if search.lower() in name.lower()], dtype=np.intp)
+        by = np.array(rows.names) if key == "name" else columns[key]
+        order = chosen[np.argsort(by[chosen], kind="stable")] if len(chosen) else chosen
+        order = order[::-1] if sort.startswith("-") else order
+        shown, pages, page = page_of(len(order), page)
+        listed = [
+            {
+                "name": rows.names[i],
+                "ready": rows.ready[i],
+                "basis": rows.bases[i],
+                **{name: float(column[i]) for name, column in columns.items()},
+            }
+            for i in order[shown].tolist()
+        ]
+        return {
+            "rows": listed,
+            "page": page,
+            "pages": pages,
+            "count": len(order),
+            "all": len(rows.names),
+            "size": size,
+            "urgency": urgency,
+            "sort": sort,
+            "search": search,
+            "decider": decider,
+            "sizes": SIZES,
+            "urgencies": URGENCIES,
+            "demand": asdict(demand),
+            "best": best(rows.names, preferences),
+        }
+
+    def policy(self, rows: Rows) -> dict[str, Any]:
+        """What decides, its card, and what it saw in training against what it sees now."""
+        scoring = self._engine.scoring
+        loaded = None if scoring is None else scoring.loaded
+        return {
+            "policy": self._documents.policy(),
+            "card": card_of(bundle_path(self._settings)) if loaded is not None and loaded.model_sha256 else "",
+            "ranges": [] if loaded is None else ranges(loaded, rows.state),
+            "tolerance": self._settings.range_tolerance,
+        }
+
+    def trials(self) -> dict[str, Any]:
+        """What is tried: the shadow and the experiment."""
+        from extender.trials.comparison import as_text
+
+        experiment = self._documents.experiment()
+        return {
+            "shadow": self._documents.shadow(),
+            "experiment": experiment,
+            "compared": as_text(experiment) if experiment["candidate"] is not None else "",
+        }
+
+    def settings(self) -> dict[str, Any]:
+        """Every setting in effect, and where it comes from."""
+        return {"rows": settings_told(self._settings)}
+
+    def measured(self) -> dict[str, Any]:
+        """Every metric, what it means, and its value now."""
+        return {"rows": metrics_told(self._metrics.registry)}
+
+    # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _preferences(self, state: ClusterState, demand: PodDemand) -> tuple[NDArray[np.float64], str]:
+        """What the scorer in use, else the fallback, prefers; NaN where it cannot say."""
+        scoring = self._engine.scoring
+        try:
+            if scoring is None or not len(state):
+                return np.asarray(self._engine.fallback.preferences(state, demand)), self._engine.fallback.name
+            scored = ask(scoring.loaded.scorer, state, demand, scoring.training)
+            rating = scoring.training.settled(scored.preferences, scored.odd, scoring.loaded.temperature)
+            return rating.preferences.astype(np.float64), scoring.loaded.scorer.name
+        except SchedulerError as error:
+            return np.full(len(state), np.nan), f"nothing: {error}"

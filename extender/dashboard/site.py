@@ -1,0 +1,177 @@
+"""The pages over HTTP: what is asked for, and what keeps browsers and the verbs safe. Refuses to change anything."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import AsyncIterator, Callable
+from functools import partial
+from importlib import resources
+from typing import Annotated, Any, Final, Literal
+
+from fastapi import APIRouter, FastAPI, Query, Request, Response
+from fastapi.responses import RedirectResponse, StreamingResponse
+
+from extender.dashboard.content import SORTS, Content
+from extender.dashboard.rendering import Pages
+from extender.errors import BusyError, LedgerError, kind_of
+from extender.operations.assembly import Assembly
+from extender.protocol.wire import LARGEST
+
+ROOT: Final = "/dashboard/"
+
+STREAMS: Final = 32
+"""Browsers that are told of changes at the same time; others are not told, and see them when they ask."""
+
+STREAM_S: Final = 300.0
+"""How long one is told before it must ask again."""
+
+TICK_S: Final = 1.0
+"""How often it is looked whether anything changed."""
+
+KINDS: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
+
+HEADERS: Final = {
+    "Content-Security-Policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; "
+    "connect-src 'self'; form-action 'self'; base-uri 'none'; frame-ancestors 'none'",
+    "X-Content-Type-Options": "nosniff",
+    "Referrer-Policy": "no-referrer",
+    "Cross-Origin-Opener-Policy": "same-origin",
+    "Cache-Control": "no-store",
+}
+
+Text = Annotated[str, Query(max_length=253)]
+Page = Annotated[int, Query(ge=1, le=1_000_000)]
+
+
+def add(app: FastAPI, content: Content, refused: Callable[[str], None]) -> None:
+    """Add the pages to the operations endpoints.
+
+    Args:
+        app: answers at the operations port.
+        content: what stands on the pages.
+        refused: told "busy" for each request that found no turn.
+    """
+    answers = Assembly(refused)
+    files = _files()
+    pages = Pages({name: digest for name, (_, _, digest) in files.items()}, content.version)
+    router = APIRouter(include_in_schema=False)
+    streams: set[object] = set()
+
+    async def page(
+        request: Request, name: str, build: Callable[[], dict[str, Any] | None], status: int = 200
+    ) -> Response:
+        """A page, or the part of it that htmx asked for; put together in a thread."""
+        part = request.headers.get("hx-target", "") if request.headers.get("hx-request") == "true" else ""
+        path = request.url.path
+        try:
+            made = await answers.of(partial(pages.render, name, build, path, part))
+        except (BusyError, LedgerError) as error:
+            return Response(pages.failure(kind_of(error), path), 503, {**HEADERS, "Retry-After": "1"}, "text/html")
+        if not made:
+            return Response(pages.failure("nothing is remembered of this pod", path), 404, HEADERS, "text/html")
+        return Response(made, status, HEADERS, "text/html")
+
+    @router.get("/")
+    @router.get("/dashboard")
+    async def entrance() -> Response:
+        return RedirectResponse("dashboard/", 307, HEADERS)  # relative: a proxy may serve us below a path of its own
+
+    @router.get(ROOT)
+    async def now(request: Request) -> Response:
+        return await page(request, "now", partial(content.now, content.moment()))
+
+    @router.get(ROOT + "decisions")
+    async def decisions(
+        request: Request, search: Text = "", before: Annotated[int | None, Query(ge=0, le=LARGEST)] = None
+    ) -> Response:
+        return await page(request, "decisions", partial(content.decisions, search, before))
+
+    @router.get(ROOT + "decisions/{uid}")
+    async def why(
+        request: Request, uid: str, node: Text = "", number: Annotated[Page, Query(alias="page")] = 1
+    ) -> Response:
+        return await page(request, "why", partial(content.why, uid, node.strip(), number))
+
+    @router.get(ROOT + "nodes")
+    async def nodes(
+        request: Request,
+        size: Literal["small", "medium", "large"] = "medium",
+        urgency: Literal["low", "medium", "high"] = "medium",
+        sort: str = "-preference",
+        search: Text = "",
+        number: Annotated[Page, Query(alias="page")] = 1,
+    ) -> Response:
+        sort = sort if sort.removeprefix("-") in SORTS else "-preference"
+        return await page(
+            request, "nodes", partial(content.nodes, await content.rows(), size, urgency, sort, search.strip(), number)
+        )
+
+    @router.get(ROOT + "policy")
+    async def policy(request: Request) -> Response:
+        return await page(request, "policy", partial(content.policy, await content.rows()))
+
+    @router.get(ROOT + "trials")
+    async def trials(request: Request) -> Response:
+        return await page(request, "trials", content.trials)
+
+    @router.get(ROOT + "settings")
+    async def settings(request: Request) -> Response:
+        return await page(request, "settings", content.settings)
+
+    @router.get(ROOT + "metrics")
+    async def measured(request: Request) -> Response:
+        return await page(request, "metrics", content.measured)
+
+    @router.get(ROOT + "series.json")
+    async def series() -> Response:
+        try:
+            return Response(await answers.shared("series", content.series), 200, HEADERS, "application/json")
+        except BusyError as error:
+            return Response(kind_of(error), 503, {**HEADERS, "Retry-After": "1"})
+
+    @router.get(ROOT + "events")
+    async def events() -> Response:
+        """Tell the browser when something changed, by server-sent events."""
+        if len(streams) >= STREAMS:
+            return Response("too many pages are live; reload to see changes", 503, {**HEADERS, "Retry-After": "30"})
+        return StreamingResponse(_changes(content, streams), 200, HEADERS, "text/event-stream")
+
+    @router.get(ROOT + "static/{name}")
+    async def static(name: str) -> Response:
+        if name not in files:
+            return Response("no such file", 404, HEADERS)
+        body, kind, _ = files[name]
+        return Response(body, 200, {**HEADERS, "Cache-Control": "public, max-age=86400, immutable"}, kind)
+
+    app.include_router(router)
+
+
+async def _changes(content: Content, streams: set[object]) -> AsyncIterator[str]:
+    """Yield an event whenever a decision is made or its pod moves on."""
+    key, known = object(), content.changes()
+    streams.add(key)
+    try:
+        yield "retry: 5000\n\n"
+        for tick in range(int(STREAM_S / TICK_S)):
+            await asyncio.sleep(TICK_S)
+            if content.stopping:
+                return
+            if (latest := content.changes()) != known:
+                known = latest
+                yield "event: changed\ndata: 1\n\n"
+            elif tick % 15 == 0:
+                yield ": nothing new\n\n"  # proxies close what is silent
+    finally:
+        streams.discard(key)
+
+
+def _files() -> dict[str, tuple[bytes, str, str]]:
+    """Content, type and digest of each static file; read once."""
+    found = {}
+    for file in (resources.files("extender.dashboard") / "static").iterdir():
+        kind = KINDS.get(file.name.rpartition(".")[2])
+        if kind is not None:
+            body = file.read_bytes()
+            found[file.name] = body, kind, hashlib.sha256(body).hexdigest()[:12]
+    return found

@@ -1,0 +1,226 @@
+"""The pages over HTTP: they escape, reveal no secret, change nothing and stay within limits."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from html.parser import HTMLParser
+from pathlib import Path
+
+import httpx
+import pytest
+
+from extender import configuration
+from extender.dashboard import rendering, site
+from tests.extender.service import Service, by_names, pod
+
+Run = Callable[..., Service]
+PAGES = ["", "decisions", "nodes", "policy", "trials", "settings", "metrics"]
+FOREIGN = '"><img src=x onerror=alert(1)>{{7*7}}'
+
+
+class Outline(HTMLParser):
+    """Names of the elements, and their attributes."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, dict(attrs)))
+
+
+def get(service: Service, path: str, **query: str) -> httpx.Response:
+    return service.operations.get(f"/dashboard/{path}", params=query)
+
+
+def test_foreign_text_is_escaped_wherever_it_stands(run_service: Run) -> None:
+    service = run_service(scorer="kube-default")
+    names = [*service.add_nodes(2), FOREIGN]
+    service.change(lambda table: table.upsert_node(FOREIGN, 8.0, 32.0))
+    assert service.post("prioritize", by_names(names, pod(FOREIGN, namespace=FOREIGN))).status_code == 200
+    uid = f"uid-{FOREIGN}"
+    pages = [get(service, page, search=FOREIGN) for page in ("", "decisions", "nodes")]
+    path = httpx.URL(service.background.operations_url).copy_with(raw_path=_raw(uid))
+    pages.append(service.operations.get(path, params={"node": FOREIGN}))
+    for page in pages:
+        assert page.status_code == 200, page.text
+        assert "<img" not in page.text
+        assert {tag for tag, _ in Outline(page.text).elements}.isdisjoint({"img", "iframe", "object"})
+        assert not any(name.startswith("on") for _, attributes in Outline(page.text).elements for name in attributes)
+        assert "49" not in re.findall(r"onerror=alert\(1\)&gt;(\S{2})", page.text)
+    assert sum("&lt;img src=x" in page.text for page in pages) == len(pages) - 1, "all but the first tell of it"
+
+
+def _raw(uid: str) -> bytes:
+    from urllib.parse import quote
+
+    return f"/dashboard/decisions/{quote(uid, safe='')}".encode()
+
+
+@pytest.mark.parametrize("page", [*PAGES, "decisions/nobody"])
+def test_every_answer_lets_nothing_from_elsewhere_in_and_stays_out_of_caches(run_service: Run, page: str) -> None:
+    service = run_service()
+    service.add_nodes(2)
+    answer = get(service, page)
+    assert answer.status_code == (404 if "nobody" in page else 200), answer.text
+    policy = answer.headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert answer.headers["cache-control"] == "no-store"
+    outline = Outline(answer.text)
+    addresses = [
+        it
+        for _, attributes in outline.elements
+        for name in ("src", "href", "action", "hx-get")
+        if (it := attributes.get(name))
+    ]
+    assert addresses
+    assert [it for it in addresses if it.startswith(("/", "http", "//", "javascript"))] == [], (
+        "relative addresses alone"
+    )
+    assert not any("style" in attributes for _, attributes in outline.elements), "the policy forbids them"
+    assert all(attributes.get("src") for tag, attributes in outline.elements if tag == "script")
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "PATCH", "DELETE"])
+def test_nothing_can_be_changed(run_service: Run, method: str) -> None:
+    service = run_service()
+    for page in (*PAGES, "events", "decisions/uid"):
+        assert service.operations.request(method, f"/dashboard/{page}").status_code == 405
+
+
+def test_the_entrance_leads_below_whatever_path_a_proxy_serves_it(run_service: Run) -> None:
+    service = run_service()
+    for path in ("/", "/dashboard"):
+        answer = service.operations.get(path)
+        assert (answer.status_code, answer.headers["location"]) == (307, "dashboard/")
+    assert (rendering._root("/dashboard/"), rendering._root("/dashboard/nodes")) == ("./", "./")
+    assert rendering._root("/dashboard/decisions/uid") == "../"
+
+
+def test_settings_tell_where_they_come_from_and_no_secret(run_service: Run, tmp_path: Path) -> None:
+    file = tmp_path / "settings.yaml"
+    file.write_text("deadline_ms: 20\n")
+    settings = configuration.load(file, {"MADDPG_BREAKER_FAILURES": "7"}, {"max_nodes": "77"})
+    assert settings.origin_of("deadline_ms") == f"file {file}"
+    assert settings.origin_of("breaker_failures") == "environment"
+    assert settings.origin_of("max_nodes") == "flag"
+    assert settings.origin_of("fallback") == "default"
+    password = tmp_path / "password"
+    password.write_text("hunter2-of-the-file")
+    service = run_service(
+        usage_source="prometheus",
+        prometheus_url="http://127.0.0.1:1",
+        prometheus_username="somebody-secret",
+        prometheus_password_file=password,
+        experiment_salt="salt-secret",
+    )
+    service.prioritize(service.add_nodes(2))
+    for page in PAGES:
+        text = get(service, page).text
+        assert "somebody-secret" not in text
+        assert "salt-secret" not in text
+        assert "hunter2" not in text
+    assert "set, not shown" in get(service, "settings").text
+
+
+def test_a_part_is_sent_where_a_part_is_asked_for(run_service: Run) -> None:
+    service = run_service()
+    service.prioritize(service.add_nodes(3))
+    for page in (*PAGES, "decisions/uid-web"):
+        headers = {"HX-Request": "true", "HX-Target": "content"}
+        part = service.operations.get(f"/dashboard/{page}", headers=headers).text
+        assert part.strip().startswith(("<h1", '<div class="head"'))
+        assert part.strip() in get(service, page).text or page in ("", "metrics"), "the same as in the whole page"
+
+
+def test_pages_of_the_ranking_cover_every_node_once(run_service: Run) -> None:
+    service = run_service()
+    names = service.add_nodes(120)
+    service.prioritize(names)
+    seen = []
+    for page in (1, 2, 3):
+        text = get(service, "decisions/uid-web", page=str(page)).text
+        seen += re.findall(r"\?node=(node-\d+)#why-not", text)
+    assert sorted(seen) == sorted(names)
+    assert get(service, "decisions/uid-web", page="99").text == get(service, "decisions/uid-web", page="3").text
+
+
+def test_decisions_are_searched_and_paged(run_service: Run) -> None:
+    service = run_service()
+    names = service.add_nodes(2)
+    for i in range(60):
+        service.prioritize(names, pod(f"web-{i}"))
+    first = get(service, "decisions").text
+    assert first.count('<th scope="row">') == 50
+    [older] = re.findall(r'href="([^"]*)" rel="next"', first)
+    rest = service.operations.get(
+        httpx.URL(f"{service.background.operations_url}/dashboard/decisions").join(older.replace("&amp;", "&"))
+    ).text
+    assert rest.count('<th scope="row">') == 10
+    found = get(service, "decisions", search="WEB-37 waiting").text
+    assert re.findall(r">default/(web-\d+)<", found) == ["web-37"]
+    assert "No remembered decision matches" in get(service, "decisions", search="nothing-like-this").text
+
+
+def test_nodes_are_sorted_by_every_column(run_service: Run) -> None:
+    service = run_service()
+    service.add_nodes(8)
+    for sort in ("name", "-name", "cpu", "-speed", "preference", "-used", "nonsense"):
+        text = get(service, "nodes", sort=sort).text
+        assert text.count('<tr><th scope="row">') == 8
+    speeds = [
+        float(it) for it in re.findall(r'<td class="num">([\d.]+) <small>', get(service, "nodes", sort="speed").text)
+    ]
+    assert speeds == sorted(speeds)
+    assert speeds[0] < speeds[-1]
+    assert "0 of 8 nodes" in get(service, "nodes", search="none-such").text
+    assert get(service, "nodes", size="gigantic").status_code == 422
+
+
+def test_browsers_are_told_of_changes_and_no_more_of_them_than_allowed(
+    run_service: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(site, "STREAMS", 1)
+    service = run_service()
+    names = service.add_nodes(2)
+    with service.operations.stream("GET", "/dashboard/events") as stream:
+        assert stream.headers["content-type"].startswith("text/event-stream")
+        lines = stream.iter_lines()
+        assert next(lines) == "retry: 5000"
+        refused = httpx.get(f"{service.background.operations_url}/dashboard/events")
+        assert (refused.status_code, refused.headers["retry-after"]) == (503, "30")
+        service.prioritize(names)
+        assert next(line for line in lines if line.startswith("event")) == "event: changed"
+
+
+def test_a_stream_does_not_keep_the_service_from_stopping(run_service: Run) -> None:
+    service = run_service(shutdown_grace_s=20.0)
+    with service.operations.stream("GET", "/dashboard/events") as stream:
+        lines = stream.iter_lines()
+        next(lines)
+        service.background.stop()
+        assert not any("changed" in line for line in lines), "it ends"
+
+
+def test_static_files_are_those_that_are_named(run_service: Run) -> None:
+    service = run_service()
+    for name, (body, kind, _) in site._files().items():
+        answer = get(service, f"static/{name}")
+        assert (answer.content, answer.headers["content-type"].partition(";")[0]) == (body, kind)
+        assert "max-age" in answer.headers["cache-control"]
+    for name in ("nothing.js", "..%2Fsite.py", "README.md", "%2e%2e%2fcontent.py"):
+        assert get(service, f"static/{name}").status_code == 404
+
+
+def test_vendored_files_are_what_their_table_says() -> None:
+    import hashlib
+
+    folder = Path(site.__file__).parent / "static"
+    table = re.findall(r"^\| `([^`]+)` \|.*\| `([0-9a-f]{64})` \|$", (folder / "README.md").read_text(), re.MULTILINE)
+    assert {name for name, _ in table} == {"htmx.min.js", "uplot.min.js", "uplot.min.css"}
+    for name, digest in table:
+        assert hashlib.sha256((folder / name).read_bytes()).hexdigest() == digest
+        assert (folder / f"{name.partition('.')[0]}.LICENSE").exists()

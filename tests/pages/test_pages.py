@@ -1,0 +1,231 @@
+"""The pages in a real Chromium: complete, quiet, readable by everybody, and able to answer."""
+
+from __future__ import annotations
+
+import http.server
+import threading
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.bench.report import Result
+from tests.pages.conftest import FIGURES, Simulated
+
+PAGES = {
+    "now": "Now",
+    "decisions": "Decisions",
+    "why": "Why ",
+    "nodes": "Nodes",
+    "policy": "Policy",
+    "trials": "Trials",
+    "settings": "Settings",
+    "metrics": "Metrics",
+}
+"""Each page and how its heading begins."""
+
+WIDTHS = {360: 740, 1280: 900}
+
+
+@contextmanager
+def page_of(browser: Any, **options: Any) -> Iterator[Any]:
+    """A page that must stay without errors on its console and without failed requests."""
+    context = browser.new_context(**options)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda told: complaints.append(told.text) if told.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("response", lambda it: complaints.append(f"{it.status} {it.url}") if it.status >= 400 else None)
+    try:
+        yield page
+        assert complaints == []
+    finally:
+        context.close()
+
+
+def address(simulated: Simulated, name: str) -> str:
+    if name == "why":
+        latest = next(simulated.service.app.ledger.latest())
+        return f"{simulated.url}decisions/{latest.uid}"
+    return simulated.url + {"now": ""}.get(name, name)
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("name", PAGES)
+def test_a_page_is_complete_quiet_and_readable_by_everybody(
+    simulated: Simulated, browser: Any, axe_script: str, screenshots: Path, name: str, scheme: str
+) -> None:
+    for width, height in WIDTHS.items():
+        with page_of(browser, viewport={"width": width, "height": height}, color_scheme=scheme) as page:
+            page.goto(address(simulated, name), wait_until="load")
+            assert page.locator("h1").inner_text().startswith(PAGES[name])
+            if name == "now":
+                page.wait_for_selector(".chart .uplot")
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{width} px is too narrow"
+            page.screenshot(path=screenshots / f"{name}-{scheme}-{width}.png", full_page=name != "settings")
+            # through the driver, as Content-Security-Policy lets no other script in
+            page.evaluate(axe_script)
+            found = page.evaluate("axe.run()")["violations"]
+            told = [(each["id"], [node["html"] for node in each["nodes"]][:3]) for each in found]
+            assert told == []
+
+
+def test_a_decision_is_found_explained_and_asked_about_its_last_node(simulated: Simulated, browser: Any) -> None:
+    wanted = list(simulated.service.app.ledger.latest())[60]
+    assert wanted.contenders is not None
+    names = wanted.contenders.recall().names
+    with page_of(browser) as page:
+        page.goto(simulated.url)
+        page.get_by_role("link", name="Decisions").click()
+        page.get_by_label("Pod, namespace, node").fill(wanted.name)
+        page.locator("tbody tr").nth(0).get_by_role("link", name=f"{wanted.namespace}/{wanted.name}").wait_for()
+        page.wait_for_function("() => document.querySelectorAll('tbody tr').length < 50")
+        page.get_by_role("link", name=f"{wanted.namespace}/{wanted.name}", exact=True).click()
+        assert page.locator("h1").inner_text() == f"Why {names[0]} for {wanted.namespace}/{wanted.name}"
+        said = page.locator(".sentences").first.inner_text()
+        assert f"{names[0]} is best" in said
+        assert "kube-default of Kubernetes 1.37 would have preferred" in said
+        page.get_by_label("Node", exact=True).fill(names[-1])
+        page.get_by_role("button", name="Ask").click()
+        answer = page.locator("#answer").inner_text()
+        assert f"{names[-1]} was number {len(names)} of {len(names)} nodes" in answer
+        ranked = page.locator("section[aria-labelledby=ranking] tbody tr")
+        assert ranked.count() == min(len(names), 50)
+        with page.expect_download() as download:
+            page.get_by_role("link", name="Export").click()
+        assert download.value.suggested_filename == f"decision-{wanted.number}.json"
+
+
+def test_live_pages_show_new_decisions_by_themselves_until_live_is_off(simulated: Simulated, browser: Any) -> None:
+    with page_of(browser) as page:
+        page.goto(f"{simulated.url}decisions")
+        first = page.locator("tbody th a").first
+        before = first.inner_text()
+        simulated.placed(20)
+        changed = "(before) => document.querySelector('tbody th a').innerText !== before"
+        page.wait_for_function(changed, arg=before, timeout=15000)
+        page.get_by_label("Live").uncheck()
+        before = first.inner_text()
+        simulated.placed(20)
+        page.wait_for_timeout(4000)
+        assert first.inner_text() == before
+
+
+def test_the_keyboard_alone_is_enough(simulated: Simulated, browser: Any) -> None:
+    with page_of(browser) as page:
+        page.goto(simulated.url)
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "skip"
+        page.keyboard.press("Enter")
+        assert page.evaluate("document.activeElement.id") == "content"
+        page.goto(simulated.url)
+        for _ in range(4):
+            page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.innerText") == "Nodes"
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/nodes")
+        page.get_by_role("link", name="Speed").focus()
+        page.keyboard.press("Enter")
+        page.wait_for_url("**sort=speed")
+        assert page.locator("th[aria-sort=ascending]").inner_text().startswith("Speed")
+
+
+def test_another_kind_of_pod_is_judged_at_once(simulated: Simulated, browser: Any) -> None:
+    with page_of(browser) as page:
+        page.goto(f"{simulated.url}nodes")
+        before = page.locator("tbody").inner_text()
+        page.get_by_label("Pod").select_option("large")
+        page.wait_for_url("**size=large**")
+        page.wait_for_function("(text) => document.querySelector('tbody').innerText !== text", arg=before)
+
+
+def test_it_works_below_the_path_of_a_proxy(simulated: Simulated, browser: Any) -> None:
+    with _proxy(simulated.service.operations_url, "/a/b") as url, page_of(browser) as page:
+        page.goto(f"{url}/a/b/")
+        page.wait_for_url("**/a/b/dashboard/")
+        page.wait_for_selector(".chart .uplot")
+        page.get_by_role("link", name="Decisions").click()
+        page.locator("tbody th a").first.click()
+        page.wait_for_url("**/a/b/dashboard/decisions/*")
+        page.get_by_role("link", name="Nodes").click()
+        page.wait_for_url("**/a/b/dashboard/nodes")
+
+
+def test_five_thousand_nodes_and_ten_thousand_decisions(large: Any, browser: Any) -> None:
+    url = f"{large.background.operations_url}/dashboard/"
+    with page_of(browser) as page:
+        for name in ("", "decisions", "nodes", "decisions/uid-0"):
+            page.goto(url + name)
+            page.wait_for_function("() => performance.getEntriesByName('first-contentful-paint').length > 0")
+            paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
+            FIGURES.append(Result(f"first paint of /{name or 'now'}, 5,000 nodes", paint / 1000.0, "s", at_most=1.0))
+        assert "Page 1 of 100" in page.locator("section[aria-labelledby=ranking] .pager").inner_text()
+        page.goto(f"{url}nodes")
+        assert "5,000 of 5,000 nodes" in page.locator("main").inner_text()
+        page.get_by_role("link", name="Last").click()
+        assert "Page 100 of 100" in page.locator(".pager").inner_text()
+        page.goto(f"{url}nodes")
+        took = page.evaluate(
+            """() => new Promise((done) => {
+                const begun = performance.now();
+                const settled = () => done(performance.now() - begun);
+                document.body.addEventListener("htmx:afterSettle", settled, { once: true });
+                const choice = document.getElementById("size");
+                choice.value = "large";
+                choice.dispatchEvent(new Event("change", { bubbles: true }));
+            })"""
+        )
+        FIGURES.append(Result("another pod on /nodes, 5,000 nodes", took, "ms", at_most=100.0))
+
+
+@contextmanager
+def _proxy(upstream: str, prefix: str) -> Iterator[str]:
+    """A reverse proxy that serves another server below a path."""
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            if not self.path.startswith(prefix):
+                self.send_error(404)
+                return
+
+            class Stay(urllib.request.HTTPRedirectHandler):
+                def redirect_request(self, *_: Any) -> None:
+                    return None
+
+            request = urllib.request.Request(upstream + self.path.removeprefix(prefix))
+            try:
+                with urllib.request.build_opener(Stay).open(request) as answer:
+                    self._answer(answer.status, answer)
+            except urllib.error.HTTPError as answer:
+                self._answer(answer.code, answer)
+            except OSError:
+                self.close_connection = True
+
+        def _answer(self, status: int, answer: Any) -> None:
+            self.send_response(status)
+            for name in ("Content-Type", "Location", "Content-Security-Policy"):
+                if answer.headers[name]:
+                    self.send_header(name, answer.headers[name])
+            self.end_headers()
+            while chunk := answer.read1():
+                self.wfile.write(chunk)
+                self.wfile.flush()
+
+        def log_message(self, format: str, *args: Any) -> None:  # noqa: A002 - the standard library's name
+            pass
+
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    server.daemon_threads = True
+    server.handle_error = lambda *_: None  # type: ignore[method-assign]  # browsers hang up
+    thread = threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
