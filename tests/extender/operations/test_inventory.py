@@ -73,7 +73,9 @@ def test_a_kernel_without_psi_is_told_apart_from_a_node_without_pressure() -> No
     for name in ("idle", "old", "silent"):
         table.upsert_node(name, 4.0, 8.0)
     pressures = {"idle": NodePressure(0.0, 0.0, 0.0, 90.0), "old": NodePressure(None, None, None, 90.0)}
-    source = SimpleNamespace(kubelets=SimpleNamespace(pressures=pressures), speeds=None, completed=None, keeper=None)
+    source = SimpleNamespace(
+        kubelets=SimpleNamespace(pressures=pressures), speeds=None, completed=None, keeper=None, benchmarks=None
+    )
     inventory = Inventory(table, cast("ClusterSource", source), clock=lambda: 100.0)
     nodes = {it["node"]: it["pressure"] for it in inventory.document(inventory.take(0, 10))["nodes"]}
     assert nodes["idle"] == {"cpu": 0.0, "memory": 0.0, "io": 0.0, "source": "psi", "age_s": 10.0}
