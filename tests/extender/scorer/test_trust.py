@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,8 @@ ODD: dict[str, tuple[Callable[[Any], Any], str]] = {
         lambda table: table.pod_bound("static", "odd", 0.0, 0.0, cpu_nonzero=20.0, memory_nonzero=80.0),
         "last",
     ),
-    "used": (lambda table: table.set_usage("odd", 24.0, 4.0, None, 10.0), "last"),
-    "memory used": (lambda table: table.set_usage("odd", 1.0, 96.0, None, 10.0), "last"),
+    "used": (lambda table: table.set_usage("odd", 24.0, 4.0, None, time.time()), "last"),
+    "memory used": (lambda table: table.set_usage("odd", 1.0, 96.0, None, time.time()), "last"),
     "nothing allocatable to speak of": (
         lambda table: (table.upsert_node("odd", 1e-9, 1e-9), table.pod_bound("p", "odd", 1.0, 1.0)),
         "last",
