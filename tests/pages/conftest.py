@@ -56,7 +56,7 @@ class Simulated:
         ledger = self.service.app.ledger
         wanted = ledger.counts.decisions + count
         self.going.set()
-        deadline = time.monotonic() + 30.0
+        deadline = time.monotonic() + 120.0
         while ledger.counts.decisions < wanted:
             assert time.monotonic() < deadline, "the cluster is not scheduled"
             time.sleep(0.02)
