@@ -185,7 +185,7 @@ def _physical(node: ClusterState | Node, demand: Demand, to: Arithmetic[Any]) ->
     before = to.maximum(node.cpu_used / node.cpu_allocatable - CONTENTION_KNEE, 0.0)
     rise = to.maximum(used - CONTENTION_KNEE, 0.0) - before
     taken = node.cpu_used * rise * (CONTENTION_SLOPE / (1.0 - CONTENTION_KNEE))
-    filled = shortage.expected_memory(node, demand) / (FULL * node.memory_allocatable)
+    filled = shortage.expected_memory(node, demand, to) / (FULL * node.memory_allocatable)
     filled = _squared(_squared(_squared(_squared(to.minimum(filled, MOST_FILLED)))))
     room = _headroom(*_nonzero(node, demand), to) / (1.0 + filled)
     return margin / (1.0 + margin), 1.0 / (1.0 + taken), room

@@ -25,8 +25,6 @@ COMPLETIONS = 4
 """Pods of each template on each worker. All run at once, so that each runs for a minute or more: a kubelet reads CPU
 times every 10 to 15 s, and a reading counts only if it covers half of the run."""
 INTERVAL_S = 5.0
-ALLOWED_S = 300.0
-"""How long a kubelet remembers that somebody may ask (`authorization.webhook.cacheAuthorizedTTL`)."""
 
 PROGRAM = "import os\nfor _ in range(int({rounds} * {factors}[os.environ['NODE']])): sum(range(1500))"
 
@@ -118,7 +116,6 @@ def test_learned_speeds_are_those_of_the_work(release: Release, workers: list[st
         cluster.kubectl("delete", "jobs", "--selector=app=learned-speeds", "--wait", "--timeout=60s")
 
 
-@pytest.mark.timeout(900, func_only=True)
 def test_without_the_right_to_node_statistics_every_kubelet_refuses(release: Release) -> None:
     cluster = release.cluster
     (extender,) = release.ready("extender")
@@ -136,7 +133,7 @@ def test_without_the_right_to_node_statistics_every_kubelet_refuses(release: Rel
     states = f'maddpg_kubelets{{state="failing"}} {float(len(cluster.nodes))}'
     cluster.apply({**whole, "rules": kept})
     try:
-        wait_until(lambda: states in release.text(extender, "/metrics"), "every kubelet refuses", ALLOWED_S + 180.0)
+        wait_until(lambda: states in release.text(extender, "/metrics"), "every kubelet refuses", 120.0)
         assert 'maddpg_kubelet_requests_total{result="forbidden"}' in release.text(extender, "/metrics")
     finally:
         cluster.apply(whole)

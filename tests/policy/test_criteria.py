@@ -98,7 +98,8 @@ def test_physical_criteria_are_chances_and_room() -> None:
     margin = 1.0 - 0.5 * (0.83 - 0.6) / 0.4
     assert in_time == pytest.approx(margin**8 / (1.0 + margin**8))
     assert neighbours == pytest.approx(1.0 / (1.0 + 7.0 * 0.13 * 0.5 / 0.4))
-    full = replace(node(), memory_used=np.array([90.0 - 10.0]))
+    # 70 GiB are used by pods that request nothing, and this one may use twice its request: 90 of 100
+    full = replace(node(), memory_used=np.array([70.0]), memory_ratio=np.array([(70.0 + 5.0) / 5.0]))
     assert criteria.physical(full, pod)[0, 2] == pytest.approx(0.85 / 2.0)
 
 

@@ -222,5 +222,5 @@ def test_marginal_cost_keeps_fast_nodes_for_pods_that_need_them() -> None:
 
 @pytest.mark.parametrize("name", ["sufficient-speed", "marginal-cost"])
 def test_rules_of_our_own_rank_a_node_that_may_run_out_of_memory_last(name: str) -> None:
-    state = nodes([1.5, 0.3], memory_used=[38.0, 1.0], cpu_used=[0.0, 9.9])
+    state = nodes([1.5, 0.3], memory_used=[38.0, 1.0], memory_nonzero=[38.0, 1.0], cpu_used=[0.0, 9.9])
     assert heuristics.by_name(name).preferences(state, SMALL).argmax() == 1

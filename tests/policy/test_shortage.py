@@ -25,27 +25,38 @@ POD = PodDemand(cpu=1.0, memory=4.0, urgency=0.5)
 
 def holding(unseen: float, used: float, ratio: float = 1.2) -> ClusterState:
     """One node of 100 GiB, with pods not measured yet that request so much, among others of that ratio."""
-    state = requesting(ClusterState.idle([10.0], [100.0]), [1.0], [unseen])
+    state = requesting(ClusterState.idle([10.0], [100.0]), [1.0], [80.0])
     unmeasured = {"memory_unseen": np.array([unseen]), "memory_ratio": np.array([ratio])}
     return replace(state, memory_used=np.array([used]), **unmeasured)
 
 
 def test_pods_not_measured_yet_are_expected_to_use_what_the_others_do() -> None:
     # 20 GiB of requests count as 13 GiB of the 40
-    assert shortage.expected_memory(holding(20.0, 40.0), POD)[0] == pytest.approx(27.0 + 1.2 * 20.0 + 1.2 * 4.0)
+    assert shortage.expected_memory(holding(20.0, 40.0), POD, ARRAYS)[0] == pytest.approx(27.0 + 1.2 * 20.0 + 1.2 * 4.0)
 
 
 def test_the_ratio_is_that_of_what_was_measured_and_near_1_while_little_was() -> None:
     assert shortage.use_ratio(60.0, 50.0, 100.0, FLOATS) == pytest.approx(65.0 / 55.0)
     assert shortage.use_ratio(0.0, 0.0, 100.0, FLOATS) == 1.0
     assert shortage.use_ratio(1.0, 90.0, 100.0, FLOATS) == EXPECTED_USE_RATIO
-    assert shortage.use_ratio(90.0, 1.0, 100.0, FLOATS) == shortage.MOST_USE
+    assert shortage.use_ratio(90.0, 1.0, 100.0, FLOATS) == pytest.approx(95.0 / 6.0)
+
+
+def test_pods_that_left_since_the_measurement_do_not_count() -> None:
+    # 55 GiB were measured of pods that requested 45: a ratio of 60 / 50; those that are left request 15
+    state = replace(holding(0.0, 55.0), memory_requested=np.array([15.0]), memory_nonzero=np.array([15.0]))
+    assert shortage.expected_memory(state, POD, ARRAYS)[0] == pytest.approx(1.2 * (15.0 + 5.0) - 5.0 + 1.2 * 4.0)
+
+
+def test_pods_that_request_nothing_count_with_what_was_measured() -> None:
+    state = replace(holding(0.0, 80.0, ratio=85.0 / 6.0), memory_nonzero=np.array([1.0]))
+    assert shortage.expected_memory(state, POD, ARRAYS)[0] == pytest.approx(80.0 + shortage.MOST_USE * 4.0)
 
 
 def test_the_chance_is_the_normal_laws() -> None:
     for used in (60.0, 75.0, 80.0, 85.0, 99.0):
         state = holding(20.0, used)
-        expected, deviation = shortage.expected_memory(state, POD)[0], shortage.spread(state, POD, ARRAYS)[0]
+        expected, deviation = shortage.expected_memory(state, POD, ARRAYS)[0], shortage.spread(state, POD, ARRAYS)[0]
         law = NormalDist(float(expected), float(deviation))
         assert shortage.shortage_chance(state, POD)[0] == pytest.approx(1.0 - law.cdf(100.0), abs=0.01)
 
@@ -82,9 +93,8 @@ def test_nodes_beyond_the_bound_come_after_all_others_the_less_full_the_sooner(s
 def test_no_bid_of_a_policy_overrules_the_bound(tmp_path: Path) -> None:
     actors = load_bundle(write_bundle(tmp_path)).actors
     state = random_state(np.random.default_rng(0), 3, 6)
-    state = replace(state, memory_used=state.memory_used.copy(), memory_requested=np.zeros((3, 6)))
-    state.memory_used[...] = 0.0
-    state.memory_used[:, 2] = 2.0 * state.memory_allocatable[:, 2]
+    state = replace(state, memory_used=np.zeros((3, 6)), memory_nonzero=np.zeros((3, 6)))
+    state.memory_used[:, 2] = state.memory_nonzero[:, 2] = 3.0 * state.memory_allocatable[:, 2]
     free = combine(actors.bids(observe(state, POD)), CLASSIC.evaluate(state, POD))
     bounded = ActorScorer(actors).preferences(state, POD)
     others = np.delete(np.arange(6), 2)

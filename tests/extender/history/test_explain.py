@@ -92,9 +92,8 @@ def test_a_replaced_policy_is_not_made_to_speak_for_the_one_that_decided() -> No
 
 def test_a_node_that_may_run_out_of_memory_is_told_as_such() -> None:
     scorer = ActorScorer(ACTORS, "test")
-    rows = replace(
-        ClusterState.idle([8.0, 8.0], [16.0, 16.0]), memory_used=np.array([1.0, 15.9]), cpu_used=np.array([7.0, 0.0])
-    )
+    rows = requesting(ClusterState.idle([8.0, 8.0], [16.0, 16.0]), [1.0, 1.0], [1.0, 15.9])
+    rows = replace(rows, memory_used=np.array([1.0, 15.9]), cpu_used=np.array([7.0, 0.0]))
     demand = PodDemand(1.0, 1.0, 0.5)
     decision = a_decision(nodes=2, rows=rows, demand=demand, preferences=scorer.preferences(rows, demand))
     first, second = explanation(decision, Judge(scorer))["nodes"]

@@ -250,7 +250,8 @@ def test_noise_and_smoothing_keep_the_bids_of_a_monotone_actor_above_zero(tmp_pa
 
 def test_training_places_no_pod_beyond_the_memory_bound(tmp_path: Path) -> None:
     simulator = Simulator(load_scenario("reference"), 2, 0)
-    crowded = replace(simulator.state, memory_used=simulator.state.memory_allocatable.copy())
+    size = simulator.state.memory_allocatable
+    crowded = replace(simulator.state, memory_used=size.copy(), memory_nonzero=size.copy())
     crowded.memory_used[:, 0] = 0.0
     seen = SimpleNamespace(state=crowded, demand=simulator.demand, feasible=simulator.feasible)
     bound, free = (look_at(cast("Simulator", seen), ActorConfig(memory_bound=each)) for each in (True, False))
