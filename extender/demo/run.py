@@ -105,7 +105,9 @@ class _Conductor:
     def start(self, port: int, on_service: Callable[[Callable[[], None]], None], stopping: Callable[[], bool]) -> None:
         """Begin, now that the service answers on `port`."""
         self.loop = SchedulingLoop(self.ours, port, on_service, self.options.seed)
-        title = Title(self.scorer, f"http://127.0.0.1:{port}", self.options.load)
+        title = Title(self.scorer, f"http://127.0.0.1:{port}/dashboard/", self.options.load)
+        if not self.console.is_terminal:
+            self.console.print(f"dashboard: {title.url}")
         self.thread = threading.Thread(target=self._run, args=(self.loop, title, stopping), name="kube-scheduler")
         self.thread.start()
 

@@ -31,7 +31,7 @@ def screen(title: Title, ours: SimulatedCluster, usual: SimulatedCluster, progre
     minutes, seconds = divmod(int(ours.simulator.now[0]), 60)
     header = Text.assemble(
         ("maddpg-scheduler", "bold"),
-        f"  policy {title.scorer} at {title.url}  load {title.load:g}  simulated time {minutes}:{seconds:02d}"
+        f"  policy {title.scorer}, dashboard {title.url}  load {title.load:g}  simulated time {minutes}:{seconds:02d}"
         "  Ctrl-C ends",
     )
     return Group(header, _comparison(title, ours, usual, progress), _nodes(ours, progress), _decisions(ours, progress))

@@ -37,6 +37,7 @@ def test_it_places_pods_over_http_compares_and_ends_by_itself() -> None:
 def test_it_ends_cleanly_on_an_interrupt() -> None:
     with started() as process:
         assert process.stdout is not None
+        assert process.stdout.readline().startswith("dashboard: http://127.0.0.1:")
         assert "->" in process.stdout.readline()
         time.sleep(0.5)
         process.send_signal(signal.SIGINT)
