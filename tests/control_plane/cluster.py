@@ -148,9 +148,16 @@ class ControlPlane:
         self.api_server.kill()
 
     def start_api_server(self) -> None:
-        """Bring it back on the same port."""
+        """Bring it back on the same port.
+
+        KWOK is started anew: after an outage it may wait for longer than a minute before it lists again, and the next
+        test's nodes would not become ready meanwhile.
+        """
         self.api_server.start()
         self.api_server.wait()
+        self.kwok.kill()
+        self.kwok.start()
+        self.kwok.wait()
 
     def _start(self) -> None:
         self.etcd.start()
