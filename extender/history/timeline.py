@@ -19,8 +19,8 @@ from policy.cluster import ClusterState
 LEAST_CHANGES: Final = 256
 """Changes that an epoch has room for where the table is small."""
 
-BYTES_PER_ROW: Final = 10 * 8 + 8
-"""Memory of one row: ten float64 and a reference to its name."""
+REFERENCE: Final = 8
+"""Bytes of a reference to a row's name."""
 
 
 class Epoch:
@@ -68,7 +68,7 @@ class Epoch:
     @property
     def nbytes(self) -> int:
         """Memory in use, bytes."""
-        return BYTES_PER_ROW * (len(self._names) + self._used)
+        return (self._values.strides[0] + REFERENCE) * (len(self._names) + self._used)
 
     def mark(self, table: ClusterTable) -> bool:
         """Add the rows that changed since the last mark; returns whether there was room."""

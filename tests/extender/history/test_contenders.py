@@ -22,7 +22,7 @@ from extender.history.counterfactual import CHANGEABLE, _with
 from extender.history.explain import CHOICES, Hindsight, explanation
 from extender.history.ledger import MIB, Decision, Ledger
 from extender.history.store import decoded, encoded
-from extender.history.timeline import Timeline
+from extender.history.timeline import Epoch, Timeline
 from extender.pods import Pod
 from extender.protocol.wire import decode_scheduling
 from extender.scorer.load import LoadedScorer, load_heuristic, load_policy
@@ -244,6 +244,13 @@ def test_a_changed_case_is_told_apart(policy: LoadedScorer, tmp_path: Path) -> N
         read(file)
     with pytest.raises(CaseError, match="cannot be read"):
         read(tmp_path / "none.json")
+
+
+def test_an_epoch_counts_every_column_of_its_rows() -> None:
+    table = ClusterTable()
+    table.upsert_node("node-0", 8.0, 32.0)
+    lines = table.lines()
+    assert Epoch(table).nbytes == lines.nbytes + 8 * lines.shape[1]
 
 
 @pytest.mark.parametrize(("nodes", "most"), [(1000, 9_000), (5000, 40_000)])
