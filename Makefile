@@ -50,7 +50,7 @@ KUBECONFIG ?= $(HOME)/.kube/config
 BREAK      ?=
 SERVE_ARGS ?=
 
-debug: $(VENV)/.serving ## Serve the cluster of KUBECONFIG under pdb; BREAK=extender/engine.py:155 SERVE_ARGS="--port 9999"
+debug: $(VENV)/.serving ## Serve the cluster of KUBECONFIG under pdb; BREAK=extender/engine.py:158 SERVE_ARGS="--port 9999"
 	@$(BIN)/python -m pdb $(if $(BREAK),-c "break $(BREAK)") -c continue -m extender serve \
 	  --kubeconfig $(KUBECONFIG) --log-format console $(SERVE_ARGS)
 

@@ -16,7 +16,6 @@ from extender.cluster.source import ClusterSource
 from extender.cluster.table import ClusterTable
 from extender.dashboard import site
 from extender.dashboard.content import Content
-from extender.demand import urgency_rules
 from extender.engine import Engine
 from extender.errors import kind_of
 from extender.history.ledger import MIB, Ledger
@@ -275,7 +274,6 @@ def _observer(
     return Observer(
         engine=engine,
         source=source,
-        urgency=urgency_rules(settings),
         decided=metrics.traffic.decided,
         clock=clock,
         timer=timer,

@@ -106,14 +106,17 @@ class Engine:
             hooks = replace(experiment.hooks, waits=self.timeline.mark)
             self._candidate = Scoring(experiment.candidate, table, self._scoring_limits, timer, hooks)
 
-    @property
-    def distrusted(self) -> ScoringError | None:
-        """Why the fallback decides for the scorer; None: it does not."""
-        return self._distrusted
-
     def distrust(self, reason: ScoringError | None) -> None:
         """Let the fallback decide for this reason: what is known is too old. None: trust it again."""
         self._distrusted = reason
+
+    def trusted(self, scoring: Scoring | None) -> Scoring:
+        """Return what is to be asked; raises `ScoringError` if there is none, or what is known is too old for it."""
+        if scoring is None:
+            raise NoScorerError("no policy is loaded")
+        if self._distrusted is not None:
+            raise self._distrusted.with_traceback(None)  # one error for many decisions: keep no frames of them
+        return scoring
 
     def serve(self, loaded: LoadedScorer) -> None:
         """Use another scorer from the next decision on; those begun end with the former one."""
@@ -154,7 +157,7 @@ class Engine:
         """
         received = self._timer() if received is None else received
         self.questions += 1
-        wanted = self._asked_for(pod)
+        wanted = self.asked_for(pod)
         demand = wanted.demand
         scoring, arm, workload = self._chosen(pod)
         question = Question(pod, wanted, "prioritize", received, arm, workload)
@@ -168,11 +171,8 @@ class Engine:
         reason: str | None = None
         state, version = table.state, table.version
         try:
-            if scoring is None:
-                raise NoScorerError("no policy is loaded")
-            if self._distrusted is not None:
-                raise self._distrusted.with_traceback(None)  # one error for many decisions: keep no frames of them
-            rating = await scoring.preferences(state, demand, rows, received + self.settings.deadline_ms / 1000.0)
+            due = received + self.settings.deadline_ms / 1000.0
+            rating = await self.trusted(scoring).preferences(state, demand, rows, due)
         except ScoringError as error:
             reason = reason_of(error)
         if table.assignments != nodes.assignments:
@@ -201,7 +201,7 @@ class Engine:
         """
         scoring, _, _ = self._chosen(pod)
         if scoring is not None and self._distrusted is None and len(nodes.names) <= self.settings.max_nodes:
-            scoring.prepare(nodes.rows, self._asked_for(pod).demand)
+            scoring.prepare(nodes.rows, self.asked_for(pod).demand)
 
     def note_only_feasible(self, pod: Pod, name: str, verb: str, received: float | None = None) -> Decision:
         """Remember a pod that had one node left, for which kube-scheduler asks no priorities, and assume it there.
@@ -215,13 +215,13 @@ class Engine:
         Raises:
             InvalidQuantityError: a request of the pod does not parse.
         """
-        asked = self._asked_for(pod)
+        asked = self.asked_for(pod)
         nodes = find(self.table, [name])
         scores = Scores(np.zeros(len(nodes.rows)), ONLY_FEASIBLE, None)
         _, arm, workload = self._chosen(pod)  # nobody chose, but to leave these pods out would compare unlike pods
         received = self._timer() if received is None else received
         question = Question(pod, asked, verb, received, arm, workload)
-        return self._record(self._conclude(question, nodes.rows, nodes.unknown, scores, None))
+        return self.record(self._conclude(question, nodes.rows, nodes.unknown, scores, None))
 
     def finish(self, verdict: Verdict) -> Decision:
         """After an answer: remember it, and score the row whose placement it assumed, if that is quick.
@@ -230,7 +230,7 @@ class Engine:
         """
         if self._shadow is not None:
             self._offer(self._shadow, verdict)
-        decision = self._record(verdict)
+        decision = self.record(verdict)
         scoring = verdict.scoring
         if scoring is not None and verdict.assumed is not None and scoring.comes_again(decision.demand):
             row = self.table.row_of(verdict.assumed)
@@ -238,7 +238,7 @@ class Engine:
                 scoring.placed(row, decision.demand, len(verdict.rows))
         return decision
 
-    def _asked_for(self, pod: Pod) -> Asked:
+    def asked_for(self, pod: Pod) -> Asked:
         """What a pod asks for; once for /filter and /prioritize.
 
         Raises:
@@ -330,7 +330,7 @@ class Engine:
             latency_s=self._timer() - question.received,
         )
 
-    def _record(self, verdict: Verdict) -> Decision:
+    def record(self, verdict: Verdict) -> Decision:
         """Remember a verdict, with the nodes rated best and their rows as they were."""
         self._numbers += 1
         if verdict.scores.odd is not None:

@@ -22,19 +22,17 @@ from extender.cluster.decoding import ObservedPod
 from extender.cluster.listeners import PodListener
 from extender.cluster.lookup import Rows
 from extender.cluster.table import UNKNOWN, ClusterTable
-from extender.demand import pod_demand
 from extender.engine import Engine
-from extender.errors import NoScorerError, kind_of
+from extender.errors import kind_of
 from extender.feasibility import Constraints, NodeFacts, Room, can_run, constraints_of
 from extender.history.ledger import Decision
 from extender.pods import Pod
 from extender.scorer.fallback import reason_of
 from extender.scorer.question import ask
-from extender.verdict import Question, Scores, Verdict, recorded
+from extender.verdict import Question, Scores, Verdict
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import InvalidQuantityError, ScoringError
 from policy.priorities import MAX_PRIORITY, TEMPERATURE, priorities
-from policy.urgency import UrgencyRules
 
 OBSERVE: Final = "observe"
 """Verb named on decisions that were only observed."""
@@ -84,7 +82,6 @@ class Observer(PodListener):
     Args:
         engine: whose scorer, fallback and ledger are used.
         source: keeps what filters read of nodes; without that no pod can be rated.
-        urgency: how urgent pods are.
         decided: is told of each record.
         clock: seconds since the epoch.
         timer: monotonic seconds.
@@ -100,7 +97,6 @@ class Observer(PodListener):
         *,
         engine: Engine,
         source: object,
-        urgency: UrgencyRules,
         decided: Callable[[Decision], None],
         clock: Callable[[], float] = time.time,
         timer: Callable[[], float] = time.perf_counter,
@@ -108,9 +104,8 @@ class Observer(PodListener):
         self._engine = engine
         self._table: ClusterTable = engine.table
         self._source = source
-        self._urgency = urgency
         self._decided = decided
-        self._clock, self._timer = clock, timer
+        self._timer = timer
         self._since = clock()
         self._saved_s, self._saved_at = SAVED_S, timer()
         self.results: Counter[str] = Counter()
@@ -127,26 +122,25 @@ class Observer(PodListener):
             self.results["skipped"] += 1
             return
         try:
-            asked = pod_demand(pod, self._urgency, self._table.workloads)
-            choice = self._choice(pod, node, asked.demand)
+            self._observe(pod, node, received)
         except (InvalidQuantityError, msgspec.DecodeError) as error:
             _log.warning(
                 "cannot observe a pod", pod=f"{pod.metadata.namespace}/{pod.metadata.name}", why=kind_of(error)
             )
-            choice = None
+            self.results["not_rated"] += 1
+        self._saved_s -= self._timer() - received
+
+    def _observe(self, pod: Pod, node: str, received: float) -> None:
+        asked = self._engine.asked_for(pod)
+        choice = self._choice(pod, node, asked.demand)
         if choice is None:
             self.results["not_rated"] += 1
             return
         self.unmodelled.update(choice.unmodelled)
         self.not_foreseen += not choice.foreseen
         verdict = self._rated(Question(pod, asked, OBSERVE, received), choice.rows)
-        decision = recorded(
-            verdict, self._table, self._engine.timeline, sum(self.results.values()) + 1, self._clock(), ""
-        )
-        self._engine.ledger.record(decision)
-        self._decided(decision)
+        self._decided(self._engine.record(verdict))
         self._count(verdict, choice)
-        self._saved_s -= self._timer() - received
 
     def document(self) -> dict[str, Any]:
         """What came of the pods observed, as JSON."""
@@ -193,21 +187,16 @@ class Observer(PodListener):
     def _rated(self, question: Question, rows: Rows) -> Verdict:
         """Our answer for these rows, had we been asked; it is assumed nowhere."""
         engine, state = self._engine, self._table.state
-        scoring, reason = engine.scoring, None
         temperature = TEMPERATURE
         try:
-            if engine.distrusted is not None:
-                raise engine.distrusted.with_traceback(None)
-            if scoring is None:
-                raise NoScorerError("no policy is loaded")
+            scoring = engine.trusted(engine.scoring)
             loaded, training = scoring.loaded, scoring.training
             scored = ask(loaded.scorer, state.take(rows), question.asked.demand, training)
             rating = training.settled(scored.preferences, scored.odd, loaded.temperature)
             scores = Scores(rating.preferences, loaded.scorer.name, None, loaded.model_sha256, rating.odd)
             temperature = loaded.temperature
         except ScoringError as error:
-            reason = reason_of(error)
-            scores = engine.fallen_back(question.asked.demand, rows, reason)
+            scores = engine.fallen_back(question.asked.demand, rows, reason_of(error))
         rated = priorities(scores.preferences, temperature)
         first = int(scores.preferences.argmax())
         alike = int(np.count_nonzero(rated == MAX_PRIORITY))

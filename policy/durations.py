@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from array import array
 from collections import Counter, OrderedDict
+from statistics import median
 from typing import Final, NamedTuple
 
 from policy.errors import InvalidInputError
@@ -78,8 +79,8 @@ class _History:
 
     def _expect(self) -> None:
         count = len(self.logs)
-        self.middle = _median(sorted(self.logs))
-        deviation = MAD_TO_DEVIATION * _median(sorted(abs(each - self.middle) for each in self.logs))
+        self.middle = median(self.logs)
+        deviation = MAD_TO_DEVIATION * median(abs(each - self.middle) for each in self.logs)
         variance = (PRIOR_RUNS * PRIOR_SPREAD**2 + count * deviation**2) / (PRIOR_RUNS + count)
         self.expected = ExpectedDuration(math.exp(self.middle), math.sqrt(variance), count)
 
@@ -138,9 +139,3 @@ class TemplateDurations:
         """Return the expected duration of a template on the reference core; None where no run of it is known."""
         history = self._histories.get(template)
         return None if history is None else history.expected
-
-
-def _median(ordered: list[float]) -> float:
-    """Median of numbers in order, at least one."""
-    half = len(ordered) // 2
-    return ordered[half] if len(ordered) % 2 else 0.5 * (ordered[half - 1] + ordered[half])
