@@ -28,7 +28,6 @@ from extender.feasibility import Constraints, NodeFacts, Room, can_run, constrai
 from extender.history.ledger import Decision
 from extender.pods import Pod
 from extender.scorer.fallback import reason_of
-from extender.scorer.question import ask
 from extender.verdict import Question, Scores, Verdict
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import InvalidQuantityError, ScoringError
@@ -190,9 +189,7 @@ class Observer(PodListener):
         temperature = TEMPERATURE
         try:
             scoring = engine.trusted(engine.scoring)
-            loaded, training = scoring.loaded, scoring.training
-            scored = ask(loaded.scorer, state.take(rows), question.asked.demand, training)
-            rating = training.settled(scored.preferences, scored.odd, loaded.temperature)
+            loaded, rating = scoring.loaded, scoring.rated(state.take(rows), question.asked.demand)
             scores = Scores(rating.preferences, loaded.scorer.name, None, loaded.model_sha256, rating.odd)
             temperature = loaded.temperature
         except ScoringError as error:

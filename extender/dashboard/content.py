@@ -38,14 +38,13 @@ from extender.dashboard.listings import (
 from extender.engine import Engine
 from extender.history import sentences
 from extender.history.aggregate import summarised
-from extender.history.explain import Hindsight, explanation
+from extender.history.explain import Hindsight, explained
 from extender.history.ledger import Ledger
 from extender.operations.documents import Documents
 from extender.operations.metrics import Metrics
 from extender.operations.probes import Probes
 from extender.pace import unhurried
 from extender.scorer.load import bundle_path
-from extender.scorer.question import ask
 from extender.settings import Settings
 from policy.cluster import COLUMNS, ClusterState, PodDemand
 from policy.errors import SchedulerError
@@ -231,9 +230,8 @@ class Content:
         decision = self._documents.remembered(uid)
         if decision is None:
             return None
-        judge = self._engine.judge_of(decision)
-        told = explanation(decision, judge, self._settings.kubernetes_version, node or None)
-        past = Hindsight(decision, judge, self._settings.kubernetes_version)
+        past = Hindsight(decision, self._engine.judge_of(decision), self._settings.kubernetes_version)
+        told = explained(past, node or None)
         asked = told["why_not"]
         return {
             "told": told,
@@ -341,8 +339,6 @@ class Content:
         try:
             if scoring is None or not len(state):
                 return np.asarray(self._engine.fallback.preferences(state, demand)), self._engine.fallback.name
-            scored = ask(scoring.loaded.scorer, state, demand, scoring.training)
-            rating = scoring.training.settled(scored.preferences, scored.odd, scoring.loaded.temperature)
-            return rating.preferences.astype(np.float64), scoring.loaded.scorer.name
+            return scoring.rated(state, demand).preferences.astype(np.float64), scoring.loaded.scorer.name
         except SchedulerError as error:
             return np.full(len(state), np.nan), f"nothing: {error}"

@@ -242,7 +242,11 @@ def explanation(
         asked about, with its ``rank``, whether it is ``odd``, what each criterion made it lose (``lost_by``) and what
         would have made it win (``counterfactual``); ``why`` tells why nothing else is known of it.
     """
-    past = Hindsight(decision, judge, kubernetes)
+    return explained(Hindsight(decision, judge, kubernetes), other)
+
+
+def explained(past: Hindsight, other: str | None = None) -> dict[str, Any]:
+    """Return what `explanation` does, of what is known already."""
     choice = past.choice()
     names = () if past.field is None else past.field.names
     counterfactual = None
@@ -250,8 +254,8 @@ def explanation(
     if len(second) > 1 and (changes := past.changes(second[1])) is not None:
         counterfactual = {"node": names[second[1]], **changes}
     return {
-        **summary(decision),
-        "kube_default_version": kubernetes,
+        **summary(past.decision),
+        "kube_default_version": past.kubernetes,
         "all_nodes": past.whole,
         "nodes": past.reasons(list(range(min(TOP, len(names))))),
         "kube_default_choice": None if choice is None else [names[i] for i in choice[:CHOICES]],

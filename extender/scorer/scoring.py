@@ -160,6 +160,15 @@ class Scoring:
         self.retired = True
         return self._worker.stop()
 
+    def rated(self, rows: ClusterState, demand: PodDemand) -> Rating:
+        """Rate copied rows ``[n]`` in the caller's thread, for somebody other than kube-scheduler; keeps nothing.
+
+        Raises:
+            ScoringError: there are no preferences.
+        """
+        scored = ask(self.loaded.scorer, rows, demand, self.training)
+        return self.training.settled(scored.preferences, scored.odd, self.loaded.temperature)
+
     async def preferences(self, state: ClusterState, demand: PodDemand, rows: Rows, due: float) -> Rating:
         """Preferences ``[n]`` of the table's rows ``[n]``, in that order, and which of them are odd.
 
