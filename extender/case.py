@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from extender.engine import NEUTRAL, ONLY_FEASIBLE
-from extender.errors import CaseError, kind_of
+from extender.errors import UNDECODABLE, CaseError, kind_of
 from extender.history.explain import summary
 from extender.history.ledger import Decision
 from extender.scorer.load import LoadedScorer, load_heuristic, load_policy
@@ -111,7 +111,7 @@ def read(path: Path) -> Case:
         case = msgspec.json.decode(path.read_bytes(), type=Case)
     except OSError as error:
         raise CaseError(f"{path} cannot be read: {error.strerror}") from error
-    except (msgspec.MsgspecError, UnicodeDecodeError) as error:
+    except UNDECODABLE as error:
         raise CaseError(f"{path} is no file of `explain --export`: {kind_of(error)}") from error
     count = len(case.names)
     lengths = {"preferences": len(case.preferences), "priorities": len(case.priorities)}

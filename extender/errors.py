@@ -16,6 +16,9 @@ from policy.errors import InvalidInputError, SchedulerError, ScoringError
 
 _TOML_POSITION: Final = re.compile(r"\(at line \d+, column \d+\)")
 
+UNDECODABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+"""What msgspec raises at bytes from elsewhere: malformed or of other types, no UTF-8, nested too deeply."""
+
 DEEPEST: Final = 4
 """Exceptions that are looked into, one inside the other, for what the operating system said."""
 

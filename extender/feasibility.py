@@ -302,7 +302,7 @@ def constraints_of(pod: bytes) -> Constraints:
     """The constraints of a pod, as JSON of the Kubernetes API.
 
     Raises:
-        msgspec.DecodeError: it is none.
+        Exception: one of `extender.errors.UNDECODABLE`; it is none.
     """
     return _POD.decode(pod).spec
 
@@ -311,7 +311,7 @@ def facts_of(node: bytes) -> NodeFacts:
     """What filters read of a node, as JSON of the Kubernetes API. Amounts that do not parse count as none.
 
     Raises:
-        msgspec.DecodeError: it is none.
+        Exception: one of `extender.errors.UNDECODABLE`; it is none.
     """
     found = _NODE.decode(node)
     taints = [each for each in found.spec.taints or () if each.effect in KEEPS_OUT]

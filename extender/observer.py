@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Protocol, runtime_checkable
 
-import msgspec
 import numpy as np
 import structlog
 
@@ -23,7 +22,7 @@ from extender.cluster.listeners import PodListener
 from extender.cluster.lookup import Rows
 from extender.cluster.table import UNKNOWN, ClusterTable
 from extender.engine import Engine
-from extender.errors import kind_of
+from extender.errors import UNDECODABLE, kind_of
 from extender.feasibility import Constraints, NodeFacts, Room, can_run, constraints_of
 from extender.history.ledger import Decision
 from extender.pods import Pod
@@ -122,7 +121,7 @@ class Observer(PodListener):
             return
         try:
             self._observe(pod, node, received)
-        except (InvalidQuantityError, msgspec.DecodeError) as error:
+        except (InvalidQuantityError, *UNDECODABLE) as error:
             _log.warning(
                 "cannot observe a pod", pod=f"{pod.metadata.namespace}/{pod.metadata.name}", why=kind_of(error)
             )

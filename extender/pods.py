@@ -10,6 +10,8 @@ from typing import Final
 
 import msgspec
 
+from extender.errors import UNDECODABLE
+
 GIB: Final = 1 << 30
 URGENCY_ANNOTATION: Final = "maddpg-scheduler.io/urgency"
 EXPECTED_ANNOTATION: Final = "maddpg-scheduler.io/expected-seconds"
@@ -92,7 +94,7 @@ class Metadata(msgspec.Struct, frozen=True):
         if self.owner_references:
             try:
                 found: list[Owner] | None = _OWNERS.decode(self.owner_references)
-            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            except UNDECODABLE:
                 return NOBODY  # whether the pod is valid is for others to say
             for owner in found or ():
                 if owner.controller:

@@ -13,6 +13,7 @@ from typing import Final
 
 import msgspec
 
+from extender.errors import UNDECODABLE
 from extender.pods import Pod
 
 _GENERATED: Final = re.compile(
@@ -58,5 +59,5 @@ def _plain(raw: msgspec.Raw) -> object:
     """What was sent, without its spaces and escapes; None where nothing was, or nothing that can be read."""
     try:
         return msgspec.json.decode(raw) if raw else None
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return None

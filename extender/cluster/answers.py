@@ -14,7 +14,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from extender.cluster.decoding import published_reason
-from extender.errors import SourceError
+from extender.errors import UNDECODABLE, SourceError
 
 UNREACHED: Final = 0
 """Status of a request that got no answer."""
@@ -109,7 +109,7 @@ def _decoded(body: bytes) -> _Status:
     """The Status that a body is; an empty one if it is none: a proxy in between may answer anything."""
     try:
         return msgspec.json.decode(body, type=_Status)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return _Status()
 
 

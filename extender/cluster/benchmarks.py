@@ -22,6 +22,7 @@ from extender.benchmark import VERSION
 from extender.cluster.decoding import Terminated, WatchedPod
 from extender.cluster.machines import FASTEST, SLOWEST
 from extender.cluster.status import seconds
+from extender.errors import UNDECODABLE
 
 NOISIEST: Final = 0.25
 """Largest spread between rounds that is believed."""
@@ -91,7 +92,7 @@ class Benchmarks:
             return "foreign", 0.0
         try:
             result = _RESULT.decode(text)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNDECODABLE:
             return "undecodable", 0.0
         if result.benchmark != VERSION:
             return "version", 0.0

@@ -11,7 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
-from extender.errors import SourceError, kind_of
+from extender.errors import UNDECODABLE, SourceError, kind_of
 from extender.pods import (
     Condition,
     ContainerStatus,
@@ -283,5 +283,5 @@ def observed_node(raw: msgspec.Raw) -> ObservedNode:
 def _decode(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw, what: str) -> T:
     try:
         return decoder.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise UndecodableError(f"the API server sent {what} that does not decode: {kind_of(error)}") from error

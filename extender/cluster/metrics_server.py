@@ -15,7 +15,7 @@ from extender.cluster.answers import ApiError
 from extender.cluster.api import ApiServer
 from extender.cluster.status import seconds
 from extender.cluster.usage import Answer, NodeUse, UsageError
-from extender.errors import kind_of
+from extender.errors import UNDECODABLE, kind_of
 from extender.pods import GIB
 from extender.quantities import NANO, duration, nano_units
 from policy.errors import InvalidInputError, InvalidQuantityError
@@ -61,7 +61,7 @@ class MetricsServer:
             answer = _LIST.decode(self._api.get(PATH))
         except ApiError as error:
             raise UsageError(f"metrics-server: {error}") from error
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise UsageError(f"metrics-server sent what does not decode: {kind_of(error)}") from error
         read = [_read(item) for item in answer.items or ()]
         return Answer([it for it in read if isinstance(it, NodeUse)], Counter(it for it in read if isinstance(it, str)))
@@ -74,7 +74,7 @@ def _read(raw: msgspec.Raw) -> NodeUse | str:
     """A measurement, or why the item is none: one of `extender.cluster.usage.REASONS`."""
     try:
         item = _ITEM.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+    except UNDECODABLE:
         return "undecodable"
     usage = item.usage
     if not item.metadata.name or usage is None or usage.cpu is None or usage.memory is None:

@@ -22,7 +22,7 @@ import msgspec
 
 from extender.cluster.identity import CredentialError, Identity, bearer, token_of
 from extender.cluster.status import seconds
-from extender.errors import kind_of
+from extender.errors import UNDECODABLE, kind_of
 
 VERSIONS: Final = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
 INFO_VARIABLE: Final = "KUBERNETES_EXEC_INFO"
@@ -132,7 +132,7 @@ class Plugin:
     def _decoded(self, answer: bytes) -> _Answer:
         try:
             return _DECODER.decode(answer)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        except UNDECODABLE as error:
             raise CredentialError(f"{self._name} answered no ExecCredential ({kind_of(error)})") from error
 
     def _run(self) -> bytes:

@@ -11,7 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import msgspec
 import structlog
 
 from extender.cluster.benchmarks import Benchmarks
@@ -23,7 +22,7 @@ from extender.cluster.resource import Receiver
 from extender.cluster.status import ENDED, ReadReport, ending, given_up, is_gated, report_of, seconds
 from extender.cluster.table import UNKNOWN, ClusterTable
 from extender.demand import pod_demand
-from extender.errors import kind_of
+from extender.errors import UNDECODABLE, kind_of
 from extender.feasibility import NodeFacts, facts_of
 from extender.pods import GIB
 from extender.quantities import NANO, nano_units
@@ -157,7 +156,7 @@ class FactChanges:
             name = received.metadata.name
             try:
                 facts = facts_of(received.source)
-            except msgspec.DecodeError as error:
+            except UNDECODABLE as error:
                 log.warning("a node's labels or taints do not decode", node=name, reason=kind_of(error))
                 self.absent(received)
                 return

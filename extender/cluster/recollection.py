@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 import msgspec
 
+from extender.errors import UNDECODABLE
 from policy.completions import KEPT_COMPLETIONS, KeptCompletion
 from policy.errors import SchedulerError
 
@@ -99,7 +100,7 @@ def recalled(record: bytes, now: float) -> dict[str, tuple[str, list[KeptComplet
     try:
         found = _DECODER.decode(record)
         nodes = [_NODE.decode(raw) for raw in found.nodes]
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise RecollectionError("they do not decode") from error
     if found.version != VERSION:
         raise RecollectionError(f"they are of version {found.version}, and this program knows {VERSION}")

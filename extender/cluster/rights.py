@@ -12,6 +12,7 @@ import msgspec
 
 from extender.cluster.answers import ApiError
 from extender.cluster.api import ApiServer
+from extender.errors import UNDECODABLE
 from extender.settings import Settings
 
 REVIEWS: Final = "/apis/authorization.k8s.io/v1/selfsubjectaccessreviews"
@@ -74,5 +75,5 @@ def allowed(api: ApiServer, right: Right) -> bool | None:
     }
     try:
         return msgspec.json.decode(api.post(REVIEWS, body), type=_Review).status.allowed
-    except (ApiError, msgspec.DecodeError, UnicodeDecodeError):
+    except (ApiError, *UNDECODABLE):
         return None

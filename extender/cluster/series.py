@@ -12,7 +12,7 @@ from typing import Any, Final
 import msgspec
 
 from extender.cluster.usage import UsageError
-from extender.errors import kind_of
+from extender.errors import UNDECODABLE, kind_of
 
 _ERROR_TYPE: Final = re.compile(r"[a-z_]{1,40}")
 
@@ -59,7 +59,7 @@ def values_of(status: int, body: bytes, node_label: str) -> Values:
     """
     try:
         answer = _ANSWER.decode(body)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise UsageError(f"Prometheus answered {status} and no result{_hint(status)} ({kind_of(error)})") from error
     if status != 200 or answer.status != "success" or answer.data is None:
         kind = answer.error_type if _ERROR_TYPE.fullmatch(answer.error_type) else "no reason given"
@@ -72,7 +72,7 @@ def values_of(status: int, body: bytes, node_label: str) -> Values:
     for raw in answer.data.result or ():
         try:
             series = _SERIES.decode(raw)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except UNDECODABLE:
             ignored["undecodable"] += 1
             continue
         labels |= series.metric.keys()

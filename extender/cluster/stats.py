@@ -17,7 +17,7 @@ from typing import Final, NamedTuple
 import msgspec
 
 from extender.cluster.status import seconds
-from extender.errors import SourceError, kind_of
+from extender.errors import UNDECODABLE, SourceError, kind_of
 from extender.pods import GIB
 from extender.quantities import NANO
 
@@ -136,7 +136,6 @@ class _Pieces(msgspec.Struct):
 _WHOLE: Final = msgspec.json.Decoder(_Answer)
 _PIECES: Final = msgspec.json.Decoder(_Pieces)
 _POD: Final = msgspec.json.Decoder(_Pod)
-_BROKEN: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
 def decode_summary(body: bytes) -> Summary:
@@ -144,7 +143,7 @@ def decode_summary(body: bytes) -> Summary:
     try:
         answer = _WHOLE.decode(body)
         node, pods, ignored = answer.node, answer.pods or [], 0
-    except _BROKEN:
+    except UNDECODABLE:
         node, pods, ignored = _by_pieces(body)
     cpu, memory = node.cpu, node.memory
     if cpu is None or memory is None or cpu.cores is None or memory.working_set is None or not node.name:
@@ -179,13 +178,13 @@ def _by_pieces(body: bytes) -> tuple[_Node, list[_Pod], int]:
     """The node, the pods that decode, and how many do not."""
     try:
         answer = _PIECES.decode(body)
-    except _BROKEN as error:
+    except UNDECODABLE as error:
         raise SummaryError("undecodable", f"it does not decode: {kind_of(error)}") from error
     pods, ignored = [], 0
     for raw in answer.pods or ():
         try:
             pods.append(_POD.decode(raw))
-        except _BROKEN:
+        except UNDECODABLE:
             ignored += 1
     return answer.node, pods, ignored
 

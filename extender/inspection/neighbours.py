@@ -16,7 +16,7 @@ from extender.cluster.answers import UNAUTHORIZED, UNREACHED, ApiError
 from extender.cluster.api import ApiServer
 from extender.cluster.kubernetes import NODES, usage_reader
 from extender.cluster.rights import Right, allowed, rights
-from extender.errors import SourceError, kind_of
+from extender.errors import UNDECODABLE, SourceError, kind_of
 from extender.inspection.finding import Finding
 from extender.proxies import PORTS, proxy_for
 from extender.settings import Settings
@@ -104,7 +104,7 @@ def _reached(api: ApiServer) -> tuple[Finding, int | None]:
             fix = "look at the address, the authority and the credentials of the kubeconfig or the ServiceAccount"
             return Finding(name, "failed", str(error), fix), None
         return Finding(name, "ok", f"{api.url} answers{_as_whom(api)}"), None
-    except (msgspec.DecodeError, UnicodeDecodeError):
+    except UNDECODABLE:
         told, fix = f"{api.url} answers, but not as an API server", "look at the kubeconfig's address"
         return Finding(name, "warning", told, fix), None
     told = f"{api.url} answers, {version.git_version}{_as_whom(api)}"
@@ -134,7 +134,7 @@ def _as_whom(api: ApiServer) -> str:
     try:
         answer = api.post("/apis/authentication.k8s.io/v1/selfsubjectreviews", body)
         return f", to {msgspec.json.decode(answer, type=_Review).status.user_info.username}"
-    except (ApiError, msgspec.DecodeError, UnicodeDecodeError):
+    except (ApiError, *UNDECODABLE):
         return ""
 
 
@@ -164,7 +164,7 @@ def _node_names(api: ApiServer) -> list[str]:
     """Names of the first nodes; none where they cannot be listed, which their right says."""
     try:
         answer = msgspec.json.decode(api.get(NODES.path, {"limit": "500"}), type=_Names)
-    except (ApiError, msgspec.DecodeError, UnicodeDecodeError):
+    except (ApiError, *UNDECODABLE):
         return []
     return [item.metadata.name for item in answer.items]
 

@@ -20,7 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from extender.cluster.source import Binding
-from extender.errors import WireError, kind_of
+from extender.errors import UNDECODABLE, WireError, kind_of
 from extender.pods import Pod
 from policy.priorities import MAX_PRIORITY
 
@@ -107,7 +107,7 @@ def decode_scheduling(body: bytes, names_of: Callable[[bytes], list[str]] | None
         try:
             args = _ORDINARY_ARGS.decode(body[:at] + b"}")
             return SchedulingRequest(args.pod, (names_of or decode_names)(text), text, NULL)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, WireError):
+        except (*UNDECODABLE, WireError):
             pass  # it is of another kind, or wrong: the careful way says where
     return decode_carefully(body)
 
@@ -314,5 +314,5 @@ def _decode(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw, path: st
         message, _, inner = kind_of(error).partition(" - at `$")
         where = f"{path}{inner.rstrip('`')}".lstrip(".") or "the body"
         raise WireError(f"{where}: {message}") from error
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+    except UNDECODABLE as error:
         raise WireError(f"{path or 'the body'} is not JSON: {kind_of(error)}") from error

@@ -109,6 +109,22 @@ def test_pods_that_cannot_be_rated_are_counted(run_service: Run) -> None:
     assert observed(service)["results"]["not_rated"] == 2
 
 
+def test_text_that_is_no_text_spoils_only_its_own_node_and_pod(run_service: Run) -> None:
+    service = run_service(observe=True)
+    nodes = with_nodes(service, 2)
+    changes = FactChanges(lambda change: change())
+    for name, taint in ((b"good", b"key"), (b"bad", b"\xff")):
+        node = b'{"metadata":{"name":"%b"},"spec":{"taints":[{"key":"%b","effect":"NoSchedule"}]}}' % (name, taint)
+        changes.present(observed_node(msgspec.Raw(node)))
+    assert set(changes.facts) == {"good"}
+    shown = pod("web")
+    shown["spec"] |= {"nodeName": nodes[0], "schedulerName": "default-scheduler", "tolerations": [{"key": "K"}]}
+    broken = observed_pod(msgspec.Raw(json.dumps(shown).encode().replace(b'"K"', b'"\xff"')))
+    show(service, "web")
+    service.change(lambda table: PodChanges(table, lambda change: change(), RULES).present(broken))
+    assert observed(service)["results"]["not_rated"] == 1
+
+
 def test_ratings_take_a_share_of_the_time_and_pods_beyond_it_are_skipped(
     run_service: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
