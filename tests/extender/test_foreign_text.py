@@ -55,12 +55,14 @@ def ours(expression: ast.expr | None, module: ModuleType) -> bool:
         parts = [part for part in parts if not (isinstance(part, ast.Constant) and part.value is None)]
     for part in parts:
         try:
-            kind = eval(ast.unparse(part), {**vars(builtins), **vars(module)})  # noqa: S307 # our own source
+            # In a tuple, since a part may be starred.
+            named = eval(f"({ast.unparse(part)},)", {**vars(builtins), **vars(module)})  # noqa: S307 # our own source
         except NameError:
             return False
-        if isinstance(kind, str):
-            kind = getattr(module, kind, None)
-        kinds = kind if isinstance(kind, tuple) else (kind,)
+        kinds: list[object] = []
+        for kind in named:
+            found = getattr(module, kind, None) if isinstance(kind, str) else kind
+            kinds += found if isinstance(found, tuple) else (found,)
         if not all(isinstance(each, type) and issubclass(each, SchedulerError) for each in kinds):
             return False
     return True
