@@ -20,7 +20,7 @@ import numpy as np
 
 from extender.cluster.lookup import Named, Rows, find
 from extender.cluster.table import UNKNOWN, ClusterTable
-from extender.demand import Asked, pod_demand, urgency_rules
+from extender.demand import Asked, asks_alike, pod_demand, urgency_rules
 from extender.errors import NoScorerError
 from extender.history.counterfactual import Judge
 from extender.history.ledger import Decision, Ledger
@@ -239,14 +239,18 @@ class Engine:
         return decision
 
     def asked_for(self, pod: Pod) -> Asked:
-        """What a pod asks for; once for /filter and /prioritize.
+        """What a pod asks for; worked out once for /filter and /prioritize, and for pods alike that follow each other.
 
         Raises:
             InvalidQuantityError: a request of the pod does not parse.
         """
-        if self._asked is None or self._asked[0] is not pod:
-            self._asked = pod, pod_demand(pod, self._urgency, self.table.workloads)
-        return self._asked[1]
+        before = self._asked
+        if before is not None and before[0] is pod:
+            return before[1]
+        alike = before is not None and asks_alike(pod, before[0])
+        asked = before[1] if before is not None and alike else pod_demand(pod, self._urgency, self.table.workloads)
+        self._asked = pod, asked
+        return asked
 
     def _chosen(self, pod: Pod) -> tuple[Scoring | None, str, str]:
         """The scorer that decides for a pod, and the pod's arm and workload in the experiment."""

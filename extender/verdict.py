@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,8 +22,7 @@ from policy.observation import observe_unclipped
 from policy.scorers import Preferences
 
 
-@dataclass(frozen=True, slots=True)
-class Scores:
+class Scores(NamedTuple):
     """Preferences ``[n]``, who gave them, and which of the rows are odd."""
 
     preferences: Preferences
@@ -33,8 +32,7 @@ class Scores:
     odd: OddRows | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Question:
+class Question(NamedTuple):
     """The pod, what it asks for, the verb, when it was asked, its arm and workload."""
 
     pod: Pod
@@ -45,8 +43,7 @@ class Question:
     workload: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(NamedTuple):
     """The answer, and what `Engine.finish` makes the record of it from."""
 
     rows: Rows  # distinct known nodes by row, ``[n]``
@@ -144,13 +141,11 @@ def _told(odd: OddRows, top: list[int], verdict: Verdict, table: ClusterTable) -
 def _leading(preferences: Preferences, count: int, first: int) -> list[int]:
     """Positions of the `count` highest preferences, best first; `first`, one of the best, leads them."""
     size = len(preferences)
-    positions = range(size) if size <= count else preferences.argpartition(size - count - 1)[-count - 1 :].tolist()
-    others = [position for position in positions if position != first]
-    values = preferences.take(others).tolist() if others else []
-    ranked = sorted(zip(values, others, strict=True), key=_lost)
-    return [first, *(position for _, position in ranked[: count - 1])]
-
-
-def _lost(ranked: tuple[float, int]) -> tuple[float, int]:
-    """Orders by falling preference, then by position."""
-    return -ranked[0], ranked[1]
+    if size <= count:
+        positions, values = list(range(size)), preferences.tolist()
+    else:
+        highest = preferences.argpartition(size - count - 1)[-count - 1 :]
+        positions, values = highest.tolist(), preferences.take(highest).tolist()
+    # by falling preference, then by position
+    ranked = sorted((-value, each) for value, each in zip(values, positions, strict=True) if each != first)
+    return [first, *(each for _, each in ranked[: count - 1])]

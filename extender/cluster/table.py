@@ -53,10 +53,13 @@ _LINES: Final = (
 )
 """The float columns in the order in which they lie in the block."""
 
-_DERIVED: Final = slice(_LINES.index("cpu_requested"), _LINES.index("memory_ratio") + 1)
+_MEMORY_AND_DERIVED: Final = slice(_LINES.index("memory_allocatable"), _LINES.index("memory_ratio") + 1)
 """The lines that follow from a node's pods and its measurements."""
 
 INITIAL_CAPACITY: Final = 64
+KEPT_CHANGES: Final = 64
+"""Versions at least whose rows are kept in a list: more changes than that are found quicker in the columns."""
+
 ASSUMED_TIME_LIMIT: Final = 30.0
 """Default time limit of an assumed placement, seconds."""
 
@@ -99,6 +102,8 @@ class ClusterTable:
         self._row_listeners: list[Callable[[int, str], None]] = []
         self._clock = clock
         self._version = 0
+        self._bumped: list[int] = []
+        """Rows of the latest versions, one a version."""
         self._assignments = 0
         self._owner: int | None = None
         self._ready = 0
@@ -120,13 +125,16 @@ class ClusterTable:
         """Copy of these rows as the columns stand: what changed since `state` was last read is not in it."""
         return state_of(self._block.take(rows, axis=1), self._state.version.take(rows))
 
-    def lines(self, rows: NDArray[np.intp] | None = None) -> NDArray[np.float64]:
+    def lines(self, rows: Sequence[int] | NDArray[np.intp] | None = None) -> NDArray[np.float64]:
         """Copy of these rows (default: all) as a block ``[12, n]``, as `copy` reads them; `state_of` makes columns."""
         return self._block.copy() if rows is None else self._block.take(rows, axis=1)
 
-    def changed_since(self, version: int) -> NDArray[np.intp]:
+    def changed_since(self, version: int) -> list[int]:
         """Rows of the columns, as they stand, that changed after the table had this version."""
-        return np.flatnonzero(self._state.version > version)
+        count = self._version - version
+        if count <= len(self._bumped):
+            return sorted(set(self._bumped[len(self._bumped) - count :]))
+        return np.flatnonzero(self._state.version > version).tolist()
 
     def names(self) -> list[str | None]:
         """Copy of the name of every row; None for a free one."""
@@ -536,6 +544,9 @@ class ClusterTable:
         """Versions come from one counter, so a row given to another node never shows an old version again."""
         self._version += 1
         self._state.version[row] = self._version
+        if len(self._bumped) >= 2 * KEPT_CHANGES:
+            del self._bumped[:KEPT_CHANGES]
+        self._bumped.append(row)
 
     def _add(self, name: str, ready: bool) -> NodeAccount:
         if not self._free:
@@ -590,13 +601,15 @@ class ClusterTable:
         """Bring the columns of every touched row up to date; a version moves only if one of its numbers does."""
         nodes = list(self._dirty.values())
         self._dirty.clear()
-        state = self._state
+        block = self._block
         used = [node.cpu_used for node in nodes]
         pressures = [node.measured_pressure for node in nodes]
         if None in pressures:
-            pressures = _estimated(pressures, used, state.cpu_allocatable[[node.row for node in nodes]])
+            pressures = _estimated(pressures, used, self._state.cpu_allocatable[[node.row for node in nodes]])
         for node, cpu_used, pressure in zip(nodes, used, pressures, strict=True):
+            known = block[_MEMORY_AND_DERIVED, node.row].tolist()
             fresh = [
+                known[0],
                 node.requested_cpu / NANO,
                 node.requested_memory / GIB,
                 cpu_used,
@@ -605,11 +618,10 @@ class ClusterTable:
                 node.nonzero_cpu / NANO,
                 node.nonzero_memory / GIB,
                 node.unmeasured_memory / GIB,
-                node.memory_ratio(state.memory_allocatable[node.row].item()),
+                node.memory_ratio(known[0]),
             ]
-            derived = self._block[_DERIVED, node.row]
-            if derived.tolist() != fresh:
-                derived[:] = fresh
+            if known != fresh:
+                block[_MEMORY_AND_DERIVED, node.row] = fresh
                 self._bump(node.row)
 
 

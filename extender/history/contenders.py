@@ -121,8 +121,9 @@ class Recollection:
         epoch = contenders.moment.epoch
         self._order[decision.number] = decision
         epoch.users += 1
-        self.nbytes += contenders.nbytes + epoch.nbytes - epoch.charged
-        epoch.charged = epoch.nbytes
+        charge = epoch.nbytes
+        self.nbytes += contenders.nbytes + charge - epoch.charged
+        epoch.charged = charge
         while self.nbytes > self.limit and self._order:
             self.forget(next(iter(self._order.values())))
 

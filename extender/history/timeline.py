@@ -80,7 +80,7 @@ class Epoch:
             return False
         self._values[begin:end] = table.lines(rows).T
         self._changed[begin:end] = rows
-        self._renamed.extend(table.name_of(row) for row in rows.tolist())
+        self._renamed += map(table.name_of, rows)
         self._used = end
         self._versions.append(table.version)
         self._marks.append(end)
@@ -88,6 +88,8 @@ class Epoch:
 
     def at(self, version: int) -> Moment | None:
         """The moment at which the table had this version; None if it was not marked then."""
+        if version == self._versions[-1]:
+            return Moment(self, self._used)
         place = bisect_left(self._versions, version)
         if place == len(self._versions) or self._versions[place] != version:
             return None
