@@ -46,11 +46,25 @@ full node.
 """
 
 
-MARGIN: Final = 1.25
-"""Expected rate over urgency at which half of the pods are taken to be late; as `policy.heuristics.MarginalCost`."""
+# Found by the search that `policy.heuristics.MarginalCost` has its numbers from; its prices are left out, because the
+# price of speed bought nothing: without it no condition was worse, and a faster node is never the worse one.
+LATE_MARGIN: Final = 1.221
+"""Expected rate over urgency at which half of the pods are taken to be late."""
 
-LEAST_URGENCY: Final = 0.2
+LEAST_URGENCY: Final = 0.284
 """Urgency that a pod counts with at least in `in_time`, so that best effort (0) asks for some speed too."""
+
+MOST_MARGIN: Final = 100.0
+"""A margin counts as this at most in `in_time`, where its fifth power would overflow."""
+
+LATE_KNEE: Final = 0.567
+"""Use of the node from which neighbours slow each other, in `in_time` and `neighbours`."""
+
+LATE_SLOPE: Final = 0.302
+"""Share of the rate that neighbours take at full use, in `in_time`."""
+
+HARM: Final = 0.169
+"""What one core of neighbours costs that the pod takes to full use, in `neighbours`."""
 
 FULL: Final = 0.9
 """Share of a node's memory from which half of the nodes are taken to run out of it, in `room`."""
@@ -161,9 +175,9 @@ def _speed(used: Number, node_speed: Number, to: Arithmetic[Number]) -> Number:
 def physical(state: ClusterState, demand: Demand) -> NDArray[np.float32]:
     """The four physical criteria in the order of `PHYSICAL_NAMES`: float32 ``[..., n, 4]`` in [0, 1].
 
-    - ``in_time``: chance that the pod meets its SLA. Logistic in log(rate / urgency) with a width of 1/8, which is
-      m^8 / (1 + m^8) for the margin m; the rate is `expected_speed`'s, less the time that tasks wait for a CPU.
-    - ``neighbours``: 1 / (1 + cores of neighbours that the pod takes away by what it adds past the knee).
+    - ``in_time``: chance that the pod meets its SLA. Logistic in log(rate / urgency) with a width of 1/5, which is
+      m^5 / (1 + m^5) for the margin m; the rate is the node's speed, less what neighbours and waiting for a CPU take.
+    - ``neighbours``: 1 / (1 + `HARM` x cores in use x what the pod adds to the node's use past the knee).
     - ``room``: mean share of CPU and memory left by requests, times the chance that memory does not run out, logistic
       in log(`policy.shortage.expected_memory` / `FULL`) with a width of 1/16.
     - ``constant``: 1; the bid on it is the node's own price.
@@ -178,17 +192,17 @@ def physical(state: ClusterState, demand: Demand) -> NDArray[np.float32]:
 
 def _physical(node: ClusterState | Node, demand: Demand, to: Arithmetic[Any]) -> tuple[Any, Any, Any]:
     """The first three of `physical`; each a number, or ``[..., n]``."""
-    used = _expected_use(node, demand)
-    rate = FASTEST_SPEED * _speed(used, node.node_speed, to) * (1.0 - node.cpu_pressure)
-    margin = rate / (MARGIN * to.maximum(demand.urgency, LEAST_URGENCY))
-    margin = _squared(_squared(_squared(margin)))
-    before = to.maximum(node.cpu_used / node.cpu_allocatable - CONTENTION_KNEE, 0.0)
-    rise = to.maximum(used - CONTENTION_KNEE, 0.0) - before
-    taken = node.cpu_used * rise * (CONTENTION_SLOPE / (1.0 - CONTENTION_KNEE))
+    used, room = _expected_use(node, demand), 1.0 - LATE_KNEE
+    past_knee = to.maximum(used - LATE_KNEE, 0.0) / room
+    rate = node.node_speed / to.maximum(used, 1.0) * (1.0 - LATE_SLOPE * to.minimum(past_knee, 1.0))
+    margin = rate * (1.0 - node.cpu_pressure) / (LATE_MARGIN * to.maximum(demand.urgency, LEAST_URGENCY))
+    margin = to.minimum(margin, MOST_MARGIN)
+    margin = margin * _squared(_squared(margin))
+    taken = node.cpu_used * (past_knee - to.maximum(node.cpu_used / node.cpu_allocatable - LATE_KNEE, 0.0) / room)
     filled = shortage.expected_memory(node, demand, to) / (FULL * node.memory_allocatable)
     filled = _squared(_squared(_squared(_squared(to.minimum(filled, MOST_FILLED)))))
-    room = _headroom(*_nonzero(node, demand), to) / (1.0 + filled)
-    return margin / (1.0 + margin), 1.0 / (1.0 + taken), room
+    left = _headroom(*_nonzero(node, demand), to) / (1.0 + filled)
+    return margin / (1.0 + margin), 1.0 / (1.0 + HARM * taken), left
 
 
 def _squared(value: Any) -> Any:
