@@ -133,6 +133,8 @@ class OptimiserConfig(Section):
     matmul: Literal["float32", "bfloat16"] = "float32"
     actor_rate: Positive = 3e-4  # at the start
     critic_rate: Positive = 1e-3  # at the start
+    # updates before which the actor keeps its initial rule: what critics say before they know anything unlearns it
+    actor_after: Annotated[int, Field(ge=0)] = 0
     final_share: Share = 0.05  # of either rate left at the last update; the decay is linear in updates
     actor_clip: Positive = 0.5  # largest gradient norm of the actor
     critic_clip: Positive = 1.0  # largest gradient norm of the critics

@@ -10,7 +10,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from extender.demand import pod_demand, urgency_rules
+from extender.demand import asks_alike, pod_demand, urgency_rules
 from extender.pods import EXPECTED_ANNOTATION, URGENCY_ANNOTATION, Pod
 from extender.settings import Settings
 from extender.templates import template_of
@@ -176,3 +176,29 @@ def test_the_settings_overrule_and_switch_off() -> None:
     off = urgency_rules(Settings(urgency_inferred=False))
     assert [pod_demand(each, off).urgency.source for each in (pod, made(priority=10**9))] == ["qos", "qos"]
     assert replace(off, inferred=True) == urgency_rules(Settings())
+
+
+def test_replicas_ask_alike_and_pods_that_differ_in_what_counts_do_not() -> None:
+    first = made({"uid": "a", "name": "web-1", **owned("ReplicaSet", "web")})
+    assert asks_alike(first, made({"uid": "b", "name": "web-2", **owned("ReplicaSet", "web")}))
+    for other in (
+        made({"uid": "b", **owned("ReplicaSet", "shop")}),
+        made({"uid": "b", **owned("ReplicaSet", "web"), "annotations": {URGENCY_ANNOTATION: "1"}}),
+        made({"uid": "b", **owned("ReplicaSet", "web")}, {"resources": {"requests": {"cpu": "2"}}}),
+        made({"uid": "b", **owned("ReplicaSet", "web")}, priorityClassName="critical"),
+        made({"uid": "b", **owned("ReplicaSet", "web")}, priority=7),
+    ):
+        assert not asks_alike(first, other)
+    resized = msgspec.json.decode(
+        json.dumps({"metadata": {"uid": "b"}, "status": {"allocatedResources": {"cpu": "3"}}}), type=Pod
+    )
+    plain = msgspec.json.decode(json.dumps({"metadata": {"uid": "a"}}), type=Pod)
+    assert asks_alike(plain, plain)
+    assert not asks_alike(plain, resized)
+
+
+def test_pods_as_urgent_as_their_runs_never_ask_alike() -> None:
+    job = made(owned("Job", f"nightly-{THIS_MINUTE}"))
+    assert not asks_alike(job, job)
+    limited = made(owned("ReplicaSet", "web"), activeDeadlineSeconds=60)
+    assert not asks_alike(limited, limited)

@@ -232,7 +232,18 @@ def _small_replays(config: TrainingConfig) -> list[ArenaConfig]:
 
 def test_report_writes_the_study_and_counts_its_goals(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny = Plan(
-        episodes=2, scenarios=(), loads=(), variants=(), sizes={}, large_loads=(), large_episodes=1, oracle_episodes=0
+        episodes=2,
+        scenarios=(),
+        loads=(),
+        further_episodes=2,
+        variants=(),
+        memory_loads=(),
+        told=("bare",),
+        told_loads=(0.4,),
+        sizes={},
+        large_loads=(),
+        large_episodes=1,
+        oracle_episodes=0,
     )
     monkeypatch.setattr(plans, "QUICK", tiny)
     small = replace(load_scenario("reference").resized(3), warmup_arrivals=20, episode_arrivals=80)
@@ -248,8 +259,6 @@ def test_report_writes_the_study_and_counts_its_goals(tmp_path: Path, monkeypatc
         "--quick",
         "--jobs",
         "1",
-        "--told",
-        "bare",
     )
     document = json.loads((tmp_path / "out" / "evaluation.json").read_text())
     goals = document["goals"]
@@ -257,7 +266,6 @@ def test_report_writes_the_study_and_counts_its_goals(tmp_path: Path, monkeypatc
     assert document["model_sha256"] == document["bundles"]["seed-7"]["model_sha256"]
     assert document["bundles"]["seed-7"]["role"] == "training seed"
     assert "--also" in document["command"]
-    assert "--told bare" in document["command"]
     assert "maddpg-default" in document["scenarios"]["bare reference@0.4"]
     rates = document["seeds"]["reference@0.4"]["sla_violation_rate"]
     assert rates["seed-7"] == document["scenarios"]["reference@0.4"]["maddpg-default"]["sla_violation_rate"]["mean"]

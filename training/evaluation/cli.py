@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import os
 import shlex
-from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -181,10 +180,6 @@ def report(
     jobs: Annotated[
         int | None, typer.Option(min=1, help="Processes; default: one for each CPU. Results do not depend on it.")
     ] = None,
-    told: Annotated[
-        list[str] | None,
-        typer.Option(help="Play the reference scenario with this told, too, such as learned; may be repeated."),
-    ] = None,
     *,
     quick: Annotated[
         bool, typer.Option("--quick", help="Two minutes instead of most of an hour; wide intervals.")
@@ -206,14 +201,14 @@ def report(
         task = bar.add_task("playing", total=2.0, note="")
         study = run_study(
             subject,
-            replace(QUICK if quick else Plan(), told=tuple(told or ())),
+            QUICK if quick else Plan(),
             seeds=[each for each in further if each.name.startswith(SEED_PREFIX)],
             others=[each for each in further if not each.name.startswith(SEED_PREFIX)],
             trace=trace,
             jobs=jobs or os.cpu_count() or 1,
             watch=lambda label, share: bar.update(task, advance=share, note=label),
         )
-    command = _report_command(bundle, also or [], trace, scale, ablations, told or [], quick=quick)
+    command = _report_command(bundle, also or [], trace, scale, ablations, quick=quick)
     provenance = Provenance(command, {each.name: each for each in (subject, *further)}, trace, evidence)
     for path in write_report(study, out, provenance):
         typer.echo(f"wrote {path}")
@@ -335,7 +330,6 @@ def _report_command(
     trace: Path | None,
     scale: Path | None,
     ablations: Path | None,
-    told: list[str],
     *,
     quick: bool,
 ) -> str:
@@ -347,8 +341,6 @@ def _report_command(
         words += ["--trace", trace.name]
     for option, path in (("--scale", scale), ("--ablations", ablations)):
         words += [option, str(path)] if path else []
-    for name in told:
-        words += ["--told", name]
     return shlex.join([*words, *(["--quick"] if quick else []), "--out", "OUT"])
 
 

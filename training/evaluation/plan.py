@@ -35,11 +35,15 @@ class Plan:
     scenarios: tuple[str, ...] = (REFERENCE, "steady", "peak", "burst", "services", "trace", "alike", "unseen")
     # offered loads of the sweep over the reference scenario, 10 nodes
     loads: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
+    further_episodes: int = 48  # episodes of each variant, and of each load with other knowledge
     # variants of the reference scenario that nobody tuned for, each at its loads
     variants: tuple[tuple[str, float], ...] = (
         *(("urgent", load) for load in (0.25, 0.4)),
-        *((name, 0.4) for name in ("first-look", "three", *PHYSICS, *MEMORY)),
+        *((name, 0.4) for name in ("first-look", "three", *PHYSICS)),
     )
+    # offered loads of the variants whose pods use more memory than they request
+    memory_loads: tuple[float, ...] = (0.2, 0.4, 0.6)
+    memory_episodes: int = 16  # episodes of each of those
     # other numbers of nodes of the reference scenario -> episodes
     sizes: dict[int, int] = field(default_factory=lambda: {50: 12, 200: 4, 1000: 2})
     # offered loads of the sweep on `LARGE` nodes
@@ -52,14 +56,19 @@ class Plan:
     arrivals_a_node: tuple[int, int] = (20, 8)
     oracle_episodes: int = 32  # episodes the oracle plays; 0 leaves it out
     # what the reference scenario is played with besides the labels, names of `training.simulator.knowledge`
-    told: tuple[str, ...] = ()
+    told: tuple[str, ...] = ("learned", "unlabelled", "bare")
+    told_loads: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6)  # at these loads
 
 
 QUICK: Final = Plan(
     episodes=4,
     scenarios=(REFERENCE, "unseen"),
     loads=(0.3, 0.5),
+    further_episodes=2,
     variants=(("urgent", 0.4),),
+    memory_loads=(),
+    told=("learned",),
+    told_loads=(0.4,),
     sizes={20: 2},
     large_loads=(0.4, 0.6),
     large_episodes=1,
@@ -84,8 +93,11 @@ def small_conditions(plan: Plan, trace: Path | None = None) -> list[Condition]:
         scenarios.append(replace(sample, name=TRACE_FILE_SCENARIO, arrivals=arrivals))
     found += [Condition(scenario, scenario.load[0], episodes=plan.episodes) for scenario in scenarios]
     found += [Condition(reference, load, episodes=plan.episodes) for load in plan.loads]
-    found += [Condition(reference, reference.load[0], episodes=plan.episodes, told=told) for told in plan.told]
-    found += [Condition(find_scenario(name), load, episodes=plan.episodes) for name, load in plan.variants]
+    few = plan.further_episodes
+    found += [Condition(reference, load, episodes=few, told=told) for told in plan.told for load in plan.told_loads]
+    found += [Condition(find_scenario(name), load, episodes=few) for name, load in plan.variants]
+    memory = [find_scenario(name) for name in MEMORY]
+    found += [Condition(each, load, episodes=plan.memory_episodes) for each in memory for load in plan.memory_loads]
     return list({condition.label: condition for condition in found}.values())
 
 

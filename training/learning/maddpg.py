@@ -65,12 +65,12 @@ class Maddpg:
         """
         self._schedule()
         self.updates += 1
-        actor_too = self.updates % self.actor_every == 0
+        turn = self.updates % self.actor_every == 0
         with reduced_precision(self._config.optimiser.matmul):
             result = self._update_critics(batch)
-            if actor_too:
+            if turn and self.updates > self._config.optimiser.actor_after:
                 result.logs.update(self._update_actor(batch))
-        if actor_too:
+        if turn:
             soft_update(self.target_actor, self.actor, self._config.objective.soft_update)
             soft_update(self.target_critics, self.critics, self._config.objective.soft_update)
         return result

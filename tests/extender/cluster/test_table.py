@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 import threading
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from extender.cluster.assumption import RETRIED_LIMIT
 from extender.cluster.status import ReadReport
-from extender.cluster.table import UNKNOWN, ClusterTable
+from extender.cluster.table import KEPT_CHANGES, UNKNOWN, ClusterTable
 from extender.errors import OwnershipError
 from policy.cluster import COLUMNS, NONZERO_CPU, NONZERO_MEMORY
 from policy.criteria import EXPECTED_USE_RATIO
@@ -203,6 +204,18 @@ def test_a_version_moves_with_its_row_and_only_then(table: ClusterTable) -> None
     assert (row(table, "a")["version"], row(table, "b")["version"]) == after
     table.upsert_node("a", 9.0, 32.0)
     assert row(table, "a")["version"] > after[0]
+
+
+@pytest.mark.parametrize("changes", [0, 1, 5, 2 * KEPT_CHANGES - 1, 2 * KEPT_CHANGES, 5 * KEPT_CHANGES])
+def test_rows_changed_since_a_version_are_those_that_show_a_later_one(table: ClusterTable, changes: int) -> None:
+    for number in range(8):
+        table.upsert_node(f"m{number}", cpu=8.0, memory=32.0)
+    since, generator = table.version, random.Random(changes)
+    for number in range(changes):
+        table.assume(f"u{number}", f"m{generator.randrange(8)}", cpu=0.1, memory=0.1)
+        assert table.state.version.max() == table.version
+    assert table.changed_since(since) == np.flatnonzero(table.state.version > since).tolist()
+    assert table.changed_since(table.version) == []
 
 
 def test_a_row_given_to_another_node_never_shows_an_old_version(table: ClusterTable) -> None:

@@ -23,6 +23,7 @@ from training.evaluation.parallel import Task, run_tasks
 from training.evaluation.plan import QUICK, STUDY_SEEDS, Plan, large_conditions, small_conditions
 from training.evaluation.protocol import Evaluation, play
 from training.evaluation.report import evidence
+from training.evaluation.report.coverage import coverage_goals
 from training.evaluation.report.curves import CURVE_FILE, Curve, read_curve, write_curve
 from training.evaluation.report.document import JSON_FILE, Provenance, as_document, read_document, to_text
 from training.evaluation.report.evidence import Evidence
@@ -47,8 +48,9 @@ def made_up(conditions: dict[str, Rates], oracle: float | None = None, **roles: 
     trained = {"policy", *(name for names in roles.values() for name in names)}
     found = Study("policy", [name for name in first if name not in trained], **roles)
     for label, rates in conditions.items():
-        name, load = label.split("@")
-        scenario = replace(SMALL, name=name.split("-")[0], nodes=int(name.split("-")[1]) if "-" in name else 10)
+        name, load = label.split()[-1].split("@")
+        nodes = int(name.split("-")[1]) if name.startswith("reference-") else 10
+        scenario = replace(SMALL, name=name.split("-")[0], nodes=nodes)
         values = {
             scorer: {
                 "sla_violation_rate": np.full(4, rate),
@@ -89,6 +91,8 @@ def test_the_frozen_plan_has_every_condition_that_is_asked_for() -> None:
     assert len(set(labels)) == len(labels)
     asked = {"steady@0.4", "peak@0.5", "services@0.4", "trace@0.35", "unseen@0.4", "reference@0.7"}
     asked |= {"urgent@0.25", "urgent@0.4", "first-look@0.4", "three@0.4", "knee-0.3@0.4", "memory-1.3-0.4@0.4"}
+    asked |= {"memory-1.0-0.15@0.2", "memory-1.3-0.15@0.6"}
+    asked |= {f"{told} reference@{load}" for told in ("learned", "unlabelled", "bare") for load in (0.2, 0.4, 0.6)}
     asked |= {"reference-50@0.4", "reference-200@0.4", "reference-1000@0.4", "reference-100@0.5", "reference-100@0.7"}
     assert asked <= set(labels)
     assert {item.sized().nodes for item in large_conditions(Plan())} == {50, 100, 200, 1000}
@@ -226,6 +230,47 @@ def test_goals_are_judged_by_the_numbers() -> None:
     assert bad["reference@0.4: completion"].reached
 
 
+def test_a_policy_that_is_to_hold_everywhere_is_judged_by_condition() -> None:
+    rules = {"marginal-cost": 0.02, **RULES}
+    loads = {f"reference@{load}": {"policy": 0.005, **rules} for load in (0.2, 0.3, 0.4, 0.5)}
+    study = made_up({**loads, "reference@0.6": {"policy": 0.03, **rules}})
+    for label, rate in {
+        "learned reference@0.4": 0.03,
+        "bare reference@0.4": 0.03,
+        "unlabelled reference@0.6": 0.01,
+        "memory-1.0-0.15@0.4": 0.01,
+        "memory-1.3-0.4@0.4": 0.16,
+        "urgent@0.4": 0.02,
+        "three@0.4": 0.021,
+    }.items():
+        study.evaluations |= made_up({label: {"policy": rate, **rules}}).evaluations
+    study.values("memory-1.3-0.4@0.4", "policy", "failure_rate")[:] = 0.002
+    study.values("memory-1.0-0.15@0.4", "kube-default", "failure_rate")[:] = 0.001
+    goals = {goal.name: goal for goal in coverage_goals(study)}
+    labelled = "labelled reference at 0.2 to 0.6: loads with SLA violations"
+    below = goals[f"{labelled} below marginal-cost's, whole interval"]
+    assert (below.value, below.reached) == (4.0, True)
+    above = goals[f"{labelled} above marginal-cost's, whole interval"]
+    assert (above.value, above.reached) == (1.0, False)
+    assert goals["labelled reference@0.4: SLA violations"].reached
+    assert not goals["learned reference@0.4: SLA violations"].reached
+    assert goals["learned reference@0.4: SLA violations over kube-default's"].value == pytest.approx(0.2)
+    best = "SLA violations less the best rule's (marginal-cost)"
+    reached = {name.split(":")[0]: goal.reached for name, goal in goals.items() if name.endswith(best)}
+    assert reached == {
+        "learned reference@0.4": False,
+        "bare reference@0.4": False,
+        "unlabelled reference@0.6": True,
+        "urgent@0.4": True,
+        "three@0.4": False,
+    }
+    killed = "share of pods killed, less kube-default's"
+    assert goals[f"memory-1.0-0.15@0.4: {killed}"].value == pytest.approx(-0.001)
+    assert not goals[f"memory-1.3-0.4@0.4: {killed}"].reached
+    assert goals["memory-1.0-0.15@0.4: SLA violations less kube-default's"].reached
+    assert not goals["memory-1.3-0.4@0.4: SLA violations less kube-default's"].reached
+
+
 def test_it_is_said_at_which_loads_a_goal_holds() -> None:
     study = made_up({f"reference@{load}": {"policy": load / 20, **RULES} for load in (0.4, 0.2, 0.8)})
     found = by_load(study)["SLA violations"]
@@ -345,6 +390,8 @@ TINY = Plan(
     large_loads=(),
     oracle_episodes=1,
     told=("bare",),
+    told_loads=(0.4,),
+    memory_loads=(),
 )
 
 

@@ -19,6 +19,7 @@ from training.evaluation.contestants import BundleScorer, training_seed
 from training.evaluation.plan import LARGE, REFERENCE, STUDY_SEEDS, TRACE_FILE_SCENARIO, Plan
 from training.evaluation.protocol import PERCENTILES, SLA
 from training.evaluation.report.capacity import sustainable_load
+from training.evaluation.report.coverage import coverage_goals
 from training.evaluation.report.curves import Curve, read_curve
 from training.evaluation.report.evidence import Evidence, further_goals
 from training.evaluation.report.goals import LOAD_VARIANCE, Goal, better_on_both, by_load, gap, judge
@@ -71,7 +72,7 @@ class Provenance:
 
 def all_goals(study: Study, provenance: Provenance) -> list[Goal]:
     """Those that the study decides, then the others."""
-    return [*judge(study, provenance.curves()), *further_goals(provenance.evidence)]
+    return [*judge(study, provenance.curves()), *coverage_goals(study), *further_goals(provenance.evidence)]
 
 
 def as_document(study: Study, provenance: Provenance | None = None) -> dict[str, Any]:
