@@ -88,19 +88,24 @@ def test_physical_criteria_stay_between_zero_and_one(seed: int, demand: PodDeman
 
 
 def test_physical_criteria_are_chances_and_room() -> None:
-    # uses 1.3 cores, 0.13 of the node; the margin of rate over urgency is 1 / (1.25 x 0.8) = 1: even odds
-    pod = PodDemand(cpu=2.0, memory=10.0, urgency=0.8)
+    # uses 1.3 cores, 0.13 of the node; the margin of rate over urgency is 1 / (1.221 x 0.819) = 1: even odds
+    pod = PodDemand(cpu=2.0, memory=10.0, urgency=1.0 / 1.221)
     in_time, neighbours, room, _ = criteria.physical(node(), pod)[0].tolist()
     assert in_time == pytest.approx(0.5)
     assert neighbours == 1.0
     assert room == pytest.approx(0.85 / (1.0 + (0.1 / 0.9) ** 16))
     in_time, neighbours, _, _ = criteria.physical(node(used=7.0), pod)[0].tolist()
-    margin = 1.0 - 0.5 * (0.83 - 0.6) / 0.4
-    assert in_time == pytest.approx(margin**8 / (1.0 + margin**8))
-    assert neighbours == pytest.approx(1.0 / (1.0 + 7.0 * 0.13 * 0.5 / 0.4))
+    margin = 1.0 - 0.302 * (0.83 - 0.567) / 0.433
+    assert in_time == pytest.approx(margin**5 / (1.0 + margin**5))
+    assert neighbours == pytest.approx(1.0 / (1.0 + 0.169 * 7.0 * 0.13 / 0.433))
     # 70 GiB are used by pods that request nothing, and this one may use twice its request: 90 of 100
     full = replace(node(), memory_used=np.array([70.0]), memory_ratio=np.array([(70.0 + 5.0) / 5.0]))
     assert criteria.physical(full, pod)[0, 2] == pytest.approx(0.85 / 2.0)
+
+
+def test_a_speed_beyond_all_bounds_is_in_time() -> None:
+    fast = replace(node(), node_speed=np.array([1e300]))
+    assert criteria.physical(fast, PodDemand(cpu=1.0, memory=1.0, urgency=0.0))[0, 0] == pytest.approx(1.0)
 
 
 def test_a_set_is_found_by_the_names_of_its_criteria() -> None:

@@ -286,6 +286,19 @@ def test_matd3_moves_the_actor_every_second_update_only(tmp_path: Any) -> None:
     assert not torch.equal(head, start)
 
 
+@pytest.mark.parametrize("algorithm", ["maddpg", "matd3"])
+def test_the_actor_waits_until_the_critics_know_something(algorithm: str, tmp_path: Any) -> None:
+    learner = build_algorithm(tiny_config(tmp_path, algorithm=algorithm, optimiser={"actor_after": 3}), NODES)
+    initial, critic = learner.actor.state_dict()["head.bias"].clone(), learner.critics.first.parameters()
+    before = next(iter(critic)).clone()
+    for _ in range(3):
+        assert "actor_loss" not in learner.update(random_batch(16, NODES)).logs
+    assert torch.equal(learner.actor.state_dict()["head.bias"], initial)
+    assert not torch.equal(next(iter(learner.critics.first.parameters())), before)
+    assert "actor_loss" in learner.update(random_batch(16, NODES)).logs
+    assert not torch.equal(learner.actor.state_dict()["head.bias"], initial)
+
+
 def test_learning_rates_decay_linearly_to_their_final_share(tmp_path: Any) -> None:
     config = tiny_config(tmp_path, updates=10, optimiser={"actor_rate": 1e-3, "critic_rate": 1e-2, "final_share": 0.1})
     algorithm = build_algorithm(config, NODES)
