@@ -244,13 +244,9 @@ class Engine:
         Raises:
             InvalidQuantityError: a request of the pod does not parse.
         """
-        before = self._asked
-        if before is not None and before[0] is pod:
-            return before[1]
-        alike = before is not None and asks_alike(pod, before[0])
-        asked = before[1] if before is not None and alike else pod_demand(pod, self._urgency, self.table.workloads)
-        self._asked = pod, asked
-        return asked
+        if self._asked is None or not (self._asked[0] is pod or asks_alike(pod, self._asked[0])):
+            self._asked = pod, pod_demand(pod, self._urgency, self.table.workloads)
+        return self._asked[1]
 
     def _chosen(self, pod: Pod) -> tuple[Scoring | None, str, str]:
         """The scorer that decides for a pod, and the pod's arm and workload in the experiment."""
