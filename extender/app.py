@@ -282,7 +282,7 @@ def _observer(
 
 def _asking(settings: Settings, source: ClusterSource, signals: Signals) -> polling.Asking | None:
     """Return what asks kubelets, for metrics, where measured use comes from them."""
-    if settings.usage_source != "kubelet" or not isinstance(source, polling.AsksKubelets):
+    if not settings.asks_kubelets or not isinstance(source, polling.AsksKubelets):
         return None
     return polling.Asking(source, signals)
 

@@ -308,11 +308,12 @@ class Settings(BaseModel):
     )
     kube_context: str | None = setting(None, "context of the kubeconfig; empty: its current one")
     list_page_size: int = setting(500, "objects asked for in one page of a list", "objects", ge=1, le=10_000)
-    usage_source: Literal["metrics-server", "kubelet", "prometheus", "none"] = setting(
-        "metrics-server",
-        "where measured use comes from: `metrics-server`; `kubelet`, each node's own, which knows pressure (PSI) from "
-        "Kubernetes 1.34 on and the CPU time of pods; `prometheus`, which knows CPU pressure (PSI) too where it "
-        "scrapes node-exporter; `none`: expected from requests alone",
+    usage_source: Literal["auto", "metrics-server", "kubelet", "prometheus", "none"] = setting(
+        "auto",
+        "where measured use comes from: `kubelet`, each node's own, which knows pressure (PSI) from Kubernetes 1.34 on "
+        "and the CPU time of pods; `metrics-server`; `auto`: kubelets, and metrics-server for the nodes whose kubelet "
+        "does not answer; `prometheus`, which knows CPU pressure (PSI) too where it scrapes node-exporter; `none`: "
+        "expected from requests alone",
     )
     prometheus_url: str | None = setting(
         None,
@@ -387,7 +388,7 @@ class Settings(BaseModel):
     node_speed_learned: bool = setting(
         True,
         "learn the speed of nodes without that label, and without an entry for their instance type, from the CPU time "
-        "that completed pods of one template took on different nodes; needs `usage_source: kubelet`",
+        "that completed pods of one template took on different nodes; needs kubelets, by `usage_source`",
     )
     node_speed_benchmark: str | None = setting(
         None,
@@ -532,6 +533,16 @@ class Settings(BaseModel):
         if self.prometheus_username is not None and self.prometheus_token_file is not None:
             raise ValueError("prometheus_username and prometheus_token_file exclude each other: set one of them")
         return self
+
+    @property
+    def asks_kubelets(self) -> bool:
+        """Whether use is measured by kubelets."""
+        return self.usage_source in ("auto", "kubelet")
+
+    @property
+    def asks_metrics_server(self) -> bool:
+        """Whether use is measured by metrics-server, of some nodes or of all."""
+        return self.usage_source in ("auto", "metrics-server")
 
     @model_validator(mode="after")
     def _kubelets_are_verified_or_not(self) -> Settings:

@@ -116,6 +116,7 @@ class NodeAccount:
     measured_pressure: float | None = None
     measured_at: float = -math.inf  # start of the interval that was measured; minus infinity without a measurement
     measured_ahead: bool = False  # whether the clock that stamped it was ahead of ours
+    measured_by: str | None = None  # what measured; None: it does not say, or there is no measurement
 
     def add(self, uid: str, pod: HeldPod) -> None:
         """Count one pod."""
@@ -149,6 +150,7 @@ class NodeAccount:
         *,
         now: float = math.inf,
         ahead: bool = False,
+        by: str | None = None,
     ) -> None:
         """Take a measurement; only pods bound after `measured_at` count with their expected use from now on.
 
@@ -159,7 +161,9 @@ class NodeAccount:
             measured_at: start of the interval that was measured, seconds since the epoch.
             now: no pod was bound later; one that says so was stamped by a clock that was ahead, or ours was set back.
             ahead: whether the clock that stamped the measurement is ahead of ours.
+            by: what measured; None: it does not say.
         """
+        self.measured_by = by
         self.measured_cpu, self.measured_memory = cpu, memory
         self.measured_pressure, self.measured_at, self.measured_ahead = pressure, measured_at, ahead
         self.unmeasured_cpu = self.unmeasured_memory = 0

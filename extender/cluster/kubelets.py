@@ -6,12 +6,14 @@ once. Where there are no more nodes than that, each connection is kept for the n
 
 Each node is asked every `KubeletOptions.interval` seconds, cut or stretched at random by up to a tenth, and the first
 questions are spread over time, so that nodes stay spread over the interval. A node whose kubelet does not answer is
-asked less and less often (`extender.cluster.rounds`), and costs the others nothing but a connection meanwhile.
+asked less and less often (`extender.cluster.rounds`), and costs the others nothing but a connection meanwhile. Who
+measures it instead asks `rounds`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 import threading
 import time
@@ -50,7 +52,7 @@ HAND_OVER_S: Final = 0.1
 IDENTITY_CACHE_S: Final = 10.0
 """Seconds for which credentials are used before they are asked for again: that may run a program."""
 REPORT_S: Final = 60.0
-"""Seconds between two lines in the log about kubelets that do not answer."""
+"""Least seconds between two lines in the log about kubelets that do not answer."""
 STOP_TIMEOUT: Final = 5.0
 """Seconds that stopping waits for the thread."""
 
@@ -71,6 +73,8 @@ class Kubelets:
         rng: source of the jitter.
 
     Attributes:
+        rounds: whom it asks when, and how that ended; another one after each start.
+        instead: where the use of a node comes from whose kubelet does not answer, for the log.
         results: questions by how they ended, so far.
         pods_ignored: pods whose CPU time was missing or made no sense, counted each time, so far.
         pressures: pressure by node, as it was measured last.
@@ -94,7 +98,7 @@ class Kubelets:
         self._failures = failures
         self._ready = ready
         self._rng = rng if rng is not None else random.Random()  # noqa: S311 # nosec B311 # jitter
-        self._intake = Intake(table, clock)
+        self._intake = Intake(table, "kubelet", clock)
         self._trust = Trust(lambda: api.authorities, options.ca_file, options.insecure)
         self._lock = threading.Lock()
         self._endpoints: dict[str, Endpoint | None] = {}
@@ -102,12 +106,14 @@ class Kubelets:
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
         # of the thread alone
-        self._rounds = Rounds(options.interval, self._rng)
         self._found: list[NodeUse] = []
         self._identity: tuple[float, Identity] | None = None
         self._identifying = asyncio.Lock()
-        self._reported: tuple[float, Counter[str]] = (0.0, Counter())
+        self._reported: set[tuple[str, bool]] = set()
+        self._reported_at = -math.inf
 
+        self.rounds = Rounds(options.interval, self._rng)
+        self.instead = "expected from requests once it is too old"
         self.results: Counter[str] = Counter(dict.fromkeys(RESULTS, 0))
         self.pods_ignored = 0
         self.pressures: dict[str, NodePressure] = {}
@@ -139,7 +145,7 @@ class Kubelets:
         with self._lock:
             self._endpoints.pop(name, None)
             if self._loop is not None:
-                self._loop.call_soon_threadsafe(self._follow, name, None)
+                self._loop.call_soon_threadsafe(self._leave, name)
 
     async def run(self) -> None:
         """Ask until cancelled."""
@@ -166,21 +172,6 @@ class Kubelets:
         failures = self.results.total() - self.results["measured"]
         return {"failures": failures, **ignored_events(self._intake.refused)}
 
-    @property
-    def lag(self) -> float:
-        """How late the last question was asked, seconds; it grows if connections are too few."""
-        return self._rounds.lag
-
-    def states(self) -> dict[str, int]:
-        """Nodes by how the last question ended: measured, failing, waiting (for the first), no_address."""
-        results = Counter(kubelet.result for kubelet in list(self._rounds.kubelets.values()))
-        return {
-            "measured": results["measured"],
-            "failing": results.total() - results["measured"] - results[None],
-            "waiting": results[None],
-            "no_address": sum(endpoint is None for endpoint in list(self._endpoints.values())),
-        }
-
     def psi(self) -> dict[str, int]:
         """Nodes that were measured, by whether their kernel collects pressure."""
         measured = Counter(pressure.measured for pressure in list(self.pressures.values()))
@@ -200,7 +191,7 @@ class Kubelets:
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._unhandled)
-        self._rounds = Rounds(self._options.interval, self._rng)
+        self.rounds = Rounds(self._options.interval, self._rng)
         self._found, self._identifying, self._identity = [], asyncio.Lock(), None
         with self._lock:
             if self._stopping:
@@ -214,10 +205,10 @@ class Kubelets:
                 slots = asyncio.Semaphore(self._options.connections)
                 while True:
                     await slots.acquire()
-                    kubelet = await self._rounds.next()
+                    kubelet = await self.rounds.next()
                     group.create_task(self._visit(kubelet)).add_done_callback(lambda _: slots.release())
         finally:
-            self._rounds.close()
+            self.rounds.close()
 
     def _unhandled(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """An error that nobody awaits. One of a connection that was given up has been counted by its question."""
@@ -228,13 +219,18 @@ class Kubelets:
             self._failures.record(THREAD, error)
 
     def _follow(self, name: str, endpoint: Endpoint | None) -> None:
-        """A node came, went or moved."""
-        self._rounds.follow(name, endpoint)
+        """A node came or moved."""
         if endpoint is None:
-            self.pressures.pop(name, None)
-            self.cpu_times.forget(name)
-        elif len(self._rounds.kubelets) == self._options.connections + 1:
-            self._rounds.close()
+            self._leave(name)
+        self.rounds.follow(name, endpoint)
+        if len(self.rounds.kubelets) == self._options.connections + 1:
+            self.rounds.close()
+
+    def _leave(self, name: str) -> None:
+        """A node went, or has no address any more."""
+        self.rounds.forget(name)
+        self.pressures.pop(name, None)
+        self.cpu_times.forget(name)
 
     async def _visit(self, kubelet: Kubelet) -> None:
         """Ask one node, take what it says, and see to the next time."""
@@ -255,16 +251,20 @@ class Kubelets:
             self._failures.record(THREAD, error)
             result = "unexpected"
         self.results[result] += 1
-        if not self._rounds.follows(kubelet):
+        if not self.rounds.follows(kubelet):
             kubelet.close()
             return
         kubelet.result = result
         if result == "measured":
             self._take(summary)
-            self._rounds.answered(kubelet)
+            self.rounds.answered(kubelet)
+            if self._reported and not self.rounds.failing:
+                self._reported.clear()
+                log.info("all kubelets answer again")
             return
         kubelet.close()
-        self._rounds.failed(kubelet)
+        self.pressures.pop(kubelet.endpoint.node, None)
+        self.rounds.failed(kubelet)
         self._report(kubelet.endpoint.node, result, message)
 
     async def _ask(self, kubelet: Kubelet) -> bytes:
@@ -296,7 +296,7 @@ class Kubelets:
             except BaseException:
                 connection.close()
                 raise
-            if connection.reusable and len(self._rounds.kubelets) <= self._options.connections:
+            if connection.reusable and len(self.rounds.kubelets) <= self._options.connections:
                 kubelet.connection = connection
             else:
                 connection.close()
@@ -338,13 +338,11 @@ class Kubelets:
             self._put(partial(self._intake.take, use))
 
     def _report(self, node: str, result: str, message: str) -> None:
-        """Log that kubelets do not answer: one line a while, with one of them for an example."""
-        at, counted = self._reported
-        counted[result] += 1
-        now = time.monotonic()
-        if now - at >= REPORT_S or at == 0.0:
+        """Log that some kubelets do not answer, or that none does: once for each reason until all answer again."""
+        now, told = time.monotonic(), (result, bool(self.rounds.answering))
+        if told not in self._reported and now - self._reported_at >= REPORT_S:
+            self._reported.add(told)
+            self._reported_at = now
             log.warning(
-                "kubelets do not answer; use of their nodes is expected from requests once it is too old",
-                questions=dict(counted), node=node, reason=result, error=message,
-            )  # fmt: skip
-            self._reported = now, Counter()
+                "kubelets do not answer", use_of_their_nodes=self.instead, node=node, reason=result, error=message
+            )

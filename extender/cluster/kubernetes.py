@@ -72,7 +72,9 @@ class KubernetesOptions:
     learn_speeds: bool = True  # whether a node's speed is learned from completions; this needs CPU times from kubelets
     learning_pause: float = PAUSE_S  # least seconds between two fits
     usage_interval: float = 15.0  # seconds between two questions for measured use
-    kubelets: KubeletOptions | None = None  # how to ask kubelets for measured use; None: they are not asked
+    # how to ask kubelets for measured use; None: they are not asked. What else measures use serves the nodes whose
+    # kubelet does not answer
+    kubelets: KubeletOptions | None = None
     waiting: WaitingRules | None = None  # which unbound pods are told of; None: none
     requests: RequestRules = NEWEST  # what counts of a pod's status for its requests
     observe: bool = False  # whether what filters read of nodes and pods is kept, too
@@ -83,7 +85,7 @@ class KubernetesOptions:
         """Why speeds are not learned; None where they are."""
         if not self.learn_speeds:
             return "node_speed_learned is false"
-        return "no CPU times: usage_source is not kubelet" if self.kubelets is None else None
+        return "no CPU times: usage_source names no kubelets" if self.kubelets is None else None
 
 
 @dataclass(slots=True)
@@ -96,7 +98,7 @@ class _Work:
     pods: Reflector[WatchedPod]
     node_changes: NodeChanges
     pod_changes: PodChanges
-    usage: UsageFeed | None
+    usage: dict[str, UsageFeed]  # by name of its task
     supervisor: Supervisor
 
 
@@ -166,15 +168,19 @@ class KubernetesSource:
         handover = Handover(asyncio.get_running_loop(), failures)
         speeds = self.speeds = NodeSpeeds(table, options.not_learning, options.learning_pause)
         node_changes = NodeChanges(table, handover.put, options.speed, speeds)
-        usage: UsageFeed | None = None
+        usage: dict[str, UsageFeed] = {}
         node_receiver: Receiver[Node] = node_changes
+        if self._usage is not None:
+            poller = UsagePoller(self._usage(api), table, options.usage_interval, ready=lambda: self.synced)
+            usage["usage"] = poller
         if options.kubelets is not None:
-            usage = self.kubelets = Kubelets(
-                options.kubelets, api, table, handover.put, failures, ready=lambda: self.synced
-            )
-            node_receiver = NodesForBoth(node_changes, self.kubelets)
-        elif self._usage is not None:
-            usage = UsagePoller(self._usage(api), table, options.usage_interval, ready=lambda: self.synced)
+            kubelets = Kubelets(options.kubelets, api, table, handover.put, failures, ready=lambda: self.synced)
+            self.kubelets = usage["kubelets"] = kubelets
+            node_receiver = NodesForBoth(node_changes, kubelets)
+            if self._usage is not None:
+                poller.ready = lambda: self.synced and kubelets.rounds.in_vain
+                poller.spared = lambda node: node in kubelets.rounds.answering
+                kubelets.instead = f"asked from {poller.reader.name}"
         found = Findings(table, handover.put, speeds)
         cpu_times = None if self.kubelets is None else self.kubelets.cpu_times
         self.completed = CompletedPods(cpu_times, found.completed)
@@ -195,8 +201,8 @@ class KubernetesSource:
         nodes = Reflector(of_nodes, node_receiver, api, options.timing, failures, self._clock)
         pods = Reflector(of_pods, pod_changes, api, options.timing, failures, self._clock)
         self._work = _Work(api, handover, nodes, pods, node_changes, pod_changes, usage, supervisor)
-        if usage is not None:
-            supervisor.start("usage", usage.run)
+        for name, feed in usage.items():
+            supervisor.start(name, feed.run)
         nodes.start()
         pods.start()
 
@@ -209,7 +215,7 @@ class KubernetesSource:
         work.pods.stop()
         work.handover.close()
         try:
-            await work.supervisor.end("usage", "speeds")
+            await work.supervisor.end(*work.usage, "speeds")
             await asyncio.gather(detached(work.nodes.join, "join-nodes"), detached(work.pods.join, "join-pods"))
         finally:
             work.api.close()
@@ -238,7 +244,7 @@ class KubernetesSource:
         return {
             "nodes": work.nodes.staleness(),
             "pods": work.pods.staleness(),
-            "usage": work.usage.staleness() if work.usage is not None else None,
+            "usage": min((age for feed in work.usage.values() if (age := feed.staleness()) is not None), default=None),
         }
 
     def counts(self) -> Mapping[tuple[str, str], int]:
@@ -251,8 +257,9 @@ class KubernetesSource:
             for event in fields(reflector.tally):
                 counted[reflector.name, event.name] = getattr(reflector.tally, event.name)
             counted[reflector.name, "ignored"] = changes.ignored
-        if work.usage is not None:
-            counted.update((("usage", event), count) for event, count in work.usage.events().items())
+        for feed in work.usage.values():
+            for name, count in feed.events().items():
+                counted["usage", name] = counted.get(("usage", name), 0) + count
         counted["table", "refused"] = work.handover.refused
         return counted
 
@@ -279,7 +286,7 @@ class KubernetesSource:
 
 def _kubelets(settings: Settings) -> KubeletOptions | None:
     """How to ask kubelets, if the settings choose them."""
-    if settings.usage_source != "kubelet":
+    if not settings.asks_kubelets:
         return None
     return KubeletOptions(
         interval=settings.usage_interval_s,
@@ -291,7 +298,7 @@ def _kubelets(settings: Settings) -> KubeletOptions | None:
 
 def usage_reader(settings: Settings) -> Callable[[ApiServer], UsageReader] | None:
     """Return what makes the reader of measured use that the settings choose; None where there is none."""
-    if settings.usage_source == "metrics-server":
+    if settings.asks_metrics_server:
         return MetricsServer
     if settings.usage_source != "prometheus" or settings.prometheus_url is None:
         return None

@@ -50,6 +50,7 @@ _ITEM: Final = msgspec.json.Decoder(_NodeMetrics)
 class MetricsServer:
     """Reads metrics-server."""
 
+    name = "metrics-server"
     names_nodes_by = "metadata.name of metrics.k8s.io"
 
     def __init__(self, api: ApiServer) -> None:

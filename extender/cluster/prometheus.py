@@ -90,6 +90,8 @@ class PrometheusOptions:
 class Prometheus:
     """Reads Prometheus."""
 
+    name = "prometheus"
+
     def __init__(self, options: PrometheusOptions) -> None:
         self._options = options
         self._base = options.url.rstrip("/")

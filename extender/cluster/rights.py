@@ -26,6 +26,7 @@ class Right:
     group: str  # API group; empty for the core one
     resource: str  # plural name, with a subresource behind a slash
     needed_for: str  # what does not work without it
+    lost: str | None = None  # what is lost without it where the service works all the same; None: it does not
 
     def __str__(self) -> str:
         """As `kubectl auth can-i` takes it: ``list nodes.metrics.k8s.io``."""
@@ -48,10 +49,13 @@ def rights(settings: Settings) -> list[Right]:
         for resource in ("nodes", "pods")
         for verb in ("list", "watch")
     ]
-    if settings.usage_source == "metrics-server":
-        needed.append(Right("list", "metrics.k8s.io", "nodes", "usage_source: metrics-server"))
-    if settings.usage_source == "kubelet":
-        needed.append(Right("get", "", "nodes/stats", "usage_source: kubelet"))
+    source, auto = f"usage_source: {settings.usage_source}", settings.usage_source == "auto"
+    if settings.asks_metrics_server:
+        lost = "use of nodes whose kubelet does not answer is expected from requests" if auto else None
+        needed.append(Right("list", "metrics.k8s.io", "nodes", source, lost))
+    if settings.asks_kubelets:
+        lost = "metrics-server is asked instead, so no speed is learned and pressure is estimated" if auto else None
+        needed.append(Right("get", "", "nodes/stats", source, lost))
     if settings.enable_bind:
         needed.append(Right("create", "", "pods/binding", "enable_bind: true"))
     if settings.explain_on_pod == "event":

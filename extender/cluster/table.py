@@ -493,6 +493,7 @@ class ClusterTable:
         measured_at: float,
         *,
         ahead: bool = False,
+        by: str | None = None,
     ) -> bool:
         """Record a measurement of a node.
 
@@ -505,6 +506,7 @@ class ClusterTable:
             measured_at: start of the interval that the measurement covers, seconds since the epoch. Pods bound later
                 are not in it, or only in part, and keep counting with their expected use.
             ahead: whether the clock that stamped it is known to be ahead of ours.
+            by: what measured, such as "kubelet"; None: it does not say.
 
         Returns:
             Whether it was taken: not for unknown nodes, values that are not finite or negative, or a measurement that
@@ -521,7 +523,7 @@ class ClusterTable:
             return False
         ahead = ahead or measured_at > now
         pressure = None if pressure is None else min(pressure, 1.0)
-        known.measure(cpu, memory, pressure, min(measured_at, now), now=now, ahead=ahead)
+        known.measure(cpu, memory, pressure, min(measured_at, now), now=now, ahead=ahead, by=by)
         self._dirty[node] = known
         return True
 

@@ -77,6 +77,11 @@ class UsageReader(Protocol):
     """Something that measures nodes."""
 
     @property
+    def name(self) -> str:
+        """Name of the system, as `usage_source` has it."""
+        ...
+
+    @property
     def names_nodes_by(self) -> str:
         """What gives a node's name there, for messages: a field, or a label and its setting."""
         ...
@@ -138,12 +143,18 @@ def implausible(use: NodeUse, cpu_allocatable: float, memory_allocatable: float,
 class Intake:
     """Tells a table of measurements that make sense, and counts the others. On the event loop of the table.
 
+    Args:
+        table: whom to tell.
+        by: what measured; see `ClusterTable.set_usage`.
+        clock: seconds since the epoch.
+
     Attributes:
         refused: measurements that were ignored, by reason, so far.
     """
 
-    def __init__(self, table: ClusterTable, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, table: ClusterTable, by: str, clock: Callable[[], float] = time.time) -> None:
         self._table = table
+        self._by = by
         self._clock = clock
         self._newest: float | None = None
         self._ahead: dict[str, float] = {}
@@ -179,7 +190,8 @@ class Intake:
             if len(self._ahead) > self._table.node_count:  # of nodes that are gone, nobody sends a later one
                 self._ahead = {node: end for node, end in self._ahead.items() if self._table.room_of(node) is not None}
             use = replace(use, begin=use.begin - ahead, end=now)
-        if not self._table.set_usage(use.node, use.cpu, use.memory, use.pressure, use.begin, ahead=ahead > 0.0):
+        values = (use.cpu, use.memory, use.pressure, use.begin)
+        if not self._table.set_usage(use.node, *values, ahead=ahead > 0.0, by=self._by):
             return "older"
         newest = use.end if self._newest is None else min(self._newest, now)
         self._newest = max(newest, use.end)
@@ -194,14 +206,15 @@ class UsagePoller:
     table: ClusterTable  # of the event loop that runs `run`
     interval: float  # seconds between two questions
     clock: Callable[[], float] = time.time
-    ready: Callable[[], bool] = lambda: True  # whether the table knows pods: a node's use cannot be judged before
+    ready: Callable[[], bool] = lambda: True  # whether to ask: a node's use cannot be judged before pods are known
+    spared: Callable[[str], bool] = lambda _: False  # whether another source measures this node, and better
     failures: int = field(default=0, init=False)  # questions without an answer, or with nothing to use in it, so far
     partial: int = field(default=0, init=False)  # answers that the system called incomplete, so far
     trouble: str | None = field(default=None, init=False)  # why the last question had no answer to use; None if it had
     _asking: asyncio.Future[Answer] | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
-        self._intake = Intake(self.table, self.clock)
+        self._intake = Intake(self.table, self.reader.name, self.clock)
         self.refused = self._intake.refused
 
     def staleness(self) -> float | None:
@@ -263,7 +276,8 @@ class UsagePoller:
         """
         refused = Counter(answer.ignored)
         taken, stranger = 0, ""
-        for number, use in enumerate(answer.uses, start=1):
+        uses = [use for use in answer.uses if not self.spared(use.node)]
+        for number, use in enumerate(uses, start=1):
             reason = self._intake.take(use)
             if reason is None:
                 taken += 1
@@ -275,7 +289,7 @@ class UsagePoller:
         self.refused.update(answer.ignored)
         if answer.partial:
             self.partial += 1
-        if not taken and not refused["older"] and self.table.node_count:
+        if not taken and not refused["older"] and len(uses) == len(answer.uses) and self.table.node_count:
             raise UsageError(
                 self._nothing_to_use(refused, stranger if refused["unknown_node"] == len(answer.uses) else "")
             )

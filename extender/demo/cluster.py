@@ -173,6 +173,7 @@ class SimulatedCluster:
                 pressure,
                 # the simulator measures first and binds then, at the same moment: such a pod is not measured yet
                 math.nextafter(self._epoch + seen.measured_at, -math.inf),
+                by="simulator",
             )
 
 

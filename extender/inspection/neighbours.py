@@ -17,7 +17,7 @@ from extender.cluster.api import ApiServer
 from extender.cluster.kubernetes import NODES, usage_reader
 from extender.cluster.rights import Right, allowed, rights
 from extender.errors import UNDECODABLE, SourceError, kind_of
-from extender.inspection.finding import Finding
+from extender.inspection.finding import Finding, Verdict
 from extender.proxies import PORTS, proxy_for
 from extender.settings import Settings
 from policy.heuristics import KUBERNETES_VERSIONS
@@ -147,6 +147,8 @@ def _right(api: ApiServer, right: Right) -> Finding:
         return Finding(name, "skipped", "the API server does not say", f"kubectl auth can-i {right} --all-namespaces")
     if answer:
         return Finding(name, "ok", f"granted, for {right.needed_for}")
+    if right.lost is not None:
+        return Finding(name, "warning", f"refused; {right.lost}", GRANT)
     return Finding(name, "failed", f"refused, and needed for {right.needed_for}", GRANT)
 
 
@@ -170,16 +172,19 @@ def _node_names(api: ApiServer) -> list[str]:
 
 
 def _use(settings: Settings, api: ApiServer | None, names: list[str]) -> Iterator[Finding]:
-    """Whether use is measured, of nodes that are called as those of the cluster."""
-    source = settings.usage_source
+    """Whether use is measured, of nodes that are called as those of the cluster. Kubelets are not asked."""
     make = usage_reader(settings)
     if make is None:
         return
-    if api is None and source == "metrics-server":
+    source = "metrics-server" if settings.asks_metrics_server else settings.usage_source
+    broken: Verdict = "failed"
+    if api is None and settings.asks_metrics_server:
         yield Finding(source, "skipped", "it is asked through the API server")
         return
     otherwise = "or set usage_source: none, and use is expected from requests"
-    fix = "install metrics-server" if source == "metrics-server" else "look at the settings prometheus_..."
+    if settings.asks_kubelets:
+        broken, otherwise = "warning", "or leave it: nodes whose kubelet does not answer need it alone"
+    fix = "install metrics-server" if settings.asks_metrics_server else "look at the settings prometheus_..."
     try:
         reader = make(cast("ApiServer", api))  # Prometheus is not asked through it, and needs none
         try:
@@ -188,17 +193,17 @@ def _use(settings: Settings, api: ApiServer | None, names: list[str]) -> Iterato
             reader.close()
     except SourceError as error:
         absent = isinstance(error.__cause__, ApiError) and error.__cause__.status == NOT_FOUND
-        yield Finding(source, "warning" if absent else "failed", str(error), f"{fix}, {otherwise}")
+        yield Finding(source, "warning" if absent else broken, str(error), f"{fix}, {otherwise}")
         return
     except (OSError, ValueError) as error:
-        yield Finding(source, "failed", f"cannot be asked ({kind_of(error)})", f"{fix}, {otherwise}")
+        yield Finding(source, broken, f"cannot be asked ({kind_of(error)})", f"{fix}, {otherwise}")
         return
     measured = {reading.node for reading in readings}
     if not measured:
-        yield Finding(source, "failed", "answers, and measures no node", f"look at what it scrapes, {otherwise}")
+        yield Finding(source, broken, "answers, and measures no node", f"look at what it scrapes, {otherwise}")
     elif names and measured.isdisjoint(names):
         fix = "set prometheus_node_label" if source == "prometheus" else "is it another cluster's?"
-        yield Finding(source, "failed", f"measures {min(measured)!r}, and nodes are called {min(names)!r}", fix)
+        yield Finding(source, broken, f"measures {min(measured)!r}, and nodes are called {min(names)!r}", fix)
     else:
         yield Finding(source, "ok", f"measures {len(measured)} nodes")
 

@@ -18,6 +18,7 @@ from extender.cluster.completed import CompletedPods
 from extender.cluster.estimation import LEAST_COMPLETIONS, NodeSpeeds
 from extender.cluster.machines import TOLD
 from extender.cluster.recollection import Keeper
+from extender.cluster.rounds import Rounds
 from extender.cluster.source import ClusterSource
 from extender.cluster.stats import NodePressure
 from extender.cluster.table import UNKNOWN, ClusterTable
@@ -31,6 +32,7 @@ class MeasuresPressure(Protocol):
     """What asks kubelets: `extender.cluster.kubelets.Kubelets`, as far as it is needed here."""
 
     pressures: dict[str, NodePressure]
+    rounds: Rounds
 
 
 @runtime_checkable
@@ -66,12 +68,14 @@ class Measured:
 
     Attributes:
         pressure: None where it was not measured.
+        by: what measured; None: it does not say.
     """
 
     cpu: float
     memory: float
     pressure: float | None
     at: float
+    by: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +123,7 @@ class Inventory:
             ready=[account.ready for _, _, account in found],
             bases=[account.basis for _, _, account in found],
             measured=[
-                Measured(it.measured_cpu, it.measured_memory, it.measured_pressure, it.measured_at)
+                Measured(it.measured_cpu, it.measured_memory, it.measured_pressure, it.measured_at, it.measured_by)
                 if it.measured_at > 0.0
                 else None
                 for _, _, it in found
@@ -158,6 +162,8 @@ class Inventory:
                 "memory": float(state.memory_used[place]),
                 "measured": None if measured is None else {"cpu": measured.cpu, "memory": measured.memory},
                 "age_s": None if measured is None else page.at - measured.at,
+                "source": "requests" if measured is None else measured.by,
+                "kubelet": self._kubelet(name),
             },
             "pressure": self._pressure(name, float(state.cpu_pressure[place]), measured, page.at),
         }  # fmt: skip
@@ -168,7 +174,7 @@ class Inventory:
         if speeds is None:
             return None
         return {
-            "refused": speeds.refused,
+            "refused": speeds.refused or (None if self._kubelets is None else self._kubelets.rounds.trouble),
             "completions": {} if completed is None else dict(completed.counts),
             "evidence": speeds.evidence(),
             "sources": speeds.counts(),
@@ -177,6 +183,14 @@ class Inventory:
             "fit_s": speeds.fit_s,
             "fit_age_s": speeds.fit_age,
         }
+
+    @property
+    def _kubelets(self) -> MeasuresPressure | None:
+        return None if self._source is None else self._source.kubelets
+
+    def _kubelet(self, name: str) -> str | None:
+        """How the last question to a node's kubelet ended; None before the first one, and where they are not asked."""
+        return None if self._kubelets is None else self._kubelets.rounds.result_of(name)
 
     def _parts(self) -> tuple[NodeSpeeds | None, CompletedPods | None]:
         return (None, None) if self._source is None else (self._source.speeds, self._source.completed)
@@ -194,26 +208,26 @@ class Inventory:
             document["class"] = machine.node_class or None
         if estimate is not None:
             document["learned"] = asdict(estimate)
-        document["not_learned"] = _why_not(speeds, name, basis)
+        document["not_learned"] = _why_not(speeds, name, basis, self._kubelet(name))
         document["slowdown"] = speeds.slowdown(name)
         return document
 
     def _pressure(self, name: str, believed: float, measured: Measured | None, now: float) -> dict[str, Any]:
-        kubelets = None if self._source is None else self._source.kubelets
+        kubelets = self._kubelets
         found: NodePressure | None = None if kubelets is None else kubelets.pressures.get(name)
         document: dict[str, Any] = {"cpu": believed, "memory": None, "io": None, "source": ESTIMATED, "age_s": None}
         if found is not None:
             document |= {"memory": found.memory, "io": found.io, "age_s": now - found.at}
             document["source"] = "psi" if found.measured else f"{NO_PSI}: {ESTIMATED}"
-        elif kubelets is not None:
-            document["source"] = f"no answer of its kubelet: {ESTIMATED}"
         elif measured is not None and measured.pressure is not None:
             document |= {"source": "psi", "age_s": now - measured.at}
+        elif kubelets is not None:
+            document["source"] = f"no answer of its kubelet: {ESTIMATED}"
         return document
 
 
-def _why_not(speeds: NodeSpeeds, name: str, basis: SpeedBasis) -> str | None:
-    """Why a node's speed is not learned; None where it is."""
+def _why_not(speeds: NodeSpeeds, name: str, basis: SpeedBasis, kubelet: str | None) -> str | None:
+    """Why a node's speed is not learned; None where it is. `kubelet`: how the last question to its kubelet ended."""
     if basis.source == "completions":
         return None
     if basis.source in TOLD:
@@ -225,6 +239,8 @@ def _why_not(speeds: NodeSpeeds, name: str, basis: SpeedBasis) -> str | None:
         return f"{estimate.completions} completions; {LEAST_COMPLETIONS} are needed"
     if name in speeds.fitted.unconnected:
         return "its pods share no template with pods of other nodes"
+    if kubelet not in (None, "measured"):
+        return f"no CPU times: its kubelet does not answer ({kubelet})"
     return "no completed pods yet"
 
 

@@ -301,8 +301,16 @@ DISAGREEING = [
     ("extender.prometheus.url", merged(PROMETHEUS, nested(("extender", "settings", "usage_source"), "none"))),
     ("extender.kubelet.enabled", merged(KUBELET, PROMETHEUS)),
     ("extender.kubelet.enabled", merged(KUBELET, nested(("extender", "settings", "usage_source"), "none"))),
-    ("extender.kubelet.enabled", nested(("extender", "kubelet", "insecureSkipTLSVerify"), True)),
-    ("extender.kubelet.enabled", nested(("extender", "kubelet", "ca", "secret"), "a")),
+    ("extender.kubelet.ca", merged(PROMETHEUS, nested(("extender", "kubelet", "insecureSkipTLSVerify"), True))),
+    ("extender.kubelet.ca", merged(PROMETHEUS, nested(("extender", "kubelet", "ca", "secret"), "a"))),
+    (
+        "extender.kubelet.ca",
+        {"extender": {"kubelet": {"ca": {"secret": "a"}}, "settings": {"usage_source": "metrics-server"}}},
+    ),
+    (
+        "extender.kubelet.ca",
+        {"extender": {"kubelet": {"ca": {"secret": "a"}}, "settings": {"kubelet_ca_file": "/a"}}},
+    ),
     (
         "extender.kubelet.ca.configMap",
         merged(KUBELET, nested(("extender", "kubelet", "ca"), {"configMap": "a", "secret": "b"})),
@@ -379,26 +387,50 @@ def test_rights_are_those_of_the_shipped_manifest(home: Path) -> None:
         assert role["rules"] == rules["ClusterRole", "maddpg-extender"] + more
 
 
+def _source(name: str) -> dict[str, Any]:
+    return nested(("extender", "settings", "usage_source"), name)
+
+
+METRICS_RIGHT = {"apiGroups": ["metrics.k8s.io"], "resources": ["nodes"], "verbs": ["list"]}
+KUBELET_RIGHT = {"apiGroups": [""], "resources": ["nodes/stats"], "verbs": ["get"]}
+
+
 @pytest.mark.parametrize("mode", ["sidecar", "service"])
-@pytest.mark.parametrize("values", [KUBELET, nested(("extender", "settings", "usage_source"), "kubelet")], ids=str)
-def test_kubelets_are_asked_by_right_and_let_through(home: Path, mode: str, values: dict[str, Any]) -> None:
+@pytest.mark.parametrize(
+    ("values", "rights"),
+    [
+        ({}, [METRICS_RIGHT, KUBELET_RIGHT]),
+        (_source("auto"), [METRICS_RIGHT, KUBELET_RIGHT]),
+        (KUBELET, [KUBELET_RIGHT]),
+        (_source("kubelet"), [KUBELET_RIGHT]),
+        (_source("metrics-server"), [METRICS_RIGHT]),
+        (PROMETHEUS, []),
+        (_source("none"), []),
+    ],
+    ids=str,
+)
+def test_what_measures_use_is_asked_by_right_and_let_through(
+    home: Path, mode: str, values: dict[str, Any], rights: list[dict[str, Any]]
+) -> None:
     rendered = template(home, merged(values, nested(("extender", "mode"), mode)))
-    shipped = [each for each in yaml.safe_load_all((REPOSITORY / "deploy" / "rbac.yaml").read_text()) if each]
-    (more,) = [each["rules"] for each in shipped if each["metadata"]["name"] == "maddpg-extender-kubelet"]
     rules = rendered.one("ClusterRole", f"{CLUSTER_NAME}-extender")["rules"]
-    assert rules == [{"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["list", "watch"]}, *more]
-    assert more == [{"apiGroups": [""], "resources": ["nodes/stats"], "verbs": ["get"]}]
-    assert rendered.settings()["usage_source"] == "kubelet"
+    assert rules == [{"apiGroups": [""], "resources": ["nodes", "pods"], "verbs": ["list", "watch"]}, *rights]
     policy = rendered.one("NetworkPolicy", RELEASE if mode == "sidecar" else f"{RELEASE}-extender")
-    assert {"ports": [{"port": 10250, "protocol": "TCP"}]} in policy["spec"]["egress"]
+    let_through = {"ports": [{"port": 10250, "protocol": "TCP"}]} in policy["spec"]["egress"]
+    assert let_through is (KUBELET_RIGHT in rights)
+    chosen = {str(KUBELET): "kubelet", str(PROMETHEUS): "prometheus"}.get(str(values))
+    named = values.get("extender", {}).get("settings", {}).get("usage_source", "auto")
+    assert rendered.settings().get("usage_source", "auto") == (chosen or named)
 
 
-def test_kubelets_are_not_let_through_where_they_are_not_asked(home: Path) -> None:
-    assert "10250" not in str(template(home).one("NetworkPolicy", RELEASE)["spec"])
+def test_notes_say_whether_kubelets_answer_where_both_are_asked(home: Path) -> None:
+    assert "maddpg-extender nodes --json" in notes(home)
+    assert "maddpg-extender nodes --json" not in notes(home, _source("metrics-server"))
+    assert "maddpg-extender nodes --json" not in notes(home, PROMETHEUS)
 
 
 def test_authorities_of_kubelets_are_mounted_where_the_setting_says(home: Path) -> None:
-    rendered = template(home, merged(KUBELET, nested(("extender", "kubelet", "ca"), {"configMap": "a", "key": "b"})))
+    rendered = template(home, nested(("extender", "kubelet", "ca"), {"configMap": "a", "key": "b"}))
     (mount,) = [each for each in rendered.container("extender")["volumeMounts"] if each["name"] == "kubelet-ca"]
     volumes = rendered.one("Deployment")["spec"]["template"]["spec"]["volumes"]
     (volume,) = [each for each in volumes if each["name"] == "kubelet-ca"]

@@ -28,8 +28,11 @@ VOLUME_BINDING = f"{RBAC}/clusterrolebindings/{CLUSTER_NAME}-volumes"
 def installation(
     control_plane: AuditedControlPlane, nodes: None, home: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Installation]:
-    """The chart in mode service, where the two programs have an account each."""
-    more = {"extender": {"settings": {"explain_on_pod": "event"}}}
+    """The chart in mode service, where the two programs have an account each.
+
+    No node here has a kubelet, which alone looks at the right to get nodes/stats: tests/kind shows that it is needed.
+    """
+    more = {"extender": {"settings": {"explain_on_pod": "event", "usage_source": "metrics-server"}}}
     with installed(control_plane, home, tmp_path_factory.mktemp("rights"), SERVICE, more) as made:
         yield made
 

@@ -66,6 +66,10 @@ class Extender:
         """One sample of /metrics; 0 where there is none (yet)."""
         return sum(value for found, value in self._samples(name) if labels.items() <= found.items())
 
+    def nodes(self) -> list[dict[str, Any]]:
+        """What /v1/nodes says of the first of them."""
+        return self._http.get("/v1/nodes").raise_for_status().json()["nodes"]  # type: ignore[no-any-return]
+
     def _decisions(self, **query: int) -> dict[str, Any]:
         answer = self._http.get("/v1/decisions", params={"limit": PAGE, **query})
         answer.raise_for_status()

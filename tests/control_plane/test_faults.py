@@ -257,6 +257,8 @@ def test_metrics_server_goes_away_and_comes_back(cluster: ControlPlane, record: 
         return scene.extender.metric("maddpg_source_events_total", input="usage", event="failures")
 
     def away(scene: Scene) -> None:
+        sources = {node["used"]["source"] for node in scene.extender.nodes()}
+        assert sources <= {"metrics-server", "requests"}, "KWOK's nodes have no kubelet that may be asked"
         before = failures(scene)
         cluster.metrics_server.kill()
         eventually(lambda: failures(scene) >= before + 3, "its absence is counted")

@@ -59,7 +59,7 @@ KUBELETS: Final[tuple[Family[Asking], ...]] = (
         "maddpg_kubelets",
         "Nodes by how the last question to their kubelet ended: measured, failing, waiting for the first one; or "
         "no_address, where their status gives none",
-        _asked(lambda kubelets: kubelets.states(), {}),
+        _asked(lambda kubelets: kubelets.rounds.states(), {}),
         ("state",),
     ),
     Family(
@@ -71,7 +71,7 @@ KUBELETS: Final[tuple[Family[Asking], ...]] = (
     Family(
         "maddpg_kubelet_lag_seconds",
         "How late the last question was asked; it grows if `kubelet_connections` are too few",
-        _asked(lambda kubelets: kubelets.lag, 0.0),
+        _asked(lambda kubelets: kubelets.rounds.lag, 0.0),
     ),
     Family(
         "maddpg_kubelet_pods_ignored_total",

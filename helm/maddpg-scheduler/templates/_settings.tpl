@@ -233,14 +233,17 @@ extenders:
 {{- if and $kubelet.insecureSkipTLSVerify $kubeletCA -}}
 {{- fail "extender.kubelet.insecureSkipTLSVerify: is true, so no authority counts; leave extender.kubelet.ca out" -}}
 {{- end -}}
-{{- if and (not $kubelet.enabled) (or $kubelet.insecureSkipTLSVerify $kubeletCA) -}}
-{{- fail "extender.kubelet.enabled: is false, so nobody needs extender.kubelet.ca or extender.kubelet.insecureSkipTLSVerify" -}}
+{{- $trust := or $kubelet.insecureSkipTLSVerify $kubeletCA -}}
+{{- $source := ternary "prometheus" (default "auto" $settings.usage_source) (not (empty $prometheus.url)) -}}
+{{- if and $trust (not $kubelet.enabled) (not (has $source (list "auto" "kubelet"))) -}}
+{{- fail (printf "extender.kubelet.ca: use comes from %s, so nobody needs it, nor extender.kubelet.insecureSkipTLSVerify" $source) -}}
 {{- end -}}
-{{- if $kubelet.enabled -}}
-{{- range $name := list "usage_source" "kubelet_ca_file" "kubelet_insecure_skip_tls_verify" -}}
-{{- if hasKey $extender.settings $name -}}
-{{- fail (printf "extender.kubelet.enabled: is true, so leave extender.settings.%s out, and use extender.kubelet" $name) -}}
+{{- if and $kubelet.enabled (hasKey $settings "usage_source") -}}
+{{- fail "extender.kubelet.enabled: is true, so leave extender.settings.usage_source out" -}}
 {{- end -}}
+{{- range $name := list "kubelet_ca_file" "kubelet_insecure_skip_tls_verify" -}}
+{{- if and (or $trust $kubelet.enabled) (hasKey $settings $name) -}}
+{{- fail (printf "extender.kubelet.ca: leave extender.settings.%s out, and use extender.kubelet" $name) -}}
 {{- end -}}
 {{- end -}}
 {{- if and .Values.benchmark.enabled (hasKey $settings "node_speed_benchmark") -}}

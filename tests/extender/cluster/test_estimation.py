@@ -431,10 +431,19 @@ def test_a_kubelet_that_stops_answering_costs_only_its_own_completions(run: Any)
     assert shown(client)["a"]["speed"]["value"] == pytest.approx(0.5, rel=0.1)
 
 
+def test_where_no_kubelet_answers_it_says_why(run: Any) -> None:
+    cluster, _, client = run({"a": 0.5, "b": 1.0})
+    for kubelet in cluster.kubelets.values():
+        kubelet.status = 403
+    why = "no kubelet answers: 2 forbidden"
+    eventually(lambda: client.get("/v1/nodes").json()["learning"]["refused"] == why, "nothing can be learned")
+    assert shown(client)["a"]["speed"]["not_learned"] == "no CPU times: its kubelet does not answer (forbidden)"
+
+
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        pytest.param({"kubelets": None}, "no CPU times: usage_source is not kubelet", id="metrics-server"),
+        pytest.param({"kubelets": None}, "no CPU times: usage_source names no kubelets", id="metrics-server"),
         pytest.param({"learn_speeds": False}, "node_speed_learned is false", id="switched off"),
     ],
 )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import heapq
+import random
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -12,18 +15,23 @@ from typing import Any
 import pytest
 
 from extender.cluster import kubelets as module
+from extender.cluster import rounds as rounds_module
 from extender.cluster.cpu_times import KEPT_ANSWERS, MOST_GONE, CpuTimes
-from extender.cluster.kubelet import RESULTS, KubeletOptions
+from extender.cluster.kubelet import RESULTS, Endpoint, KubeletOptions
 from extender.cluster.kubelets import Kubelets
 from extender.cluster.kubernetes import KubernetesOptions, KubernetesSource
+from extender.cluster.metrics_server import PATH as METRICS
+from extender.cluster.metrics_server import MetricsServer
+from extender.cluster.rounds import FIRST_RATE, RETRY_RATE, Rounds
 from extender.cluster.stats import CpuTime, decode_summary
 from extender.cluster.table import ClusterTable
 from extender.settings import Settings
+from policy.criteria import EXPECTED_USE_RATIO
 from policy.errors import InvalidInputError
 from tests.control_plane.certificates import Authority
-from tests.extender.cluster.fake_api import NODES, FakeApi
-from tests.extender.cluster.fake_kubelet import FakeKubelet, head
-from tests.extender.cluster.following import Following, eventually, node
+from tests.extender.cluster.fake_api import NODES, PODS, FakeApi
+from tests.extender.cluster.fake_kubelet import FakeKubelet, head, time_of
+from tests.extender.cluster.following import Following, eventually, node, pod
 
 TOKEN = "a-token"
 INTERVAL = 0.2
@@ -98,7 +106,7 @@ def test_use_and_pressure_reach_the_table(kubelet: Any, measure: Any) -> None:
     assert time_ is not None
     assert time_.seconds == 12.5
     assert abs(time_.at - time.time()) < 30.0
-    assert found.states() == {"measured": 2, "failing": 0, "waiting": 0, "no_address": 0}
+    assert found.rounds.states() == {"measured": 2, "failing": 0, "waiting": 0, "no_address": 0}
     staleness = following.source.staleness()["usage"]
     assert staleness is not None
     assert staleness < 10.0
@@ -134,13 +142,13 @@ def test_a_kubelet_at_fault_spoils_no_other_and_is_taken_back(
     following, found = measure()
     eventually(lambda: found.results[reason] >= 2, "asked again")
     assert used(following, "node-a")[0] == 1.0
-    assert found.states()["failing"] == 1
+    assert found.rounds.states()["failing"] == 1
     eventually(lambda: len(good.asked) >= len(bad.asked) + 2, "the good one is asked more often")
     assert following.source.counts()["usage", "failures"] == sum(found.results.values()) - found.results["measured"]
     for name, value in sound.items():
         setattr(bad, name, value)
     eventually(lambda: used(following, "node-b")[0] == 3.0, "taken back")
-    assert found.states()["measured"] == 2
+    assert found.rounds.states()["measured"] == 2
     assert set(found.results) == set(RESULTS)
 
 
@@ -228,7 +236,7 @@ def test_a_node_that_goes_is_not_asked_and_one_that_moves_is_asked_there(
     eventually(lambda: found.results["certificate"], "the certificate is the other node's")
     assert len(fake.asked) == asked
     assert found.cpu_times.of("node-a", "uid-1") is None
-    assert found.states()["measured"] == 0
+    assert found.rounds.states()["measured"] == 0
     following.wait(lambda table: table.node_count == 1, "one node")
 
 
@@ -247,8 +255,8 @@ def test_nodes_without_a_usable_address_are_counted(api: FakeApi, measure: Any) 
     api.put(NODES, "node-a", node("node-a"))
     show(api, "node-b", 10250)
     _, found = measure(loopback=False)
-    eventually(lambda: found.states()["no_address"] == 2, "counted")
-    assert found.states()["waiting"] == 0
+    eventually(lambda: found.rounds.states()["no_address"] == 2, "counted")
+    assert found.rounds.states()["waiting"] == 0
 
 
 def test_a_refused_token_is_read_again(
@@ -302,6 +310,194 @@ def test_an_unexpected_error_is_recorded_and_costs_one_question(
     assert found.results["unexpected"] == 1
 
 
+# ---- metrics-server for nodes whose kubelet does not answer ------------------------------------------------------
+
+LISTED = f"list {METRICS}"
+
+
+@pytest.fixture
+def measure_both(follow: Callable[..., Following], authority: Authority) -> Callable[[], tuple[Following, Kubelets]]:
+    """Follow the cluster as `usage_source: auto` does."""
+
+    def start() -> tuple[Following, Kubelets]:
+        asking = KubeletOptions(interval=INTERVAL, ca_file=authority.certificate, loopback=True)
+        following = follow(usage=MetricsServer, options={"kubelets": asking, "usage_interval": INTERVAL})
+        assert following.source.kubelets is not None
+        return following, following.source.kubelets
+
+    return start
+
+
+def serve_metrics(api: FakeApi, **cores: str) -> None:
+    """Let metrics-server measure these nodes now; a dash stands where a name has an underscore."""
+    items = [
+        {
+            "metadata": {"name": name.replace("_", "-")},
+            "timestamp": time_of(time.time()),
+            "window": "15s",
+            "usage": {"cpu": cpu, "memory": "1Gi"},
+        }
+        for name, cpu in cores.items()
+    ]
+    api.metrics = {"items": items}
+
+
+def source_of(following: Following, name: str) -> str | None:
+    return following.see(lambda table: table._nodes[name].measured_by)  # type: ignore[no-any-return]
+
+
+def no_right(fake: FakeKubelet, _: Path) -> None:
+    fake.status = 403
+
+
+def behind_a_firewall(fake: FakeKubelet, _: Path) -> None:
+    fake.silent = True
+
+
+def signs_its_own_certificate(fake: FakeKubelet, folder: Path) -> None:
+    (folder / "own").mkdir()
+    fake.rotate(Authority(folder / "own", "node-b-ca").issue("own", "node-b"))
+
+
+@pytest.mark.parametrize(
+    ("harm", "result"),
+    [(no_right, "forbidden"), (behind_a_firewall, "timeout"), (signs_its_own_certificate, "certificate")],
+)
+def test_metrics_server_measures_the_nodes_whose_kubelet_does_not_answer(
+    api: FakeApi,
+    kubelet: Any,
+    measure_both: Any,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    harm: Any,
+    result: str,
+) -> None:
+    monkeypatch.setattr(module, "ANSWER_TIMEOUT", 0.3)
+    kubelet("node-a", pressure=0.25)
+    harm(kubelet("node-b"), tmp_path)
+    serve_metrics(api, node_a="3500m", node_b="2500m")
+    following, found = measure_both()
+    eventually(lambda: used(following, "node-b")[0] == 2.5, "measured by metrics-server")
+    listed = api.requests[LISTED]
+    eventually(lambda: api.requests[LISTED] >= listed + 2, "asked each interval")
+    eventually(lambda: source_of(following, "node-a") == "kubelet", "measured by its kubelet")
+    assert used(following, "node-a")[::2] == (1.0, 0.25), "the kubelet wins"
+    assert source_of(following, "node-b") == "metrics-server"
+    assert (found.rounds.result_of("node-a"), found.rounds.result_of("node-b")) == ("measured", result)
+    assert found.rounds.trouble is None
+
+
+def test_a_kubelet_that_comes_back_is_used_again_and_metrics_server_is_left_alone(
+    api: FakeApi, kubelet: Any, measure_both: Any
+) -> None:
+    fake = kubelet("node-b", cpu=3.0)
+    fake.status = 403
+    serve_metrics(api, node_b="2500m")
+    following, found = measure_both()
+    eventually(lambda: used(following, "node-b")[0] == 2.5, "measured by metrics-server")
+    assert found.rounds.trouble == "no kubelet answers: 1 forbidden"
+    fake.status = 200
+    eventually(lambda: found.rounds.result_of("node-b") == "measured", "it answers")
+    # it says whole seconds of a moment that has passed: the one that metrics-server told is later for a while
+    eventually(lambda: used(following, "node-b")[0] == 3.0, "taken back")
+    assert source_of(following, "node-b") == "kubelet"
+    listed = api.requests[LISTED]
+    time.sleep(4 * INTERVAL)
+    assert api.requests[LISTED] <= listed + 1, "one that had begun may end"
+
+
+def test_metrics_server_is_not_asked_while_every_kubelet_answers(api: FakeApi, kubelet: Any, measure_both: Any) -> None:
+    fakes = [kubelet(f"node-{name}") for name in "ab"]
+    serve_metrics(api, node_a="3500m", node_b="3500m")
+    following, _ = measure_both()
+    eventually(lambda: all(len(fake.asked) >= 5 for fake in fakes), "asked again and again")
+    assert used(following, "node-a")[0] == used(following, "node-b")[0] == 1.0
+    assert api.requests[LISTED] == 0
+    assert following.source.counts()["usage", "failures"] == 0
+
+
+def test_where_neither_answers_use_is_expected_from_requests(api: FakeApi, kubelet: Any, measure_both: Any) -> None:
+    kubelet("node-a").status = 403
+    api.put(PODS, "old", pod("old", on="node-a", cpu="2"))
+    following, _ = measure_both()
+    eventually(lambda: api.requests[LISTED] >= 2, "metrics-server is asked, which is not there")
+    assert used(following, "node-a")[0] == pytest.approx(2.0 * EXPECTED_USE_RATIO)
+    assert source_of(following, "node-a") is None
+    assert following.source.staleness()["usage"] is None
+
+
+def test_a_node_without_an_address_is_measured_by_metrics_server(api: FakeApi, kubelet: Any, measure_both: Any) -> None:
+    kubelet("node-a")
+    api.put(NODES, "node-b", node("node-b"))
+    serve_metrics(api, node_b="2500m")
+    following, found = measure_both()
+    eventually(lambda: used(following, "node-b")[0] == 2.5, "measured")
+    assert found.rounds.result_of("node-b") == "no_address"
+
+
+def test_kubelets_that_do_not_answer_are_told_of_once(
+    kubelet: Any, measure_both: Any, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REPORT_S", 0.0)
+    fakes = [kubelet(f"node-{name}") for name in "ab"]
+    for fake in fakes:
+        fake.status = 403
+    _, found = measure_both()
+    eventually(lambda: found.results["forbidden"] >= 5, "refused again and again")
+    for fake in fakes:
+        fake.status = 200
+    eventually(lambda: not found.rounds.in_vain, "they answer")
+    told = [record.msg for record in caplog.records if record.name == "extender.cluster.kubelets"]
+    assert [each["event"] for each in told] == ["kubelets do not answer", "all kubelets answer again"]
+    assert told[0]["use_of_their_nodes"] == "asked from metrics-server"
+    assert told[0]["reason"] == "forbidden"
+
+
+class _Time:
+    """A clock that the test sets."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+def test_however_many_kubelets_nobody_reaches_they_cost_a_stated_rate_and_all_come_back_with_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(rounds_module, "time", clock := _Time())
+    rounds, count, interval = Rounds(15.0, random.Random(7)), 5000, 15.0
+    for number in range(count):
+        rounds.follow(f"node-{number}", Endpoint(f"node-{number}", "10.0.0.1", 10250))
+
+    def first_due() -> float:
+        while (head := rounds._due[0])[2].due != head[0]:  # it was asked to come sooner
+            heapq.heappop(rounds._due)
+        return head[0]
+
+    async def ask(until: float, answers: bool) -> list[str]:
+        asked = []
+        while (due := first_due()) <= until:
+            clock.now = max(clock.now, due)
+            kubelet = await rounds.next()
+            asked.append(kubelet.endpoint.node)
+            (rounds.answered if answers else rounds.failed)(kubelet)
+        return asked
+
+    assert len(set(asyncio.run(ask(interval, answers=False)))) == count, "each is asked once, soon"
+    asyncio.run(ask(7200.0, answers=False))
+    hour = asyncio.run(ask(10800.0, answers=False))
+    assert 0.8 * RETRY_RATE < len(hour) / 3600.0 < 1.2 * RETRY_RATE
+    assert rounds.states() == {"measured": 0, "failing": count, "waiting": 0, "no_address": 0}
+    first = asyncio.run(ask(clock.now + 5.0, answers=True))
+    again = asyncio.run(ask(clock.now + 2.0 * min(interval, count / FIRST_RATE), answers=True))
+    assert len({*first, *again}) == count
+    assert rounds.states() == {"measured": count, "failing": 0, "waiting": 0, "no_address": 0}
+    intervals = asyncio.run(ask(clock.now + 10.0 * interval, answers=True))
+    assert len(intervals) == pytest.approx(10 * count, rel=0.05), "once each interval, not twice"
+
+
 def test_settings_choose_kubelets(kubeconfig: Path, tmp_path: Path) -> None:
     settings = Settings(
         kubeconfig=kubeconfig,
@@ -312,9 +508,16 @@ def test_settings_choose_kubelets(kubeconfig: Path, tmp_path: Path) -> None:
     )
     options = KubernetesSource.from_settings(settings)._options
     assert options.kubelets == KubeletOptions(interval=20.0, connections=7, ca_file=tmp_path / "ca.crt")
-    assert replace(options, kubelets=None) == replace(
-        KubernetesSource.from_settings(settings.model_copy(update={"usage_source": "metrics-server"}))._options
-    )
+    sources = {
+        source: KubernetesSource.from_settings(settings.model_copy(update={"usage_source": source}))
+        for source in ("auto", "kubelet", "metrics-server")
+    }
+    assert sources["auto"]._options == options
+    assert sources["metrics-server"]._options == replace(options, kubelets=None)
+    assert {name: source._usage for name, source in sources.items()} == {
+        "auto": MetricsServer, "kubelet": None, "metrics-server": MetricsServer,
+    }  # fmt: skip
+    assert Settings().usage_source == "auto"
     assert KubernetesOptions().kubelets is None
 
 

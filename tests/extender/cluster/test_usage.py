@@ -166,6 +166,7 @@ def test_use_counts_pods_bound_after_the_measurement_began_as_expected(
 class Scripted:
     """Answers in turn; an exception is raised."""
 
+    name = "a-source"
     names_nodes_by = "the label x"
 
     def __init__(self, *answers: Sequence[NodeUse] | Answer | Exception) -> None:
@@ -308,7 +309,7 @@ def test_a_measurement_from_the_future_that_is_told_again_is_no_new_one() -> Non
 
 def test_times_from_the_future_are_forgotten_with_their_nodes() -> None:
     table = ClusterTable(clock=Clock(1000.0))
-    intake = Intake(table, Clock(1000.0))
+    intake = Intake(table, "a-source", Clock(1000.0))
     for number in range(100):
         table.upsert_node(f"n-{number}", 4.0, 8.0)
         assert intake.take(use(f"n-{number}", end=4600.0)) is None

@@ -81,6 +81,7 @@ def test_a_cluster_that_serves_has_a_line_for_each_thing_asked(api: FakeApi, tmp
         "right to list pods",
         "right to watch pods",
         "right to list nodes.metrics.k8s.io",
+        "right to get nodes/stats",
         "metrics-server",
     ]
     assert told["API server"].told.endswith("answers, v1.37.2, to system:serviceaccount:ns:extender")
@@ -141,7 +142,7 @@ def test_an_api_server_that_reviews_nothing_is_asked_for_the_thing_itself(api: F
 
 def test_an_api_server_that_cannot_be_reached_fails(api: FakeApi, tmp_path: Path) -> None:
     api.stop()
-    told = found(api, tmp_path)
+    told = found(api, tmp_path, usage_source="metrics-server")
     assert (told["API server"].verdict, list(told)) == ("failed", ["API server", "metrics-server"])
     assert told["metrics-server"].verdict == "failed"
 
@@ -202,17 +203,38 @@ UNMEASURED: dict[str, tuple[dict[str, Any] | None, str]] = {
 @pytest.mark.parametrize("name", UNMEASURED)
 def test_use_that_nobody_measures_fails(api: FakeApi, tmp_path: Path, name: str) -> None:
     api.metrics, complaint = UNMEASURED[name]
-    told = found(api, tmp_path)["metrics-server"]
+    told = found(api, tmp_path, usage_source="metrics-server")["metrics-server"]
     assert told.verdict == "failed"
     assert complaint in told.told
     assert "usage_source: none" in told.fix or "cluster" in told.fix
+    beside_kubelets = found(api, tmp_path)["metrics-server"]
+    assert (beside_kubelets.verdict, beside_kubelets.told) == ("warning", told.told)
 
 
 def test_a_cluster_without_metrics_server_works_without_it_and_is_told(api: FakeApi, tmp_path: Path) -> None:
     api.metrics = None
-    told = found(api, tmp_path)["metrics-server"]
+    told = found(api, tmp_path, usage_source="metrics-server")["metrics-server"]
     assert told.verdict == "warning"
     assert "install metrics-server, or set usage_source: none" in told.fix
+    assert "nodes whose kubelet does not answer" in found(api, tmp_path)["metrics-server"].fix
+
+
+@pytest.mark.parametrize(
+    ("source", "verdict"), [("auto", "warning"), ("kubelet", "failed"), ("metrics-server", "failed")]
+)
+def test_a_right_that_another_source_makes_up_for_is_told_with_what_is_lost(
+    api: FakeApi, tmp_path: Path, source: str, verdict: str
+) -> None:
+    api.answers[REVIEWS] = granted(True, True, True, True, False)
+    told = found(api, tmp_path, usage_source=source)
+    refused = {name: each for name, each in told.items() if "refused" in each.told}
+    of = {"metrics-server": ["right to list nodes.metrics.k8s.io"], "kubelet": ["right to get nodes/stats"]}
+    assert list(refused) == of.get(source, of["metrics-server"] + of["kubelet"])
+    assert {each.verdict for each in refused.values()} == {verdict}
+    if source == "auto":
+        lost = [each.told for each in refused.values()]
+        assert "expected from requests" in lost[0]
+        assert "no speed is learned and pressure is estimated" in lost[1]
 
 
 def test_prometheus_is_asked_with_its_settings(api: FakeApi, tmp_path: Path) -> None:

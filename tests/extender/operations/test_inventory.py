@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import random
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -11,6 +12,8 @@ from typer.testing import CliRunner
 
 from extender.cli import app
 from extender.cluster.account import SpeedBasis
+from extender.cluster.kubelet import Endpoint
+from extender.cluster.rounds import Rounds
 from extender.cluster.source import ClusterSource
 from extender.cluster.stats import NodePressure
 from extender.cluster.table import ClusterTable
@@ -68,16 +71,34 @@ def test_the_command_prints_eighty_columns_or_the_whole_document(service: Servic
     assert document["next"] is None
 
 
-def test_a_kernel_without_psi_is_told_apart_from_a_node_without_pressure() -> None:
+def test_each_node_says_what_measured_it_and_whether_its_kernel_has_psi() -> None:
     table = ClusterTable()
-    for name in ("idle", "old", "silent"):
+    for name in ("idle", "old", "silent", "elsewhere"):
         table.upsert_node(name, 4.0, 8.0)
+    table.set_usage("idle", 1.0, 3.0, 0.0, 75.0, by="kubelet")
+    table.set_usage("elsewhere", 1.0, 3.0, None, 75.0, by="metrics-server")
+    rounds = Rounds(15.0, random.Random(1))
+    for name, result in {"idle": "measured", "old": "measured", "silent": "timeout"}.items():
+        rounds.follow(name, Endpoint(name, "10.0.0.1", 10250))
+        rounds.kubelets[name].result = result
+    rounds.follow("elsewhere", None)
     pressures = {"idle": NodePressure(0.0, 0.0, 0.0, 90.0), "old": NodePressure(None, None, None, 90.0)}
     source = SimpleNamespace(
-        kubelets=SimpleNamespace(pressures=pressures), speeds=None, completed=None, keeper=None, benchmarks=None
+        kubelets=SimpleNamespace(pressures=pressures, rounds=rounds),
+        speeds=None,
+        completed=None,
+        keeper=None,
+        benchmarks=None,
     )
     inventory = Inventory(table, cast("ClusterSource", source), clock=lambda: 100.0)
-    nodes = {it["node"]: it["pressure"] for it in inventory.document(inventory.take(0, 10))["nodes"]}
+    shown = inventory.document(inventory.take(0, 10))["nodes"]
+    assert {it["node"]: (it["used"]["source"], it["used"]["kubelet"]) for it in shown} == {
+        "idle": ("kubelet", "measured"),
+        "old": ("requests", "measured"),
+        "silent": ("requests", "timeout"),
+        "elsewhere": ("metrics-server", "no_address"),
+    }
+    nodes = {it["node"]: it["pressure"] for it in shown}
     assert nodes["idle"] == {"cpu": 0.0, "memory": 0.0, "io": 0.0, "source": "psi", "age_s": 10.0}
     assert nodes["old"]["source"] == "no PSI in this kernel: estimated from the use"
     assert nodes["old"]["memory"] is None
@@ -85,8 +106,8 @@ def test_a_kernel_without_psi_is_told_apart_from_a_node_without_pressure() -> No
 
 
 def test_the_table_says_why_nothing_is_learned() -> None:
-    assert "Speeds are not learned: no CPU times: usage_source is not kubelet." in as_text(
-        {"refused": "no CPU times: usage_source is not kubelet"}, []
+    assert "Speeds are not learned: no CPU times: usage_source names no kubelets." in as_text(
+        {"refused": "no CPU times: usage_source names no kubelets"}, []
     )
     learning = {"refused": None, "evidence": {"kept": 36}, "estimated": 3, "unconnected": 1}
     assert "Learned from 36 completed pods: 3 nodes; 1 nodes share no template with others." in as_text(learning, [])

@@ -32,9 +32,8 @@ def values(kubelets: Any, latest: Any) -> dict[tuple[str, tuple[str, ...]], floa
 def test_questions_nodes_and_pressures_are_shown() -> None:
     kubelets = SimpleNamespace(
         results=Counter(measured=7, forbidden=2),
-        states=lambda: {"measured": 3, "failing": 1},
+        rounds=SimpleNamespace(states=lambda: {"measured": 3, "failing": 1}, lag=0.5),
         psi=lambda: {"true": 2, "false": 1},
-        lag=0.5,
         pods_ignored=4,
         pressures={"node-a": PRESSURE, "node-b": PRESSURE},
     )
