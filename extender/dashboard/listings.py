@@ -56,26 +56,36 @@ FAILING: Final = frozenset({"unschedulable", "scheduler_error", "bind", "expired
 def listed(decision: Decision) -> dict[str, Any]:
     """One decision as a row of a table."""
     outcome = decision.outcome
+    node, bound, state = _fate(decision)
     return {
         "uid": decision.uid,
         "namespace": decision.namespace,
         "name": decision.name,
         "at": decision.at,
-        "node": outcome.node if outcome is not None and outcome.node is not None else decision.assumed,
-        "bound": outcome is not None and outcome.node is not None,
+        "node": node,
+        "bound": bound,
         "scorer": decision.scorer,
         "fallback_reason": decision.fallback_reason,
         "candidates": decision.candidates,
         "latency_ms": decision.latency_s * 1000.0,
-        "state": "waiting" if outcome is None else outcome.state,
+        "state": state,
         "message": None if outcome is None else outcome.message,
     }
 
 
+def _fate(decision: Decision) -> tuple[str | None, bool, str]:
+    """Return the pod's node, whether it is bound there or only assumed, and its state."""
+    outcome = decision.outcome
+    if outcome is None:
+        return decision.assumed, False, "waiting"
+    bound = outcome.node is not None
+    return outcome.node if bound else decision.assumed, bound, outcome.state
+
+
 def matches(decision: Decision, words: Iterable[str]) -> bool:
     """Return whether every word stands in the pod, its namespace or UID, its node, scorer or state."""
-    row = listed(decision)
-    text = "\n".join(str(row[name]) for name in ("namespace", "name", "uid", "node", "scorer", "state")).lower()
+    node, _, state = _fate(decision)
+    text = f"{decision.namespace}\n{decision.name}\n{decision.uid}\n{node}\n{decision.scorer}\n{state}".lower()
     return all(word in text for word in words)
 
 

@@ -1,7 +1,7 @@
 """The real service on a cluster told in advance: what `python -m tests.bench` measures, in a process of its own.
 
-`python -m tests.bench.service NODES` prints the port as JSON once it answers. On SIGUSR1 one node changes, so that its
-row must be scored again.
+`python -m tests.bench.service NODES [DECISIONS]` prints the port as JSON once it answers, and remembers so many
+decisions by then. On SIGUSR1 one node changes, so that its row must be scored again.
 """
 
 from __future__ import annotations
@@ -20,9 +20,11 @@ from extender.server import serve
 from extender.settings import Settings
 from tests.bench.client import node_names
 from tests.extender.embedded import EmbeddedSource
+from tests.extender.history.samples import a_decision
 
 CORES, MEMORY_GIB = 32.0, 128.0
 MEASURED_AT = 1e9
+LEDGER_SIZE = 10_000
 
 
 def fill(table: ClusterTable, count: int) -> None:
@@ -34,12 +36,17 @@ def fill(table: ClusterTable, count: int) -> None:
         table.set_usage(name, used * CORES * 0.6, used * MEMORY_GIB * 0.6, used * 0.3, MEASURED_AT)
 
 
-async def main(count: int) -> None:
-    """Serve until a signal to stop."""
+async def main(count: int, decisions: int = 0) -> None:
+    """Serve until a signal to stop, with so many nodes and decisions."""
     source = EmbeddedSource(synced=False)
     # measurements never expire here, and nothing is assumed for longer than the benchmark's own pause between figures
     settings = Settings(
-        port=0, usage_time_limit_s=1e10, cluster_time_limit_s=1e10, log_level="error", deadline_ms=1000.0
+        port=0,
+        usage_time_limit_s=1e10,
+        cluster_time_limit_s=1e10,
+        log_level="error",
+        deadline_ms=1000.0,
+        ledger_size=max(decisions, LEDGER_SIZE),
     )
     logs.configure(settings.log_level, settings.log_format)
     app = create_app(settings, source)
@@ -55,10 +62,12 @@ async def main(count: int) -> None:
         asyncio.get_running_loop().add_signal_handler(signal.SIGUSR1, change_one_node)
         source.post(lambda table: fill(table, count), "nodes", "pods", "usage")
         source.mark_synced()
+        for index in range(decisions):
+            app.ledger.record(a_decision(f"uid-old-{index}", 1_000_000 + index))
         print(json.dumps({"port": port}), flush=True)
 
     await serve(app, announce)
 
 
 if __name__ == "__main__":
-    uvloop.run(main(int(sys.argv[1])))
+    uvloop.run(main(*map(int, sys.argv[1:])))

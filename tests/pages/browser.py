@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
 from tests.control_plane.toolchain import BuildError, locked
 
@@ -34,6 +38,22 @@ def chromium() -> Path:
 def axe() -> str:
     """Return axe-core's script."""
     return resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+
+
+@contextmanager
+def page_of(browser: Any, expected: str = "", **options: Any) -> Iterator[Any]:
+    """A page that must stay without errors on its console and without failed requests, but for those `expected`."""
+    context = browser.new_context(**options)
+    page = context.new_page()
+    complaints: list[str] = []
+    page.on("console", lambda told: complaints.append(told.text) if told.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.on("response", lambda it: complaints.append(f"{it.status} {it.url}") if it.status >= 400 else None)
+    try:
+        yield page
+        assert [told for told in complaints if not expected or re.search(expected, told) is None] == []
+    finally:
+        context.close()
 
 
 def _found() -> Path | None:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NoReturn
 
 import pytest
@@ -22,8 +25,7 @@ from tests.bench.report import Result, publish
 from tests.control_plane.toolchain import REPOSITORY, BuildError
 from tests.extender.background import BackgroundService
 from tests.extender.embedded import EmbeddedSource
-from tests.extender.history.samples import a_decision
-from tests.extender.service import Service, pod
+from tests.extender.service import Service
 from tests.pages.browser import axe, chromium
 from training.simulator.scenarios import load_scenario
 
@@ -91,26 +93,26 @@ def simulated() -> Iterator[Simulated]:
         loop.close()
 
 
-@pytest.fixture(scope="session")
-def large() -> Iterator[Service]:
-    """A service with 5,000 nodes and 10,000 decisions, the latest about all of them."""
-    source = EmbeddedSource()
-    settings = Settings(port=0, operations_port=0, operations_host="127.0.0.1", deadline_ms=5000.0)
-    background = BackgroundService(create_app(settings, source))
-    with background:
-        service = Service(background, source)
-        names = service.add_nodes(5000)
-        now = time.time()
-        service.change(
-            lambda table: [table.set_usage(name, 8.0 * (i % 97) / 97, 9.0, None, now) for i, name in enumerate(names)]
+@contextmanager
+def restartable(ledger: Path | None) -> Iterator[Callable[[], AbstractContextManager[Service]]]:
+    """A function that starts a service; each of them has the port of the first for its pages, and its `ledger`."""
+    port = 0
+
+    @contextmanager
+    def start() -> Iterator[Service]:
+        nonlocal port
+        settings = Settings(
+            port=0, operations_port=port, operations_host="127.0.0.1", ledger_path=ledger, scorer="kube-default"
         )
-        ledger = background.app.ledger
-        service.change(lambda table: [ledger.record(a_decision(f"uid-old-{i}", 1_000_000 + i)) for i in range(9900)])
-        for i in reversed(range(100)):
-            service.prioritize(names, pod(str(i)))
-        yield service
-        service.http.close()
-        service.operations.close()
+        source = EmbeddedSource()
+        with BackgroundService(create_app(settings, source)) as background:
+            port = background.operations_port
+            service = Service(background, source)
+            yield service
+            service.http.close()
+            service.operations.close()
+
+    yield start
 
 
 def _on(service: BackgroundService) -> Callable[[Callable[[], None]], None]:
@@ -129,16 +131,30 @@ def _on(service: BackgroundService) -> Callable[[Callable[[], None]], None]:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    """A Chromium."""
+def launch() -> Iterator[Callable[..., Any]]:
+    """A function that starts a Chromium; one that gives way to other processes, if asked to."""
     try:
         path = chromium()
     except BuildError as error:
         _unavailable(error)
-    with sync_playwright() as driver:
-        found = driver.chromium.launch(executable_path=path, args=["--no-sandbox", "--disable-gpu"])
-        yield found
-        found.close()
+    with sync_playwright() as driver, TemporaryDirectory() as folder:
+        polite = Path(folder) / "chromium"
+        polite.write_text(f'#!/bin/sh\nexec nice -n 19 {shlex.quote(str(path))} "$@"\n')
+        polite.chmod(0o755)
+
+        def start(gives_way: bool = False) -> Any:
+            arguments = ["--no-sandbox", "--disable-gpu"]
+            return driver.chromium.launch(executable_path=polite if gives_way else path, args=arguments)
+
+        yield start
+
+
+@pytest.fixture(scope="session")
+def browser(launch: Callable[..., Any]) -> Iterator[Any]:
+    """A Chromium."""
+    found = launch()
+    yield found
+    found.close()
 
 
 @pytest.fixture(scope="session")

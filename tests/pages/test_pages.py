@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
-from tests.bench.report import Result
-from tests.pages.conftest import FIGURES, Simulated
+from tests.extender.service import pod
+from tests.pages.browser import page_of
+from tests.pages.conftest import Simulated, restartable
 
 PAGES = {
     "now": "Now",
@@ -28,23 +29,26 @@ PAGES = {
 }
 """Each page and how its heading begins."""
 
-WIDTHS = {360: 740, 1280: 900}
+WIDTHS = {360: 740, 1920: 1080}
+"""Widths of a phone and of a large screen, with their heights."""
 
+BETWEEN = (480, 768, 1024, 1280)
+"""Other widths at which nothing may stand outside the window."""
 
-@contextmanager
-def page_of(browser: Any, **options: Any) -> Iterator[Any]:
-    """A page that must stay without errors on its console and without failed requests."""
-    context = browser.new_context(**options)
-    page = context.new_page()
-    complaints: list[str] = []
-    page.on("console", lambda told: complaints.append(told.text) if told.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: complaints.append(str(error)))
-    page.on("response", lambda it: complaints.append(f"{it.status} {it.url}") if it.status >= 400 else None)
-    try:
-        yield page
-        assert complaints == []
-    finally:
-        context.close()
+SMALLEST_PX = 12.0
+"""Least size of letters on a phone."""
+
+SIZES = """() => {
+    const sizes = [];
+    const texts = document.createTreeWalker(document.body, NodeFilter.SHOW_TEXT);
+    while (texts.nextNode()) {
+        const within = texts.currentNode.parentElement;
+        if (!texts.currentNode.data.trim() || !within.checkVisibility()) continue;
+        sizes.push(parseFloat(getComputedStyle(within).fontSize));
+    }
+    return sizes;
+}"""
+"""Sizes of all letters that can be seen, in pixels."""
 
 
 def address(simulated: Simulated, name: str) -> str:
@@ -52,6 +56,10 @@ def address(simulated: Simulated, name: str) -> str:
         latest = next(simulated.service.app.ledger.latest())
         return f"{simulated.url}decisions/{latest.uid}"
     return simulated.url + {"now": ""}.get(name, name)
+
+
+FITS = "document.documentElement.scrollWidth <= innerWidth"
+"""Whether nothing stands outside the window to the right; tables scroll within themselves."""
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -65,13 +73,18 @@ def test_a_page_is_complete_quiet_and_readable_by_everybody(
             assert page.locator("h1").inner_text().startswith(PAGES[name])
             if name == "now":
                 page.wait_for_selector(".chart .uplot")
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), f"{width} px is too narrow"
+            assert page.evaluate(FITS), f"{width} px is too narrow"
+            if width == min(WIDTHS):
+                assert min(page.evaluate(SIZES)) >= SMALLEST_PX
             page.screenshot(path=screenshots / f"{name}-{scheme}-{width}.png", full_page=name != "settings")
             # through the driver, as Content-Security-Policy lets no other script in
             page.evaluate(axe_script)
             found = page.evaluate("axe.run()")["violations"]
             told = [(each["id"], [node["html"] for node in each["nodes"]][:3]) for each in found]
             assert told == []
+            for other in BETWEEN if width == max(WIDTHS) else ():
+                page.set_viewport_size({"width": other, "height": height})
+                page.wait_for_function(f"() => innerWidth === {other} && {FITS}", timeout=5000)
 
 
 def test_a_decision_is_found_explained_and_asked_about_its_last_node(simulated: Simulated, browser: Any) -> None:
@@ -155,31 +168,36 @@ def test_it_works_below_the_path_of_a_proxy(simulated: Simulated, browser: Any) 
         page.wait_for_url("**/a/b/dashboard/nodes")
 
 
-def test_five_thousand_nodes_and_ten_thousand_decisions(large: Any, browser: Any) -> None:
-    url = f"{large.background.operations_url}/dashboard/"
-    with page_of(browser) as page:
-        for name in ("", "decisions", "nodes", "decisions/uid-0"):
-            page.goto(url + name)
-            page.wait_for_function("() => performance.getEntriesByName('first-contentful-paint').length > 0")
-            paint = page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")
-            FIGURES.append(Result(f"first paint of /{name or 'now'}, 5,000 nodes", paint / 1000.0, "s", at_most=1.0))
-        assert "Page 1 of 100" in page.locator("section[aria-labelledby=ranking] .pager").inner_text()
-        page.goto(f"{url}nodes")
-        assert "5,000 of 5,000 nodes" in page.locator("main").inner_text()
-        page.get_by_role("link", name="Last").click()
-        assert "Page 100 of 100" in page.locator(".pager").inner_text()
-        page.goto(f"{url}nodes")
-        took = page.evaluate(
-            """() => new Promise((done) => {
-                const begun = performance.now();
-                const settled = () => done(performance.now() - begun);
-                document.body.addEventListener("htmx:afterSettle", settled, { once: true });
-                const choice = document.getElementById("size");
-                choice.value = "large";
-                choice.dispatchEvent(new Event("change", { bubbles: true }));
-            })"""
-        )
-        FIGURES.append(Result("another pod on /nodes, 5,000 nodes", took, "ms", at_most=100.0))
+def test_a_page_says_that_the_service_is_away_and_goes_on_once_it_is_back(browser: Any, tmp_path: Path) -> None:
+    with restartable(tmp_path / "ledger.sqlite") as start, page_of(browser, "ERR_|series.json|events") as page:
+        with start() as service:
+            service.prioritize(service.add_nodes(3), pod("before"))
+            url = f"{service.background.operations_url}/dashboard/decisions"
+            page.goto(url)
+            page.get_by_role("link", name="default/before").wait_for()
+        page.get_by_role("status").filter(has_text="The page is not live").wait_for(timeout=20000)
+        assert page.get_by_role("link", name="default/before").is_visible()
+        with start() as service:
+            page.wait_for_function("() => document.getElementById('connection').innerText === ''", timeout=20000)
+            names = service.add_nodes(3)
+            service.prioritize(names, pod("after"))
+            page.get_by_role("link", name="default/after").wait_for(timeout=20000)
+            page.get_by_role("link", name="default/before").wait_for()  # remembered on disk
+            assert page.url == url
+
+
+def test_a_request_without_an_answer_is_said(browser: Any, tmp_path: Path) -> None:
+    with restartable(None) as start, page_of(browser, "ERR_|^htmx:") as page:
+        with start() as service:
+            service.add_nodes(3)
+            page.goto(f"{service.background.operations_url}/dashboard/nodes")
+        page.get_by_label("Pod").select_option("large")
+        page.get_by_role("status").filter(has_text="did not answer the last request").wait_for(timeout=20000)
+        with start() as service:
+            service.add_nodes(4)
+            page.get_by_label("Pod").select_option("small")
+            page.get_by_text("4 of 4 nodes").wait_for(timeout=20000)
+            assert page.locator("#connection").inner_text() == ""
 
 
 @contextmanager

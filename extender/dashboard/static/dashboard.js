@@ -5,6 +5,7 @@
   const content = document.getElementById("content");
   const CHART_MS = 5000;
   const REFRESH_MS = 2000;
+  const RETRY_MS = 2000;
   const charts = [];
 
   const wants = () => !document.hidden && document.getElementById("live")?.checked;
@@ -12,7 +13,8 @@
 
   function refresh() {
     if (wants() && !typing() && new URLSearchParams(location.search).get("before") === null) {
-      htmx.ajax("GET", location.pathname + location.search, { target: "#content", swap: "innerHTML" });
+      htmx.ajax("GET", location.pathname + location.search, { target: "#content", swap: "innerHTML" })
+        .catch(() => { /* the notice says it */ });
     }
   }
 
@@ -25,7 +27,9 @@
     return getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   }
 
-  function draw(told) {
+  let told = null;
+  function draw() {
+    if (told === null) return;
     while (charts.length) charts.pop().destroy();
     for (const place of content.querySelectorAll(".chart")) {
       const names = place.dataset.series.split(" ");
@@ -45,8 +49,43 @@
     if (!content.querySelector(".chart")) return;
     try {
       const answer = await fetch(root + "series.json");
-      if (answer.ok) draw(await answer.json());
+      if (answer.ok) told = await answer.json();
+      draw();
     } catch { /* the service is away: the next attempt follows */ }
+  }
+
+  // What keeps the page from being current stands above the content, which stays as it was.
+  const notice = document.getElementById("connection");
+  let cut = false;
+  let failed = false;
+  function say() {
+    const since = new Date().toISOString().slice(11, 19);
+    const text = cut ? "The page is not live: the service does not answer, or tells too many other browsers. Trying again."
+      : failed ? "The service did not answer the last request. The page shows what it said before." : "";
+    if (notice.dataset.text !== text) {
+      notice.dataset.text = text;
+      notice.textContent = text && `${text} Since ${since} UTC.`;
+      notice.className = text && "notice bad";
+    }
+  }
+  document.body.addEventListener("htmx:afterRequest", (event) => { failed = !event.detail.successful; say(); });
+
+  // The browser's own reconnection gives up for good where a proxy answers for a service that restarts.
+  let source = null;
+  function listen() {
+    let opened = false;
+    source = new EventSource(root + "events");
+    source.addEventListener("changed", changed);
+    source.addEventListener("open", () => {
+      opened = true;
+      if (cut) { cut = false; say(); refresh(); chart(); }
+    });
+    source.addEventListener("error", () => {
+      source.close();
+      cut = !opened; // a stream ends after some minutes, and the next one opens at once
+      say();
+      setTimeout(listen, RETRY_MS);
+    });
   }
 
   // The place in the tables and the choice "Live" survive when the content is replaced.
@@ -59,12 +98,11 @@
   });
 
   if (content.hasAttribute("data-live")) {
-    const source = new EventSource(root + "events");
-    source.addEventListener("changed", changed);
+    listen();
     chart();
-    setInterval(() => { if (wants()) chart(); }, CHART_MS);
-    addEventListener("resize", chart);
-    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", chart);
+    setInterval(() => { if (wants() && !cut) chart(); }, CHART_MS);
+    addEventListener("resize", draw);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
     addEventListener("pagehide", () => source.close());
   }
 })();
