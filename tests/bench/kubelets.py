@@ -131,7 +131,7 @@ async def follow(options: argparse.Namespace, port: int, authorities: bytes) -> 
     while (now := time.monotonic()) < began + options.intervals * options.interval:
         await asyncio.sleep(TICK)
         late.append(time.monotonic() - now - TICK)
-        slowest = max(slowest, found.lag)
+        slowest = max(slowest, found.rounds.lag)
     took = time.monotonic() - began
     used, asked = time.process_time() - used, found.results.total() - asked
     late.sort()
@@ -140,7 +140,7 @@ async def follow(options: argparse.Namespace, port: int, authorities: bytes) -> 
         "cores_of_interval": used / asked * options.nodes / options.interval,
         "asked_per_interval": asked * options.interval / took,
         "measured_share": found.results["measured"] / found.results.total(),
-        "nodes_measured": float(found.states()["measured"]),
+        "nodes_measured": float(found.rounds.states()["measured"]),
         "pods_known": float(len(found.cpu_times)),
         "memory_mib": resident_mib(os.getpid(), "VmHWM") - before,
         "loop_p99_ms": 1000.0 * late[int(0.99 * len(late))],
