@@ -1,11 +1,11 @@
 """Pods that succeeded: how much CPU time each took, and how long it ran. Runs on the thread that watches pods.
 
 A kubelet shows no pod that has ended, so the CPU time known of it is that of an earlier moment: of a reading up to two
-intervals before its end. The rest is added at the pod's mean rate until then. The error that remains is the share of
-its life that no reading covers, at most half, times how much the rate there differed from the mean before: a pod that
-idles at first and works later counts as less work than it was. Most of this cancels between nodes, since it happens to
-the template on each of them. The rest does not: on a fast node a pod is shorter, so less of it is covered. Reading,
-start and end are stamped by one clock, the node's. Only differences count, so it may be wrong.
+intervals before its end. The rest is added at the rate between the last two readings, or at the mean rate where there
+is only one. The mean rate is that of another time: a pod that idles at first, or that others slow down at first, works
+faster later, and would count as less work than it was, differently on each node. The error that remains is the share of
+its life that no reading covers, at most half, times how much the rate changed there. Reading, start and end are stamped
+by one clock, the node's. Only differences count, so it may be wrong.
 
 A pod with a restart counts for nothing: its CPU time holds work that was done twice.
 """
@@ -104,7 +104,8 @@ def extended(reading: CpuTime, start: float, end: float) -> float | None:
     covered = reading.at - start
     if covered <= 0.0 or covered < COVERED * (end - start):
         return None
-    return reading.seconds * (1.0 + max(0.0, end - reading.at) / covered)
+    rate = reading.seconds / covered if reading.rate is None else reading.rate
+    return reading.seconds + rate * max(0.0, end - reading.at)
 
 
 def _life(statuses: list[WatchedContainer]) -> tuple[float, float] | None:

@@ -13,6 +13,8 @@ from extender.cluster.stats import CpuTime
 
 KEPT_ANSWERS: Final = 4
 """Answers of a node for which a pod that is gone from them is kept: a minute at the default interval."""
+LEAST_APART_S: Final = 5.0
+"""Least seconds between two readings of which a rate is made: kubelets stamp them with whole seconds."""
 MOST_GONE: Final = 256
 """Pods kept per node that are gone; those gone first are dropped first."""
 
@@ -57,8 +59,18 @@ class CpuTimes:
             gone.update((uid, (time, KEPT_ANSWERS)) for uid, time in known.shown.items() if uid not in shown)
             for uid in list(gone)[: max(0, len(gone) - MOST_GONE)]:
                 del gone[uid]
+            shown = {uid: _with_rate(time, known.shown.get(uid)) for uid, time in shown.items()}
         self._nodes[node] = _Node(shown, gone)
 
     def forget(self, node: str) -> None:
         """The node is gone."""
         self._nodes.pop(node, None)
+
+
+def _with_rate(time: CpuTime, before: CpuTime | None) -> CpuTime:
+    """A reading with the pod's rate since the one before; the former rate if they are too close to tell."""
+    if before is None or time.seconds < before.seconds:
+        return time
+    apart = time.at - before.at
+    rate = before.rate if apart < LEAST_APART_S else (time.seconds - before.seconds) / apart
+    return time._replace(rate=rate)

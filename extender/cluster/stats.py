@@ -46,6 +46,7 @@ class CpuTime(NamedTuple):
 
     seconds: float  # of one core
     at: float  # when it was read, seconds since the epoch
+    rate: float | None = None  # cores that the pod used between the reading before and this one; None: not known
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+import random
+import statistics
 from typing import Any
 
 import msgspec
@@ -60,6 +63,45 @@ def test_the_part_of_a_life_that_no_reading_covers_is_added_at_the_mean_rate() -
 )
 def test_a_reading_must_cover_half_of_a_life(at: float, cpu_s: float | None) -> None:
     assert extended(CpuTime(40.0, at), 0.0, 100.0) == cpu_s
+
+
+def test_the_part_that_no_reading_covers_is_added_at_the_rate_of_the_last_two_readings() -> None:
+    taken = Taken()
+    for at, cpu_s in ((45.0, 5.0), (60.0, 20.0), (60.0, 20.0), (62.0, 20.0)):  # the last two say nothing new of a rate
+        taken.times.record("node-a", {"u": CpuTime(cpu_s, START + at)})
+    taken.pods.take(pod(life=72.0))
+    assert taken.told[0].cpu_s == pytest.approx(20.0 + 10.0 * 1.0), "the mean rate would give 23.2"
+
+
+def test_a_counter_that_was_set_back_gives_no_rate() -> None:
+    taken = Taken()
+    for at, cpu_s in ((45.0, 60.0), (80.0, 40.0)):
+        taken.times.record("node-a", {"u": CpuTime(cpu_s, START + at)})
+    taken.pods.take(pod())
+    assert taken.told[0].cpu_s == pytest.approx(50.0)
+
+
+@pytest.mark.parametrize("idle_s", [0.0, 3.0, 10.0])
+@pytest.mark.parametrize("cpu_s", [30.0, 50.0])
+def test_pods_that_begin_slowly_are_not_taken_for_less_work_than_they_were(idle_s: float, cpu_s: float) -> None:
+    """Pods of one core after an idle beginning, read every 15 s from samples that are 10 to 15 s apart."""
+    rng, errors = random.Random(7), []
+    for number in range(2000):
+        start, life = rng.uniform(0.0, 60.0), idle_s + cpu_s
+        times, sampled, asked = CpuTimes(), [-rng.uniform(0.0, 15.0)], rng.uniform(0.0, 15.0)
+        while sampled[-1] < life:
+            sampled.append(sampled[-1] + rng.uniform(10.0, 15.0))
+        while asked < life:
+            known = [at for at in sampled if 0.0 < at <= asked]
+            used = {str(number): CpuTime(max(0.0, at - idle_s), float(int(start + at))) for at in known[-1:]}
+            times.record("node-a", used)
+            asked += 15.0
+        reading = times.of("node-a", str(number))
+        told = None if reading is None else extended(reading, float(int(start)), float(int(start + life)))
+        if told:
+            errors.append(math.log(told / cpu_s))
+    assert len(errors) > 1000
+    assert abs(statistics.fmean(errors)) < 0.04, "at the mean rate it is up to 0.19"
 
 
 def test_init_containers_belong_to_the_life_and_waiting_for_images_does_not() -> None:
