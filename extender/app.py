@@ -24,8 +24,10 @@ from extender.observer import Observer
 from extender.operations.collectors import agreement, autoscaling, estimates, inputs, memory, polling, serving
 from extender.operations.documents import Documents
 from extender.operations.endpoints import operations_app
+from extender.operations.federation import Replicas
 from extender.operations.inventory import Inventory, KnowsMachines
 from extender.operations.metrics import Metrics
+from extender.operations.peers import Peers
 from extender.operations.probes import Probes
 from extender.operations.signals import Signals
 from extender.protocol.verbs import PATHS, Receive, SchedulingVerbs, Scope, Send, not_here
@@ -53,6 +55,7 @@ class Application:
         loaded: what decides; None: the fallback does, until a bundle comes.
 
     Attributes:
+        peers: the other replicas; None where the settings name none.
         connection, operations: class of the verbs' connections, and ASGI application of the operations endpoints alone.
         start_error: why the lifespan could not start; None while it could.
     """
@@ -151,7 +154,11 @@ class Application:
             inventory=Inventory(self.table, source, clock),
             kubernetes=settings.kubernetes_version,
         )
-        self.operations = operations_app(probes=self.probes, metrics=self.metrics, documents=documents, version=version)
+        self.peers = Peers.of(settings)
+        others = Replicas(self.peers)
+        self.operations = operations_app(
+            probes=self.probes, metrics=self.metrics, documents=documents, others=others, version=version
+        )
         content = Content(
             settings=settings,
             table=self.table,
@@ -164,7 +171,7 @@ class Application:
             version=version,
             clock=clock,
         )
-        site.add(self.operations, content, self.metrics.traffic.refused)
+        site.add(self.operations, content, others, self.metrics.traffic.refused)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request, or run the lifespan."""

@@ -29,3 +29,9 @@ def names_of(certificate: Mapping[str, Any] | None) -> frozenset[str]:
     subject = (pair for attributes in certificate.get("subject", ()) for pair in attributes)
     common = {value for name, value in subject if name == "commonName"}
     return frozenset(common | {str(value) for _, value in certificate.get("subjectAltName", ())})
+
+
+def host_of(certificate: Mapping[str, Any]) -> str:
+    """Return a host name that a certificate as `ssl` shows it is for, else an address; empty where it has neither."""
+    names = sorted(certificate.get("subjectAltName", ()), key=lambda it: str(it[0]) != "DNS")
+    return next((str(value).replace("*", "replica", 1) for _, value in names), "")

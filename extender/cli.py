@@ -226,16 +226,21 @@ def explain(
     as_json: AsJson = False,
 ) -> None:
     """Say why a pod's nodes were rated as they were."""
+    from extender.operations.peers import Heard
+
     asked = "" if other is None else f"?{urllib.parse.urlencode({'why_not': other})}"
     uid, found = pod, _get(url, f"/v1/decisions/{urllib.parse.quote(pod, safe='')}{asked}")
     if found is None:
         query = urllib.parse.urlencode({"namespace": namespace, "name": pod, "limit": 1})
         with _answers(url):
-            listed = (_get(url, f"/v1/decisions?{query}") or {"decisions": []})["decisions"]
-            uid = listed[0]["pod"]["uid"] if listed else ""
+            listed = _get(url, f"/v1/decisions?{query}") or {"decisions": []}
+            uid = listed["decisions"][0]["pod"]["uid"] if listed["decisions"] else ""
             found = _get(url, f"/v1/decisions/{urllib.parse.quote(uid, safe='')}{asked}") if uid else None
+            silent = Heard(silent=dict(listed.get("silent", {}))).told
     if found is None:
-        typer.echo(f"no decision is remembered for pod {pod} (by UID, or by name in namespace {namespace})", err=True)
+        typer.echo(
+            f"no decision is remembered for pod {pod} (by UID, or by name in namespace {namespace}){silent}", err=True
+        )
         raise typer.Exit(FAILED)
     if export is not None:
         _export(url, uid, export)
@@ -417,7 +422,8 @@ def _show(decision: dict[str, Any], console: Console) -> None:
     from extender.history import sentences
 
     asked = decision["why_not"]
-    for said in sentences.of_decision(decision) if asked is None else sentences.of_node(asked, decision):
+    of_nodes = sentences.of_decision(decision) if asked is None else sentences.of_node(asked, decision)
+    for said in [*of_nodes, *sentences.of_replicas(decision)]:
         console.print(said, markup=False, highlight=False)
     nodes = decision["nodes"] if asked is None else [decision["nodes"][0], asked] if asked["rank"] else []
     if not nodes:

@@ -157,6 +157,10 @@ class ClientError(SchedulerError):
     """A running service cannot be asked, or answers what no such service does; the message says what to do."""
 
 
+class PeerError(SchedulerError):
+    """Another replica did not answer, or answered what none does; the message says why."""
+
+
 class CaseError(InvalidInputError):
     """An exported decision cannot be read, or cannot be decided again; the message says why."""
 

@@ -168,6 +168,8 @@ async def serve(
     settings = app.settings
     sys.setswitchinterval(SWITCH_S)
     certificates = None if settings.tls_cert_file is None else Certificates(settings)
+    if app.peers is not None and certificates is not None and settings.operations_tls:
+        app.peers.identity = lambda: certificates.identity
     ports = _ports(app)
     app.metrics.register(certificates, CERTIFICATES)
     app.metrics.register(ports, CONNECTIONS)

@@ -70,6 +70,11 @@ class Settings(BaseModel):
     operations_port: int | None = setting(
         None, "port of health, metrics and decisions; empty: the same as `port`; 0 takes a free one", ge=0, le=65535
     )
+    peers: str | None = setting(
+        None,
+        "names or addresses of all replicas of this service, separated by commas, such as a headless Service; each is "
+        "asked at `operations_port` for decisions that this one does not remember; empty: none is asked",
+    )
     keep_alive_s: float = setting(
         120.0,
         "how long an idle connection is kept; kube-scheduler's client keeps its own for 90 s, so stay above",
@@ -473,10 +478,10 @@ class Settings(BaseModel):
         """Return where a value comes from: `flag`, `environment`, a file, `program` or `default`."""
         return self._origins.get(name, "program" if name in self.model_fields_set else "default")
 
-    @field_validator("host", "operations_host")
+    @field_validator("host", "operations_host", "peers")
     @classmethod
-    def _addresses(cls, value: str) -> str:
-        for host in separated(value):
+    def _addresses(cls, value: str | None) -> str | None:
+        for host in () if value is None else separated(value):
             try:
                 ipaddress.ip_address(host)
             except ValueError:
@@ -490,6 +495,12 @@ class Settings(BaseModel):
     def _operations_have_a_port(self) -> Settings:
         if "operations_host" in self.model_fields_set and self.operations_port is None:
             raise ValueError("operations_host needs operations_port; on one port, `host` holds for all")
+        return self
+
+    @model_validator(mode="after")
+    def _peers_have_a_port(self) -> Settings:
+        if self.peers is not None and not self.operations_port:
+            raise ValueError("peers needs operations_port, and no free one (0): all replicas answer at the same port")
         return self
 
     @model_validator(mode="after")

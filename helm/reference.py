@@ -28,6 +28,7 @@ OWNED = frozenset(
         "operations_host",
         "port",
         "operations_port",
+        "peers",
         "bundle_path",
         "kubeconfig",
         "kube_context",

@@ -20,29 +20,25 @@ from extender.cluster.source import INPUTS, ClusterSource
 from extender.cluster.table import ClusterTable
 from extender.dashboard.listings import (
     FAILING,
-    FEATURES,
-    PAGE,
     SIZES,
     URGENCIES,
-    bars,
     best,
     card_of,
     listed,
-    matches,
     metrics_told,
-    page_of,
     ranges,
-    ranking,
     settings_told,
 )
 from extender.engine import Engine
-from extender.history import sentences
 from extender.history.aggregate import summarised
-from extender.history.explain import Hindsight, explained
+from extender.history.explain import summary
 from extender.history.ledger import Ledger
+from extender.history.ranking import page_of
 from extender.operations.documents import Documents
 from extender.operations.metrics import Metrics
+from extender.operations.peers import Heard
 from extender.operations.probes import Probes
+from extender.operations.search import Part, Search
 from extender.pace import unhurried
 from extender.scorer.load import bundle_path
 from extender.settings import Settings
@@ -51,9 +47,6 @@ from policy.errors import SchedulerError
 
 LATEST: Final = 2000
 """Decisions that the page "Now" looks at."""
-
-LONGEST_SEARCH: Final = 200_000
-"""Decisions that are looked through for one page."""
 
 COPIED: Final = 256
 """Nodes copied at a time."""
@@ -115,6 +108,7 @@ class Content:
         self._engine = engine
         self._ledger = ledger
         self._documents = documents
+        self.explained = documents.explained
         self._metrics = metrics
         self._probes = probes
 
@@ -174,7 +168,7 @@ class Content:
                 "nodes": self._settings.cluster_time_limit_s,
                 "pods": self._settings.cluster_time_limit_s,
             },
-            "failing": [listed(it) for it in failing[:10]],
+            "failing": [listed(summary(it)) for it in failing[:10]],
             "deadline_ms": self._settings.deadline_ms,
         }
 
@@ -199,49 +193,21 @@ class Content:
             slow.append(round(float(np.percentile(part, 99)), 3) if len(part) else None)
         return json.dumps({"at": edges[:-1].tolist(), "rate": rate, "p50": median, "p99": slow}).encode()
 
-    def decisions(self, search: str, before: int | None) -> dict[str, Any]:
+    def decisions(self, search: Search, heard: Heard[Part] | None) -> dict[str, Any]:
         """One page of decisions, newest first.
 
         Args:
-            search: words that must all stand in the pod, its namespace or UID, its node, scorer or state.
-            before: where the page before ended; None: at the newest.
+            search: which.
+            heard: what other replicas say of the same search; None where there are none.
         """
-        words = search.lower().split()
-        found, following = list[dict[str, Any]](), None
-        for place, decision in islice(unhurried(self._ledger.newest_first(before)), LONGEST_SEARCH):
-            if words and not matches(decision, words):
-                continue
-            if len(found) == PAGE:
-                break
-            found.append(listed(decision))
-            following = place
-        else:
-            following = None
-        return {"rows": found, "following": following, "search": search, "remembered": len(self._ledger)}
-
-    def why(self, uid: str, node: str | None, page: int) -> dict[str, Any] | None:
-        """Everything about one decision; None if none is remembered for this pod.
-
-        Args:
-            uid: of the pod.
-            node: of which to tell why it was not preferred; None: of none.
-            page: of the ranking, from 1.
-        """
-        decision = self._documents.remembered(uid)
-        if decision is None:
-            return None
-        past = Hindsight(decision, self._engine.judge_of(decision), self._settings.kubernetes_version)
-        told = explained(past, node or None)
-        asked = told["why_not"]
+        told = self._documents.listing(search, heard)
         return {
-            "told": told,
-            "sentences": sentences.of_decision(told),
-            "asked": asked,
-            "answer": [] if asked is None else sentences.of_node(asked, told),
-            "words": FEATURES,
-            "bars": bars(told["nodes"] + ([asked] if asked is not None and asked["rank"] else [])),
-            "exportable": decision.contenders is not None,
-            **ranking(past.field, past.usual, page),
+            "rows": [listed(row) for row in told["decisions"]],
+            "following": told["next"],
+            "search": search.search,
+            "remembered": len(self._ledger),
+            "replicas": told.get("replicas"),
+            "silent": told.get("silent"),
         }
 
     def nodes(self, rows: Rows, size: str, urgency: str, sort: str, search: str, page: int) -> dict[str, Any]:

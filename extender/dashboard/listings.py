@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,8 +14,6 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from extender.history import sentences
-from extender.history.contenders import Recalled
-from extender.history.ledger import Decision
 from extender.operations.metrics import FAMILIES
 from extender.operations.reference import describe
 from extender.pace import unhurried
@@ -24,9 +22,6 @@ from extender.settings import Settings
 from policy.cluster import ClusterState, PodDemand
 from policy.features import FEATURE_NAMES
 from policy.observation import observe_unclipped
-
-PAGE: Final = 50
-"""Rows of a table on one page."""
 
 URGENCIES: Final = {"low": 0.1, "medium": 0.5, "high": 0.9}
 SIZES: Final = {"small": (0.1, 0.25), "medium": (1.0, 2.0), "large": (4.0, 16.0)}
@@ -53,40 +48,17 @@ FAILING: Final = frozenset({"unschedulable", "scheduler_error", "bind", "expired
 """States of pods that were decided upon and are not bound."""
 
 
-def listed(decision: Decision) -> dict[str, Any]:
-    """One decision as a row of a table."""
-    outcome = decision.outcome
-    node, bound, state = _fate(decision)
+def listed(told: Mapping[str, Any]) -> dict[str, Any]:
+    """One decision, as `extender.history.explain.summary` tells it, as a row of a table."""
+    outcome = told["outcome"] or {"node": None, "message": None}
     return {
-        "uid": decision.uid,
-        "namespace": decision.namespace,
-        "name": decision.name,
-        "at": decision.at,
-        "node": node,
-        "bound": bound,
-        "scorer": decision.scorer,
-        "fallback_reason": decision.fallback_reason,
-        "candidates": decision.candidates,
-        "latency_ms": decision.latency_s * 1000.0,
-        "state": state,
-        "message": None if outcome is None else outcome.message,
+        **told["pod"],
+        **{name: told[name] for name in ("at", "scorer", "fallback_reason", "candidates", "latency_ms", "state")},
+        "node": outcome["node"] or told["assumed"],
+        "bound": outcome["node"] is not None,
+        "message": outcome["message"],
+        "replica": told.get("replica"),
     }
-
-
-def _fate(decision: Decision) -> tuple[str | None, bool, str]:
-    """Return the pod's node, whether it is bound there or only assumed, and its state."""
-    outcome = decision.outcome
-    if outcome is None:
-        return decision.assumed, False, "waiting"
-    bound = outcome.node is not None
-    return outcome.node if bound else decision.assumed, bound, outcome.state
-
-
-def matches(decision: Decision, words: Iterable[str]) -> bool:
-    """Return whether every word stands in the pod, its namespace or UID, its node, scorer or state."""
-    node, _, state = _fate(decision)
-    text = f"{decision.namespace}\n{decision.name}\n{decision.uid}\n{node}\n{decision.scorer}\n{state}".lower()
-    return all(word in text for word in words)
 
 
 def bars(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -107,38 +79,22 @@ def bars(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     ]
 
 
-def ranking(field: Recalled | None, usual: NDArray[Any], page: int) -> dict[str, Any]:
-    """One page of all nodes of a decision, best first."""
-    if field is None:
-        return {"ranking": [], "page": 1, "pages": 1, "count": 0}
-    part, pages, page = page_of(len(field.names), page)
-    _, inverse, counts = np.unique(-usual, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(counts) - counts + 1)[inverse]
-    low, high = float(field.preferences.min()), float(field.preferences.max())
+def reasoned(told: dict[str, Any]) -> dict[str, Any]:
+    """An explanation with its ranking, of this replica or another, as the page "Why" shows it."""
+    asked, ranking = told["why_not"], told["ranking"]
     return {
-        "ranking": [
-            {
-                "rank": i + 1,
-                "node": field.names[i],
-                "preference": float(field.preferences[i]),
-                "priority": int(field.priorities[i]),
-                "usual": float(usual[i]),
-                "usual_rank": int(ranks[i]),
-                "share": 100.0 * (float(field.preferences[i]) - low) / ((high - low) or 1.0),
-            }
-            for i in range(len(field.names))[part]
-        ],
-        "page": page,
-        "pages": pages,
-        "count": len(field.names),
+        "told": told,
+        "sentences": [*sentences.of_decision(told), *sentences.of_replicas(told)],
+        "asked": asked,
+        "answer": [] if asked is None else sentences.of_node(asked, told),
+        "words": FEATURES,
+        "bars": bars(told["nodes"] + ([asked] if asked is not None and asked["rank"] else [])),
+        "exportable": ranking["exportable"],
+        "ranking": ranking["rows"],
+        "page": ranking["page"],
+        "pages": ranking["pages"],
+        "count": ranking["count"],
     }
-
-
-def page_of(count: int, page: int) -> tuple[slice, int, int]:
-    """The rows of a page, how many pages there are, and the page's number within them."""
-    pages = max(-(-count // PAGE), 1)
-    page = min(max(page, 1), pages)
-    return slice((page - 1) * PAGE, page * PAGE), pages, page
 
 
 def best(names: list[str], preferences: NDArray[np.float64]) -> str | None:

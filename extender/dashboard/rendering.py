@@ -46,8 +46,8 @@ class Pages:
         self._environment.filters |= {"age": age, "clock": clock, "percent": percent, "number": number}
         self._environment.globals |= {"digests": digests, "version": version, "tabs": TABS}
 
-    def render(self, name: str, build: Callable[[], dict[str, Any] | None], path: str, part: str) -> bytes:
-        """Return a page, or only the part of it that htmx replaces; empty where there is no content.
+    def render(self, name: str, build: Callable[[], dict[str, Any]], path: str, part: str) -> bytes:
+        """Return a page, or only the part of it that htmx replaces.
 
         Args:
             name: of the page.
@@ -56,8 +56,6 @@ class Pages:
             part: id of the element that is to be replaced; empty: the whole page.
         """
         content = build()
-        if content is None:
-            return b""
         template = self._environment.get_template(f"{name}.html")
         values = {**content, "tab": "decisions" if name == "why" else name, "root": _root(path)}
         if part == PART:

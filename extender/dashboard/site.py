@@ -13,10 +13,13 @@ from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
 from extender.dashboard.content import SORTS, Content
+from extender.dashboard.listings import reasoned
 from extender.dashboard.rendering import Pages
 from extender.errors import BusyError, LedgerError, kind_of
+from extender.history.ranking import PAGE
 from extender.operations.assembly import Assembly
-from extender.protocol.wire import LARGEST
+from extender.operations.federation import Replicas
+from extender.operations.search import CURSOR, Search
 
 ROOT: Final = "/dashboard/"
 
@@ -28,6 +31,9 @@ STREAM_S: Final = 300.0
 
 TICK_S: Final = 1.0
 """How often it is looked whether anything changed."""
+
+OTHERS_TICKS: Final = 5
+"""After how many of these a page is renewed that other replicas may have something new for."""
 
 KINDS: Final = {"css": "text/css", "js": "text/javascript", "svg": "image/svg+xml"}
 
@@ -44,12 +50,13 @@ Text = Annotated[str, Query(max_length=253)]
 Page = Annotated[int, Query(ge=1, le=1_000_000)]
 
 
-def add(app: FastAPI, content: Content, refused: Callable[[str], None]) -> None:
+def add(app: FastAPI, content: Content, others: Replicas, refused: Callable[[str], None]) -> None:
     """Add the pages to the operations endpoints.
 
     Args:
         app: answers at the operations port.
         content: what stands on the pages.
+        others: asked for what this replica does not remember.
         refused: told "busy" for each request that found no turn.
     """
     answers = Assembly(refused)
@@ -58,19 +65,18 @@ def add(app: FastAPI, content: Content, refused: Callable[[str], None]) -> None:
     router = APIRouter(include_in_schema=False)
     streams: set[object] = set()
 
-    async def page(
-        request: Request, name: str, build: Callable[[], dict[str, Any] | None], status: int = 200
-    ) -> Response:
+    def busy(request: Request, error: Exception) -> Response:
+        why = pages.failure(kind_of(error), request.url.path)
+        return Response(why, 503, {**HEADERS, "Retry-After": "1"}, "text/html")
+
+    async def page(request: Request, name: str, build: Callable[[], dict[str, Any]]) -> Response:
         """A page, or the part of it that htmx asked for; put together in a thread."""
         part = request.headers.get("hx-target", "") if request.headers.get("hx-request") == "true" else ""
-        path = request.url.path
         try:
-            made = await answers.of(partial(pages.render, name, build, path, part))
+            made = await answers.of(partial(pages.render, name, build, request.url.path, part))
         except (BusyError, LedgerError) as error:
-            return Response(pages.failure(kind_of(error), path), 503, {**HEADERS, "Retry-After": "1"}, "text/html")
-        if not made:
-            return Response(pages.failure("nothing is remembered of this pod", path), 404, HEADERS, "text/html")
-        return Response(made, status, HEADERS, "text/html")
+            return busy(request, error)
+        return Response(made, 200, HEADERS, "text/html")
 
     @router.get("/")
     @router.get("/dashboard")
@@ -83,15 +89,25 @@ def add(app: FastAPI, content: Content, refused: Callable[[str], None]) -> None:
 
     @router.get(ROOT + "decisions")
     async def decisions(
-        request: Request, search: Text = "", before: Annotated[int | None, Query(ge=0, le=LARGEST)] = None
+        request: Request, search: Text = "", before: Annotated[str, Query(pattern=CURSOR)] = ""
     ) -> Response:
-        return await page(request, "decisions", partial(content.decisions, search, before))
+        wanted = Search(PAGE, before, search=search)
+        return await page(request, "decisions", partial(content.decisions, wanted, await others.listing(wanted)))
 
     @router.get(ROOT + "decisions/{uid}")
     async def why(
         request: Request, uid: str, node: Text = "", number: Annotated[Page, Query(alias="page")] = 1
     ) -> Response:
-        return await page(request, "why", partial(content.why, uid, node.strip(), number))
+        other = node.strip() or None
+        try:
+            own = await answers.of(partial(content.explained, uid, other, number))
+        except (BusyError, LedgerError) as error:
+            return busy(request, error)
+        told, silent = await others.best(own, uid, other, number)
+        if told is None:
+            why = f"nothing is remembered of this pod{silent}"
+            return Response(pages.failure(why, request.url.path), 404, HEADERS, "text/html")
+        return await page(request, "why", partial(reasoned, told))
 
     @router.get(ROOT + "nodes")
     async def nodes(
@@ -135,7 +151,7 @@ def add(app: FastAPI, content: Content, refused: Callable[[str], None]) -> None:
         """Tell the browser when something changed, by server-sent events."""
         if len(streams) >= STREAMS:
             return Response("too many pages are live; reload to see changes", 503, {**HEADERS, "Retry-After": "30"})
-        return StreamingResponse(_changes(content, streams), 200, HEADERS, "text/event-stream")
+        return StreamingResponse(_changes(content, streams, others.any), 200, HEADERS, "text/event-stream")
 
     @router.get(ROOT + "static/{name}")
     async def static(name: str) -> Response:
@@ -147,8 +163,8 @@ def add(app: FastAPI, content: Content, refused: Callable[[str], None]) -> None:
     app.include_router(router)
 
 
-async def _changes(content: Content, streams: set[object]) -> AsyncIterator[str]:
-    """Yield an event whenever a decision is made or its pod moves on."""
+async def _changes(content: Content, streams: set[object], others: bool) -> AsyncIterator[str]:
+    """Yield an event whenever a decision is made or its pod moves on; now and then where others may have decided."""
     key, known = object(), content.changes()
     streams.add(key)
     try:
@@ -157,8 +173,8 @@ async def _changes(content: Content, streams: set[object]) -> AsyncIterator[str]
             await asyncio.sleep(TICK_S)
             if content.stopping:
                 return
-            if (latest := content.changes()) != known:
-                known = latest
+            if (now := content.changes()) != known or (others and tick % OTHERS_TICKS == OTHERS_TICKS - 1):
+                known = now
                 yield "event: changed\ndata: 1\n\n"
             elif tick % 15 == 0:
                 yield ": nothing new\n\n"  # proxies close what is silent

@@ -113,7 +113,7 @@ class Hindsight:
         return self.field.names.index(node)
 
     def reasons(self, positions: list[int]) -> list[dict[str, Any]]:
-        """Return what there is to say of the nodes at these ranks, as JSON; see `explanation`."""
+        """Return what there is to say of the nodes at these ranks, as JSON; see `explained`."""
         if self.field is None:
             return []
         demand, rows = self.decision.demand, self.field.state.take(np.array(positions, dtype=np.intp))
@@ -167,7 +167,7 @@ class Hindsight:
         return {**told, "behind_by": target - float(self.field.preferences[position])}
 
     def why_not(self, node: str) -> dict[str, Any]:
-        """Return why another node was preferred to this one, as JSON; see `explanation`."""
+        """Return why another node was preferred to this one, as JSON; see `explained`."""
         position = self.position(node)
         if self.field is None or position is None:
             return {"node": node, "rank": None, "why": self._absent(node)}
@@ -212,18 +212,11 @@ class Hindsight:
         return candidate, None
 
 
-def explanation(
-    decision: Decision,
-    judge: Judge | None,
-    kubernetes: str = heuristics.NEWEST_KUBERNETES,
-    other: str | None = None,
-) -> dict[str, Any]:
+def explained(past: Hindsight, other: str | None = None) -> dict[str, Any]:
     """Return the decision with the reasons for its best nodes. Asks the scorer some thousand rows: use a thread.
 
     Args:
-        decision: what was decided.
-        judge: what decides like that now; None where nothing does.
-        kubernetes: minor version of Kubernetes whose kube-default is told.
+        past: the decision and all that is remembered of its nodes.
         other: a node of which to tell why it was not preferred; None: of none.
 
     Returns:
@@ -242,11 +235,6 @@ def explanation(
         asked about, with its ``rank``, whether it is ``odd``, what each criterion made it lose (``lost_by``) and what
         would have made it win (``counterfactual``); ``why`` tells why nothing else is known of it.
     """
-    return explained(Hindsight(decision, judge, kubernetes), other)
-
-
-def explained(past: Hindsight, other: str | None = None) -> dict[str, Any]:
-    """Return what `explanation` does, of what is known already."""
     choice = past.choice()
     names = () if past.field is None else past.field.names
     counterfactual = None

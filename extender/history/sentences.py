@@ -23,7 +23,7 @@ LEAST: Final = 0.0005
 
 
 def of_decision(told: dict[str, Any]) -> list[str]:
-    """Return what an explanation says, as `extender.history.explain.explanation` returns it."""
+    """Return what an explanation says, as `extender.history.explain.explained` returns it."""
     return [*_question(told), *_answer(told), *_usual(told), *_second(told), *_outcome(told)]
 
 
@@ -41,13 +41,22 @@ def of_node(told: dict[str, Any], decision: dict[str, Any]) -> list[str]:
         said.append("It is odd: its features lie beyond what the scorer is trusted with, so it was judged apart.")
     lost = {name: value for name, value in (told["lost_by"] or {}).items() if abs(value) >= LEAST}
     if told["rank"] > 1 and lost:
-        parts = [f"{NAMES[name]} ({-value:+.3f})" for name, value in sorted(lost.items(), key=lambda it: -it[1])]
+        parts = [f"{_named(name)} ({-value:+.3f})" for name, value in sorted(lost.items(), key=lambda it: -it[1])]
         said.append(f"Compared with the best node, it differs by {_and(parts)}.")
     if told["rank"] == 1:
         said.append("It was the best node.")
     elif told["counterfactual"] is not None:
         said.append(_changes(node, told["counterfactual"]))
     return said
+
+
+def of_replicas(told: dict[str, Any]) -> list[str]:
+    """Return which replica remembers, and which did not answer; empty where this one remembers itself."""
+    if "replica" not in told:
+        return []
+    silent = [f"{who} ({why})" for who, why in told["silent"].items()]
+    said = [f"This is what the replica {told['replica']} remembers."]
+    return [*said, f"No answer came from the replica {_and(silent)}."] if silent else said
 
 
 def _question(told: dict[str, Any]) -> list[str]:
@@ -81,7 +90,7 @@ def _answer(told: dict[str, Any]) -> list[str]:
             gained = {name: value - second["contributions"][name] for name, value in best["contributions"].items()}
             name = max(gained, key=lambda each: gained[each])
             if gained[name] >= LEAST:
-                said[0] += f", most of it by {NAMES[name]} ({gained[name]:+.3f})"
+                said[0] += f", most of it by {_named(name)} ({gained[name]:+.3f})"
     said[0] += "."
     if told["rated_best"] > 1:
         said.append(f"{told['rated_best']} nodes would have shared the highest priority; one was singled out.")
@@ -126,7 +135,7 @@ def _changes(node: str, told: dict[str, Any]) -> str:
     parts = []
     for it in told["changes"]:
         plus = 1.0 if it["feature"] == "node_speed" else 0.0  # the feature is the speed minus 1
-        parts.append(f"{NAMES[it['feature']]} {it['after'] + plus:.4g} instead of {it['before'] + plus:.4g}")
+        parts.append(f"{_named(it['feature'])} {it['after'] + plus:.4g} instead of {it['before'] + plus:.4g}")
     return f"{behind}; each of these alone would have made it win: {', '.join(parts)}."
 
 
@@ -143,6 +152,11 @@ def _outcome(told: dict[str, Any]) -> list[str]:
     if outcome["late"] is not None:
         said += " It was late." if outcome["late"] else " It was not late."
     return [said]
+
+
+def _named(name: str) -> str:
+    """A criterion or feature in words; one that only another version knows by its name."""
+    return NAMES.get(name, name)
 
 
 def _and(parts: list[str]) -> str:

@@ -1,4 +1,4 @@
-"""What the service finds around it: the API server, its rights there, measured use, the collector of traces."""
+"""What the service finds around it: the API server, its rights, measured use, the collector of traces, replicas."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from extender.cluster.rights import Right, allowed, rights
 from extender.errors import UNDECODABLE, SourceError, kind_of
 from extender.inspection.finding import Finding, Verdict
 from extender.proxies import PORTS, proxy_for
-from extender.settings import Settings
+from extender.settings import Settings, separated
 from policy.heuristics import KUBERNETES_VERSIONS
 
 FORBIDDEN: Final = 403
@@ -83,6 +83,8 @@ def inspect(settings: Settings) -> Iterator[Finding]:
     yield from _use(settings, api, names)
     if settings.tracing_endpoint is not None:
         yield _collector(settings.tracing_endpoint)
+    for host in () if settings.peers is None else separated(settings.peers):
+        yield _peers(host)
 
 
 def _leads_to_a_cluster(settings: Settings) -> bool:
@@ -206,6 +208,16 @@ def _use(settings: Settings, api: ApiServer | None, names: list[str]) -> Iterato
         yield Finding(source, broken, f"measures {min(measured)!r}, and nodes are called {min(names)!r}", fix)
     else:
         yield Finding(source, "ok", f"measures {len(measured)} nodes")
+
+
+def _peers(host: str) -> Finding:
+    """Whether replicas are found by a name; they need not answer for the service to start."""
+    try:
+        found = {address[0] for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+    except OSError as error:
+        told = f"{host} leads to no replica ({kind_of(error)})"
+        return Finding("peers", "warning", told, "name the headless Service; outside the cluster it has no name")
+    return Finding("peers", "ok", f"{host} leads to {len(found)} replicas")
 
 
 def _collector(endpoint: str) -> Finding:

@@ -43,7 +43,7 @@ class Assembly:
         self._rest_s = 0.0
         self._latest: dict[str, tuple[float, bytes]] = {}
 
-    async def of(self, build: Callable[[], bytes]) -> bytes:
+    async def of(self, build: Callable[[], T]) -> T:
         """Return what `build` returns, called in a thread once nobody else's is being put together.
 
         Raises:
@@ -66,8 +66,8 @@ class Assembly:
                 self._latest[name] = begun, answer
             return answer
 
-    async def _built(self, build: Callable[[], bytes]) -> bytes:
-        def work() -> tuple[bytes, float]:
+    async def _built(self, build: Callable[[], T]) -> T:
+        def work() -> tuple[T, float]:
             begun, used = time.monotonic(), time.thread_time()
             answer = build()
             return answer, (time.thread_time() - used) / SHARE - (time.monotonic() - begun)

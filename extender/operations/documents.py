@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from itertools import islice
+from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from extender.case import written
-from extender.engine import Engine
+from extender.engine import WATCH, Engine
 from extender.history.aggregate import performance
-from extender.history.explain import explanation, summary
+from extender.history.explain import Hindsight, explained, summary
 from extender.history.ledger import Decision, Ledger
+from extender.history.ranking import ranking as ranking_of
 from extender.observer import Observer
 from extender.operations.inventory import Inventory, Page
+from extender.operations.peers import THIS, Heard
+from extender.operations.search import Part, Search, merged
 from extender.pace import unhurried
 from extender.scorer.reload import BundleReloader
 from extender.trials.candidates import Trials
@@ -21,6 +25,9 @@ if TYPE_CHECKING:
     from extender.history.store import DecisionStore  # imported only where it is used
 
 encode = msgspec.json.Encoder().encode
+
+LONGEST_SEARCH: Final = 200_000
+"""Decisions that are looked through for words."""
 
 
 class Documents:
@@ -104,53 +111,83 @@ class Documents:
         """Write what is known of the one node of a page. In a thread."""
         return encode(self.inventory.node(page, 0))
 
-    def decisions(self, limit: int, before: int | None, namespace: str | None, name: str | None) -> bytes:
-        """Write the latest decisions, newest first, and counts since the start. In a thread.
+    def decisions(self, search: Search, heard: Heard[Part] | None = None, *, places: bool = False) -> bytes:
+        """Write what `listing` returns. In a thread; raises as it does."""
+        told = self.listing(search, heard, places=places)
+        rows = b",".join(encode(row) for row in unhurried(told.pop("decisions")))
+        return b'{"decisions":[%b],%b' % (rows, encode(told)[1:])
+
+    def listing(self, search: Search, heard: Heard[Part] | None = None, *, places: bool = False) -> dict[str, Any]:
+        """Return the latest decisions, newest first, and counts since the start. In a thread.
 
         Args:
-            limit: most of them.
-            before: the `next` of the answer that this one goes on from; None: from the newest.
-            namespace: of the pods; None: any.
-            name: of the pods; None: any.
+            search: which.
+            heard: what other replicas say of the same search; None where there are none.
+            places: whether each decision is told with its place in the ledger: for another replica.
 
         Raises:
             LedgerError: the ledger's file cannot be read.
         """
-        found: list[bytes] = []
+        counts = self._ledger.counts.document()
+        rows, following = self._remembered(search, THIS if heard is None else heard.own)
+        if heard is None:
+            if not places:
+                for row in rows:
+                    del row["place"]
+            return {"counts": counts, "decisions": rows, "next": following}
+        rows, token = merged({heard.own: (rows, following), **heard.answers}, search)
+        ended = [name for name, place in search.cursor.items() if place == 0]
+        replicas = sorted({heard.own, *heard.answers, *ended})
+        return {"counts": counts, "decisions": rows, "next": token, "replicas": replicas, "silent": heard.silent}
+
+    def _remembered(self, search: Search, own: str) -> Part:
+        before = search.before_of(own)
+        found: list[dict[str, Any]] = []
         following: int | None = None
-        for place, decision in unhurried(self._ledger.newest_first(before)):
-            if namespace in (None, decision.namespace) and name in (None, decision.name):
-                if len(found) == limit:
+        newest = self._ledger.newest_first(before)
+        for place, decision in unhurried(islice(newest, LONGEST_SEARCH) if search.words else newest):
+            if search.fits(decision):
+                if len(found) == search.limit:
                     break
-                found.append(encode(summary(decision)))
+                found.append({**summary(decision), "place": place})
                 following = place
         else:
             following = None
-        if not found and before is None and self._store is not None and namespace is not None and name is not None:
-            past = self._store.find(namespace, name)
-            found.extend([] if past is None else [encode(summary(past))])
-        counts = encode(self._ledger.counts.document())
-        return b'{"counts":%b,"decisions":[%b],"next":%b}' % (counts, b",".join(found), encode(following))
+        if not found and before is None and self._store is not None and search.namespace and search.name:
+            past = self._store.find(search.namespace, search.name)
+            found.extend([] if past is None else [{**summary(past), "place": 0}])
+        return found, following
 
-    def decision(self, uid: str, other: str | None = None) -> bytes:
-        """Write why the pod of this UID was rated as it was; empty where nothing is remembered. In a thread.
+    def explained(self, uid: str, other: str | None = None, ranking: int | None = None) -> dict[str, Any] | None:
+        """Return why the pod of this UID was rated as it was; None where nothing is remembered. In a thread.
 
         Args:
             uid: of the pod.
             other: a node of which to tell why it was not preferred; None: of none.
+            ranking: page of the ranking of all nodes to tell with it, from 1; None: none.
 
         Raises:
             LedgerError: the ledger's file cannot be read.
         """
         found = self.remembered(uid)
         if found is None:
-            return b""
-        return encode(explanation(found, self._engine.judge_of(found), self._kubernetes, other))
+            return None
+        past = Hindsight(found, self._engine.judge_of(found), self._kubernetes)
+        told = explained(past, other)
+        if ranking is not None:
+            exportable = found.contenders is not None
+            told["ranking"] = {**ranking_of(past.field, past.usual, ranking), "exportable": exportable}
+        return told
 
     def case(self, uid: str) -> bytes:
         """Write the decision about this pod as a file that can be decided again; empty where it is forgotten."""
         found = self._ledger.get(uid)
         return b"" if found is None else written(found, self._engine.settings.range_tolerance, self._kubernetes)
+
+    def asked(self, uid: str) -> bool:
+        """Return whether kube-scheduler asked this replica about the pod of this UID, as far as it remembers."""
+        found = self._ledger.get(uid)
+        return found is not None and found.verb != WATCH
 
     def remembered(self, uid: str) -> Decision | None:
         """Return the latest decision about the pod of this UID, from the ledger or its file; raises as `decision`."""

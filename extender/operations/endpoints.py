@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Annotated, Any, Final
+from typing import Annotated, Any, Final, Literal
 
 from fastapi import FastAPI, HTTPException, Query, Request, Response
 from fastapi.openapi.utils import get_openapi
@@ -14,12 +14,15 @@ from starlette.types import ASGIApp, Receive, Scope, Send
 from extender.errors import BusyError, LedgerError, kind_of
 from extender.operations.assembly import SCRAPE_PATIENCE_S, Assembly
 from extender.operations.documents import Documents, encode
+from extender.operations.federation import ONE, Replicas
 from extender.operations.metrics import Metrics
 from extender.operations.probes import Probes
+from extender.operations.search import CURSOR, Search
 from extender.protocol.openapi import paths
 from extender.protocol.wire import LARGEST
 
 Answers = dict[int | str, dict[str, Any]]
+Replica = Literal["all", "this"]
 
 MOST_DECISIONS: Final = 1000
 """Decisions in one answer, about 1.2 KB each."""
@@ -55,6 +58,7 @@ def operations_app(
     probes: Probes,
     metrics: Metrics,
     documents: Documents,
+    others: Replicas,
     version: str,
 ) -> FastAPI:
     """Health, metrics, and under `/v1/` what decides, what it decided, and what is tried beside it.
@@ -65,12 +69,16 @@ def operations_app(
         probes: alive and ready.
         metrics: written out.
         documents: what decides, what it decided and what is tried.
+        others: asked for what this replica does not remember.
         version: of the service.
     """
     app = FastAPI(title="maddpg-scheduler", version=version, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(HeadAsGet)
     answers = Assembly(metrics.traffic.refused)
     scrapes = Assembly(metrics.traffic.refused, SCRAPE_PATIENCE_S)
+
+    def asked(replicas: Replica) -> Replicas:
+        return others if replicas == "all" else ONE
 
     @app.get("/healthz", response_class=Response, responses=ALIVE)
     async def healthz() -> Response:
@@ -132,15 +140,21 @@ def operations_app(
     @app.get("/v1/decisions", response_class=Response, responses=DOCUMENT | UNREADABLE)
     async def decisions(
         limit: Annotated[int, Query(ge=1, le=MOST_DECISIONS)] = 100,
-        before: Annotated[int | None, Query(ge=0, le=LARGEST)] = None,
+        before: Annotated[str, Query(pattern=CURSOR)] = "",
         namespace: str | None = None,
         name: str | None = None,
+        search: Annotated[str, Query(max_length=253)] = "",
+        replicas: Replica = "all",
     ) -> Response:
-        """The latest decisions, newest first, and counts since the start.
+        """The latest decisions of all replicas, newest first, and counts of this one since its start.
 
-        Where more are remembered, `next` is what `before` must be to go on with them; else it is null.
+        Where more are remembered, `next` is what `before` must be to go on with them; else it is null. `search` has
+        words that must stand in the pod, its namespace or UID, its node, scorer or state. With `replicas=this` no
+        other replica is asked.
         """
-        return _json(await answers.of(partial(documents.decisions, limit, before, namespace, name)))
+        wanted = Search(limit, before, namespace, name, search)
+        heard = await asked(replicas).listing(wanted)
+        return _json(await answers.of(partial(documents.decisions, wanted, heard, places=replicas == "this")))
 
     @app.get("/v1/report", response_class=Response, responses=DOCUMENT | BUSY)
     async def report() -> Response:
@@ -148,19 +162,36 @@ def operations_app(
         return _json(await answers.shared("report", lambda: encode(documents.report())))
 
     @app.get("/v1/decisions/{uid}", response_class=Response, responses=DOCUMENT | NOT_FOUND | UNREADABLE)
-    async def decision(uid: str, why_not: str | None = None) -> Response:
-        """Why the pod of this UID was rated as it was, and why the node `why_not` was not preferred."""
-        found = await answers.of(partial(documents.decision, uid, why_not))
-        if not found:
-            raise HTTPException(404, f"no decision is remembered for pod {uid}; it may be older than the ledger holds")
-        return _json(found)
+    async def decision(
+        uid: str,
+        why_not: str | None = None,
+        ranking: Annotated[int | None, Query(ge=1, le=LARGEST)] = None,
+        replicas: Replica = "all",
+    ) -> Response:
+        """Why the pod of this UID was rated as it was, and why the node `why_not` was not preferred.
+
+        Where kube-scheduler did not ask this replica about the pod, the others are asked, unless `replicas` is `this`:
+        `replica` then says which one remembers, and `silent` which did not answer. `ranking` is the page of the ranking
+        of all nodes to tell as well.
+        """
+        own = await answers.of(partial(documents.explained, uid, why_not, ranking))
+        told, silent = await asked(replicas).best(own, uid, why_not, ranking)
+        if told is None:
+            why = f"no decision is remembered for pod {uid}; it may be older than the ledger holds{silent}"
+            raise HTTPException(404, why)
+        return _json(encode(told))
 
     @app.get("/v1/decisions/{uid}/case", response_class=Response, responses=DOCUMENT | NOT_FOUND | BUSY)
-    async def case(uid: str) -> Response:
-        """The decision about the pod of this UID with all its nodes: `maddpg-extender replay` decides it again."""
-        found = await answers.of(partial(documents.case, uid))
+    async def case(uid: str, replicas: Replica = "all") -> Response:
+        """The decision about the pod of this UID with all its nodes: `maddpg-extender replay` decides it again.
+
+        Other replicas are asked as for the decision.
+        """
+        own = await answers.of(partial(documents.case, uid))
+        found, silent = await asked(replicas).case(own, documents.asked(uid), uid)
         if not found:
-            raise HTTPException(404, f"the nodes of a decision for pod {uid} are not remembered; ask sooner after it")
+            why = f"the nodes of a decision for pod {uid} are not remembered; ask sooner after it{silent}"
+            raise HTTPException(404, why)
         return _json(found)
 
     @app.exception_handler(BusyError)

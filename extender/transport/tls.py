@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from extender import logs
-from extender.certificates import verify_as_kubectl
+from extender.certificates import host_of, verify_as_kubectl
 from extender.errors import CertificateError, kind_of
 from extender.settings import Settings
 
@@ -67,6 +67,9 @@ class Identity:
     # TLS of the verbs' port; asks for client certificates where there is an authority for them
     verbs: ssl.SSLContext = field(repr=False)
     operations: ssl.SSLContext = field(repr=False)  # the same without
+    # TLS towards other replicas, which show this certificate, or during its renewal another of the same authority
+    peers: ssl.SSLContext = field(repr=False)
+    name: str  # that the certificates of all replicas are for
     # of `certificate` and, where there is one, `client_ca` (the one that lasts longest)
     validity: Mapping[str, Validity]
     digest: str  # of the files' content
@@ -172,7 +175,15 @@ class Certificates:
             verify_as_kubectl(verbs).verify_mode = ssl.CERT_REQUIRED
         for context in (verbs, operations):
             context.sslobject_class = _counted(self.failed_handshakes)
-        return Identity(verbs, operations, validity, digest)
+        return Identity(verbs, operations, self._peers(), host_of(shown), validity, digest)
+
+    def _peers(self) -> ssl.SSLContext:
+        context = verify_as_kubectl(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
+        context.minimum_version = self._minimum
+        context.load_verify_locations(cadata=_text("tls_cert_file", self._certificate))
+        if self._client_ca is not None:
+            context.load_verify_locations(cadata=_text("tls_client_ca_file", self._client_ca))
+        return context
 
     def _context(self) -> ssl.SSLContext:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -171,7 +171,7 @@ def test_a_release_whose_name_no_service_can_have_is_refused_in_a_sentence(home:
     with pytest.raises(HelmError, match=r"fullnameOverride: set it to a name of small letters"):
         template(home, release=release)
     named = template(home, {"fullnameOverride": "good"}, release=release)
-    assert {each["metadata"]["name"] for each in named.all("Service")} == {"good-extender"}
+    assert {each["metadata"]["name"] for each in named.all("Service")} == {"good-extender", "good-extender-peers"}
 
 
 @pytest.mark.parametrize("word", ["on", "true", "null", "no"])

@@ -429,6 +429,44 @@ def test_notes_say_whether_kubelets_answer_where_both_are_asked(home: Path) -> N
     assert "maddpg-extender nodes --json" not in notes(home, PROMETHEUS)
 
 
+@pytest.mark.parametrize("mode", ["sidecar", "service"])
+def test_replicas_find_and_reach_each_other(home: Path, mode: str) -> None:
+    observers = nested(("networkPolicy", "observers"), [{"ipBlock": {"cidr": "192.0.2.0/24"}}])
+    rendered = template(home, merged(nested(("extender", "mode"), mode), observers))
+    service = rendered.one("Service", rendered.settings()["peers"])
+    component = "scheduler" if mode == "sidecar" else "extender"
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    assert [each["port"] for each in service["spec"]["ports"]] == [rendered.settings()["operations_port"]]
+    selector = service["spec"]["selector"]
+    assert selector["app.kubernetes.io/component"] == component
+    assert service["metadata"]["labels"]["app.kubernetes.io/component"] == "peers", "Prometheus would scrape it as well"
+    policy = rendered.one("NetworkPolicy", RELEASE if mode == "sidecar" else f"{RELEASE}-extender")["spec"]
+    assert policy["podSelector"]["matchLabels"] == selector
+    (allowed,) = [each for each in policy["ingress"] if each["ports"] == [{"port": "operations"}]]
+    assert {"podSelector": {"matchLabels": selector}} in allowed["from"]
+    assert {"ports": [{"port": "operations"}], "to": [{"podSelector": {"matchLabels": selector}}]} in policy["egress"]
+    assert {"port": 53, "protocol": "UDP"} in [port for each in policy["egress"] for port in each["ports"]], "names"
+
+
+@pytest.mark.parametrize(
+    ("values", "found"),
+    [
+        (nested(("scheduler", "replicas"), 1), False),
+        (nested(("extender",), {"mode": "service", "replicas": 1}), False),
+        (nested(("extender",), {"mode": "service", "replicas": 1, "autoscaling": {"enabled": True}}), True),
+    ],
+    ids=["sidecar", "service", "autoscaled"],
+)
+def test_one_replica_looks_for_no_other(home: Path, values: dict[str, Any], found: bool) -> None:
+    rendered = template(home, values)
+    assert len(rendered.all("Service")) == 1 + found
+    assert ("peers" in rendered.settings()) is found
+    policy = rendered.all("NetworkPolicy")[0]["spec"]
+    assert any(each["ports"] == [{"port": "operations"}] for each in policy["egress"]) is found
+    assert ("Any replica answers for all" in notes(home, values)) is found
+
+
 def test_authorities_of_kubelets_are_mounted_where_the_setting_says(home: Path) -> None:
     rendered = template(home, nested(("extender", "kubelet", "ca"), {"configMap": "a", "key": "b"}))
     (mount,) = [each for each in rendered.container("extender")["volumeMounts"] if each["name"] == "kubelet-ca"]
@@ -495,7 +533,7 @@ def test_scheduler_calls_the_extender_where_it_listens(home: Path, values: dict[
     rendered = template(home, merged(values, nested(("extender", "port"), 9000)))
     (extender,) = rendered.scheduler_configuration()["extenders"]
     assert rendered.settings()["port"] == 9000
-    service = rendered.one("Service")
+    service = rendered.one("Service", f"{RELEASE}-extender")
     ports = {each["name"]: each["port"] for each in service["spec"]["ports"]}
     if values:
         assert extender["urlPrefix"] == f"https://{service['metadata']['name']}.{NAMESPACE}.svc:{ports['verbs']}"
@@ -609,14 +647,12 @@ def test_notes_say_how_to_see_what_was_observed(home: Path) -> None:
     assert "extenders:" not in said
 
 
-def test_notes_say_which_replica_remembers(home: Path) -> None:
-    said = notes(home)
-    assert f"get lease {RELEASE} -o jsonpath='{{.spec.holderIdentity}}'" in said
-    assert "http://127.0.0.1:8889" in said
-    assert "Ask each one:" in notes(home, SERVICE)
-    assert "https://127.0.0.1:8889" in notes(home, SECURED)
-    for alone in (nested(("scheduler", "replicas"), 1), merged(SERVICE, nested(("extender", "replicas"), 1))):
-        assert "remembers" not in notes(home, alone)
+def test_notes_say_how_to_ask_any_replica(home: Path) -> None:
+    for values in ({}, SERVICE):
+        said = notes(home, values)
+        assert f"port-forward service/{RELEASE}-extender 8889" in said
+        assert "explain POD --url http://127.0.0.1:8889" in said
+    assert "explain POD --url https://127.0.0.1:8889" in notes(home, SECURED)
 
 
 def test_notes_say_what_a_provider_makes_of_the_priority_class_without_a_quota(home: Path) -> None:

@@ -90,7 +90,7 @@ class Release:
         """Pod's uid -> the newest decision on it, of every extender that runs."""
         found: dict[str, dict[str, Any]] = {}
         for pod in self.ready("extender"):
-            for record in self.ask(pod, "/v1/decisions?limit=1000")["decisions"]:
+            for record in self.ask(pod, "/v1/decisions?limit=1000&replicas=this")["decisions"]:
                 found[record["pod"]["uid"]] = record
         return found
 

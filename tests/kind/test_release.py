@@ -89,6 +89,25 @@ def test_workload_is_placed_by_the_policy(release: Release) -> None:
         assert agreed == len(pods), "no in-tree score that stays on tells these nodes apart"
 
 
+def test_any_replica_explains_every_decision_and_names_one_that_is_killed(release: Release) -> None:
+    asked, killed = release.ready("extender")
+    address = killed["status"]["podIP"]
+    with workload(release.cluster, "explained", 4) as pods:
+        for pod in pods:
+            uid = pod["metadata"]["uid"]
+            told = [release.ask(each, f"/v1/decisions/{uid}") for each in (asked, killed)]
+            assert [each["pod"]["uid"] for each in told] == [uid, uid]
+            assert told[0]["at"] == told[1]["at"], "the same decision"
+        listed = release.ask(asked, "/v1/decisions?limit=1000")
+        assert (len(listed["replicas"]), listed["silent"]) == (2, {})
+        assert {pod["metadata"]["uid"] for pod in pods} <= {each["pod"]["uid"] for each in listed["decisions"]}
+    options = [f"--namespace={NAMESPACE}", "--grace-period=0", "--force", "--wait=false"]
+    release.cluster.kubectl("delete", "pod", killed["metadata"]["name"], *options)
+    # until DNS forgets its address
+    wait_until(lambda: address in release.ask(asked, "/v1/decisions?limit=1")["silent"], f"{address} is named", 30.0)
+    wait_until(lambda: len(release.ask(asked, "/v1/decisions?limit=1")["replicas"]) == 2, "its successor answers", 90.0)
+
+
 @pytest.mark.timeout(LOAD_S + 180)
 def test_replica_that_is_killed_under_load_loses_no_pod(release: Release) -> None:
     cluster = release.cluster

@@ -149,6 +149,18 @@ v{{ $found }}{{ if eq (len (splitList "." $found)) 2 }}.0{{ end }}
 {{ include "maddpg.extenderName" . }}.{{ .Release.Namespace }}.svc
 {{- end -}}
 
+{{/* The headless Service by which replicas find each other; empty where there is one alone. */}}
+{{- define "maddpg.peersName" -}}
+{{- $extender := .Values.extender -}}
+{{- $replicas := ternary $extender.autoscaling.maxReplicas $extender.replicas $extender.autoscaling.enabled -}}
+{{- if eq $extender.mode "sidecar" -}}
+{{- $replicas = .Values.scheduler.replicas -}}
+{{- end -}}
+{{- if gt (int $replicas) 1 -}}
+{{ include "maddpg.extenderName" . }}-peers
+{{- end -}}
+{{- end -}}
+
 {{/* "true" where the extender has a certificate: the calls cross the network, or the operations port is to have one.
      The service has one identity, so a sidecar's verbs have it then too; on loopback alone nobody listens. */}}
 {{- define "maddpg.tls" -}}

@@ -11,6 +11,9 @@
     "operations_port" (int .Values.extender.operationsPort)
     "scheduler_name" .Values.scheduler.name
 -}}
+{{- with include "maddpg.peersName" . -}}
+{{- $_ := set $own "peers" . -}}
+{{- end -}}
 {{- if or .Values.extender.bundle.configMap .Values.extender.bundle.persistentVolumeClaim -}}
 {{- $_ := set $own "bundle_path" (trimSuffix "/" (printf "/etc/maddpg/bundle/%s" .Values.extender.bundle.subPath)) -}}
 {{- /* the whole volume is mounted: a subPath of the mount would go on showing the old folder once another took its place */ -}}

@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from extender.history.counterfactual import Judge
+from extender.history.explain import Hindsight, explained
 from extender.history.ledger import Decision
 from policy.cluster import PodDemand
 from tests.policy.states import random_state
@@ -36,3 +38,8 @@ def a_decision(uid: str = "uid-web", number: int = 1, nodes: int = 3, **changes:
         "first_at": 1000.0 + number,
     }
     return Decision(**{**values, **changes})
+
+
+def explanation(decision: Decision, judge: Judge | None, other: str | None = None) -> dict[str, Any]:
+    """What is told of a decision, and of another node."""
+    return explained(Hindsight(decision, judge), other)

@@ -19,7 +19,7 @@ from extender.errors import CaseError
 from extender.history import sentences
 from extender.history.contenders import Contenders, Recollection
 from extender.history.counterfactual import CHANGEABLE, _with
-from extender.history.explain import CHOICES, Hindsight, explanation
+from extender.history.explain import CHOICES, Hindsight
 from extender.history.ledger import MIB, Decision, Ledger
 from extender.history.store import decoded, encoded
 from extender.history.timeline import Epoch, Timeline
@@ -30,7 +30,7 @@ from extender.settings import Settings
 from policy import heuristics
 from policy.bundle import shipped_bundle_path
 from policy.cluster import COLUMNS, ClusterState
-from tests.extender.history.samples import a_decision
+from tests.extender.history.samples import a_decision, explanation
 from tests.extender.service import pod
 
 Kept = tuple[Decision, ClusterState, list[str]]

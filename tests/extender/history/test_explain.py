@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from extender.history.counterfactual import CHANGEABLE, Judge, _with, smallest_changes
-from extender.history.explain import explanation, short_reason
+from extender.history.explain import short_reason
 from policy import heuristics
 from policy.actors import Actors
 from policy.cluster import ClusterState, PodDemand
 from policy.scorers import ActorScorer, Scorer
-from tests.extender.history.samples import a_decision
+from tests.extender.history.samples import a_decision, explanation
 from tests.extender.service import Service
 from tests.policy.states import actor_model, demands, random_state, requesting, silent_demands
 

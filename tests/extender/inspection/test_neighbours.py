@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -266,3 +267,16 @@ def test_a_collector_that_is_away_is_a_warning(api: FakeApi, tmp_path: Path) -> 
     assert away.verdict == "warning"
     there = found(api, tmp_path, tracing_endpoint=f"http://127.0.0.1:{api.port}/v1/traces")["tracing_endpoint"]
     assert there.verdict == "ok"
+
+
+def test_replicas_that_are_not_found_are_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    def found(host: str, *rest: Any, **more: Any) -> Any:
+        if host == "missing":
+            raise socket.gaierror(socket.EAI_NONAME, "secret")
+        return [(None, None, None, "", (address, 0)) for address in ("10.0.0.1", "10.0.0.1", "10.0.0.2")]
+
+    monkeypatch.setattr(socket, "getaddrinfo", found)
+    settings = Settings(peers="extender-peers,missing", operations_port=8889, usage_source="none")
+    here, missing = (each for each in inspect(settings) if each.name == "peers")
+    assert (here.verdict, here.told) == ("ok", "extender-peers leads to 2 replicas")
+    assert (missing.verdict, missing.told) == ("warning", "missing leads to no replica (gaierror: unknown host name)")
