@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST_ARGS ?=
 
 .PHONY: help setup demo debug check test lint audit bench bench-serving robustness fuzz faults control-plane test-chart \
-  test-pages newcomer test-kind reference train evaluate evaluation-tables pins clean
+  test-pages screenshots newcomer test-kind reference train evaluate evaluation-tables pins clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -131,6 +131,9 @@ test-chart: $(VENV)/.everything ## The chart and the image alone: helm, kubeconf
 
 test-pages: $(VENV)/.everything ## The dashboard in a real Chromium; writes build/pages.json and screenshots to build/pages
 	@$(BIN)/python -m pytest tests/pages $(PYTEST_ARGS)
+
+screenshots: $(VENV)/.everything ## Write the documents' screenshots of the dashboard, from a simulated cluster, to docs
+	@$(BIN)/python -m tests.pages.screenshots
 
 newcomer: $(VENV)/.everything ## Clone, make demo, explain, in an empty folder; writes what it took to build/newcomer.json
 	@$(BIN)/python -m tests.newcomer

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
+
+from playwright.sync_api import sync_playwright
 
 from tests.control_plane.toolchain import BuildError, locked
 
@@ -38,6 +42,30 @@ def chromium() -> Path:
 def axe() -> str:
     """Return axe-core's script."""
     return resources.files("axe_playwright_python").joinpath("axe.min.js").read_text(encoding="utf-8")
+
+
+Launch = Callable[..., Any]
+"""Starts a Chromium; one that gives way to other processes, with `gives_way=True`."""
+
+
+@contextmanager
+def launcher() -> Iterator[Launch]:
+    """A function that starts a Chromium.
+
+    Raises:
+        BuildError: there is none, and it cannot be installed.
+    """
+    path = chromium()
+    with sync_playwright() as driver, TemporaryDirectory() as folder:
+        polite = Path(folder) / "chromium"
+        polite.write_text(f'#!/bin/sh\nexec nice -n 19 {shlex.quote(str(path))} "$@"\n')
+        polite.chmod(0o755)
+
+        def start(gives_way: bool = False) -> Any:
+            arguments = ["--no-sandbox", "--disable-gpu"]
+            return driver.chromium.launch(executable_path=polite if gives_way else path, args=arguments)
+
+        yield start
 
 
 @contextmanager

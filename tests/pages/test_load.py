@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, Final
 
@@ -15,7 +15,7 @@ from tests.bench.client import KeepAliveClient, extender_args, node_names
 from tests.bench.latency import Server, running
 from tests.bench.operations import NAMES as ASKED
 from tests.bench.report import Result
-from tests.pages.browser import page_of
+from tests.pages.browser import Launch, page_of
 from tests.pages.conftest import FIGURES
 
 LARGEST_REQUEST: Final = 20_000
@@ -129,7 +129,7 @@ def test_fifty_thousand_rows_freeze_neither_the_browser_nor_the_verbs(browser: A
     assert max(seconds) < 1.0
 
 
-def test_kube_scheduler_does_not_wait_for_open_pages(launch: Callable[..., Any]) -> None:
+def test_kube_scheduler_does_not_wait_for_open_pages(launch: Launch) -> None:
     """Blocks with and without open pages take turns. The browser gives way: in life it runs on another machine."""
     with serving(5_000, 10_000) as (server, url), KeepAliveClient(server.port) as client:
         names, turn = node_names(ASKED), 100

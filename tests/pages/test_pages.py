@@ -15,7 +15,8 @@ import pytest
 
 from tests.extender.service import pod
 from tests.pages.browser import page_of
-from tests.pages.conftest import Simulated, restartable
+from tests.pages.conftest import restartable
+from tests.pages.simulation import Simulated
 
 PAGES = {
     "now": "Now",
