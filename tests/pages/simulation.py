@@ -59,7 +59,6 @@ def simulation(epoch: float) -> Iterator[Simulated]:
         operations_host="127.0.0.1",
         enable_bind=True,
         shadow="kube-default",
-        deadline_ms=5000.0,  # a busy machine shall not open the circuit breaker
     )
     cluster = SimulatedCluster(load_scenario("reference"), 1, 0.4, epoch=epoch)
     service = BackgroundService(create_app(settings, cluster, load_scorer(settings), clock=cluster.now))
