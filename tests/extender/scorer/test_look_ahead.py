@@ -167,6 +167,7 @@ def test_rows_of_placements_are_scored_together_where_few_nodes_are_asked_about(
         service.prioritize(names, pod(f"warm-{turn}"))
     few = [names[first : first + 5] for first in range(0, 40, 5)]
     for round_ in range(50):  # unless the machine interrupted a run
+        filtered(service, names[:5], f"before-{round_}")  # scores what the round before left
         scorer.calls.clear()
         for number, some in enumerate(few):
             filtered(service, some, f"pod-{round_}-{number}")
