@@ -235,14 +235,18 @@ def test_dns_is_allowed_at_openshifts_port_too_to_whoever_has_to_resolve_a_name(
     ports = [{"port": port, "protocol": protocol} for port in (53, 5353) for protocol in ("UDP", "TCP")]
     service = template(home, SERVICE)
     assert [rule["ports"] for rule in _dns(_egress(service, "scheduler"))] == [ports]
-    assert not _dns(_egress(service, "extender")), "it finds the API server by its address"
-    assert not _dns(_egress(template(home), "scheduler")), "a sidecar is called over loopback"
+    assert _dns(_egress(service, "extender")), "replicas find each other by name"
+    alone = merged(SERVICE, nested(("extender", "replicas"), 1))
+    assert not _dns(_egress(template(home, alone), "extender")), "it finds the API server by its address"
+    assert _dns(_egress(template(home), "scheduler")), "the extenders beside the schedulers find each other by name"
+    single = nested(("scheduler", "replicas"), 1)
+    assert not _dns(_egress(template(home, single), "scheduler")), "a sidecar is called over loopback"
     for more in (
         nested(("extender", "prometheus", "url"), "http://prometheus:9090"),
         nested(("extender", "settings", "tracing_endpoint"), "http://collector:4318/v1/traces"),
     ):
-        assert _dns(_egress(template(home, more), "scheduler"))
-        assert _dns(_egress(template(home, merged(SERVICE, more)), "extender"))
+        assert _dns(_egress(template(home, merged(single, more)), "scheduler"))
+        assert _dns(_egress(template(home, merged(alone, more)), "extender"))
     peers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "openshift-dns"}}}]
     chosen = template(home, merged(SERVICE, nested(("networkPolicy", "dns"), {"ports": [5353], "peers": peers})))
     (rule,) = _dns(_egress(chosen, "scheduler"))
