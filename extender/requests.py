@@ -248,10 +248,8 @@ _Read = Callable[[int | None, _Told, bool, str], int | None]
 
 def _wanted(containers: Sequence[Container] | None, name: str, resource: str) -> list[int | None]:
     """Requests of the spec."""
-    found: list[int | None] = []
-    if not containers:
-        return found
-    for i, each in enumerate(containers):
+    found = []
+    for i, each in enumerate(containers or ()):
         given = each.resources.requests if each.resources else None
         value = None if given is None else getattr(given, resource)
         found.append(

@@ -54,7 +54,7 @@ _LINES: Final = (
 """The float columns in the order in which they lie in the block."""
 
 _MEMORY_AND_DERIVED: Final = slice(_LINES.index("memory_allocatable"), _LINES.index("memory_ratio") + 1)
-"""The lines that follow from a node's pods and its measurements."""
+"""The lines that follow from a node's pods and its measurements, behind the one of its memory, which they need."""
 
 INITIAL_CAPACITY: Final = 64
 KEPT_CHANGES: Final = 64

@@ -18,6 +18,7 @@ from extender.cluster.kubernetes import NODES, usage_reader
 from extender.cluster.rights import Right, allowed, rights
 from extender.errors import UNDECODABLE, SourceError, kind_of
 from extender.inspection.finding import Finding, Verdict
+from extender.operations.peers import addresses
 from extender.proxies import PORTS, proxy_for
 from extender.settings import Settings, separated
 from policy.heuristics import KUBERNETES_VERSIONS
@@ -213,7 +214,7 @@ def _use(settings: Settings, api: ApiServer | None, names: list[str]) -> Iterato
 def _peers(host: str) -> Finding:
     """Whether replicas are found by a name; they need not answer for the service to start."""
     try:
-        found = {address[0] for *_, address in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)}
+        found = set(addresses(host))
     except OSError as error:
         told = f"{host} leads to no replica ({kind_of(error)})"
         return Finding("peers", "warning", told, "name the headless Service; outside the cluster it has no name")

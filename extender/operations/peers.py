@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Final, Generic, TypeVar
 
 import httptools
@@ -90,7 +91,7 @@ class Peers:
         self._hosts = hosts
         self._port = port
         self._listening = listening
-        self._resolve = resolve or _addresses
+        self._resolve = resolve or addresses
         self._rounds = asyncio.Semaphore(ROUNDS)
         self._finding: asyncio.Future[_Found] | None = None
         self._decoding = threading.Lock()
@@ -145,7 +146,7 @@ class Peers:
             if wanted is None:
                 silent[address] = skipped
             elif wanted:
-                asked[address] = detached(lambda at=address, it=wanted: self._told(at, it, decode, end), "peer")  # type: ignore[misc]
+                asked[address] = detached(partial(self._told, address, wanted, decode, end), "peer")
         if asked:
             await asyncio.wait(asked.values(), timeout=max(end - time.monotonic(), 0.0))
         for address, future in asked.items():
@@ -168,11 +169,11 @@ class Peers:
         own, others, silent = THIS, dict[str, None](), dict[str, str]()
         for host in self._hosts:
             try:
-                addresses = self._resolve(host)
+                resolved = self._resolve(host)
             except OSError as error:
                 silent[host] = kind_of(error)
                 continue
-            for address in addresses:
+            for address in resolved:
                 if self._is_own(address):
                     own = address
                 else:
@@ -271,7 +272,8 @@ def _left(end: float) -> float:
     return left
 
 
-def _addresses(host: str) -> list[str]:
+def addresses(host: str) -> list[str]:
+    """Addresses that a name leads to, some of them perhaps twice; raises `OSError` where it leads nowhere."""
     return [str(found[4][0]) for found in socket.getaddrinfo(host, None, type=socket.SOCK_STREAM)]
 
 

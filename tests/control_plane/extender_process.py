@@ -68,7 +68,7 @@ class Extender:
 
     def nodes(self) -> list[dict[str, Any]]:
         """What /v1/nodes says of the first of them."""
-        return self._http.get("/v1/nodes").raise_for_status().json()["nodes"]  # type: ignore[no-any-return]
+        return list(self._http.get("/v1/nodes").raise_for_status().json()["nodes"])
 
     def _decisions(self, **query: int) -> dict[str, Any]:
         answer = self._http.get("/v1/decisions", params={"limit": PAGE, **query})

@@ -50,6 +50,13 @@ class Simulated:
         self.going.clear()
 
 
+class _Unexplained(SchedulingLoop):
+    """The demo's loop, which shows each pod's reason: here the operations endpoints are elsewhere, and browsers ask."""
+
+    def _reason(self, uid: str, node: str) -> str:
+        return ""
+
+
 @contextmanager
 def simulation(epoch: float) -> Iterator[Simulated]:
     """A service over the simulated cluster, whose time begins at `epoch`, in seconds since the epoch of Unix."""
@@ -65,9 +72,7 @@ def simulation(epoch: float) -> Iterator[Simulated]:
     with service:
         going, stopped = threading.Event(), threading.Event()
         run = _on(service)
-        loop = SchedulingLoop(cluster, service.port, run, 1)
-        # the demo shows each pod's reason: here the operations endpoints are elsewhere, and browsers ask for reasons
-        loop._reason = lambda uid, node: ""  # type: ignore[method-assign]
+        loop = _Unexplained(cluster, service.port, run, 1)
 
         def schedule() -> None:
             while not stopped.is_set():

@@ -6,13 +6,15 @@ import time
 from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from extender.cluster.kubernetes import KubernetesSource
 from extender.cluster.resource import Timing
 from extender.cluster.table import ClusterTable
 from extender.supervision import Supervisor
 from tests.extender.tables import node_names, node_of
+
+T = TypeVar("T")
 
 QUICK = Timing(page=4, watch=1.0, grace=0.5, resync=0.0)
 
@@ -52,15 +54,15 @@ class Following:
     table: ClusterTable
     source: KubernetesSource
 
-    def see(self, look: Callable[[ClusterTable], Any]) -> Any:
+    def see(self, look: Callable[[ClusterTable], T]) -> T:
         """What `look` makes of the table."""
 
-        async def there() -> Any:
+        async def there() -> T:
             return look(self.table)
 
         return self.run(there())
 
-    def run(self, coroutine: Coroutine[Any, Any, Any]) -> Any:
+    def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10.0)
 
     def wait(self, look: Callable[[ClusterTable], object], what: str, timeout: float = 10.0) -> None:
@@ -69,7 +71,7 @@ class Following:
 
     def pods(self) -> dict[str, str]:
         """Pods on nodes: UID -> node."""
-        return self.see(lambda table: {uid: node_of(table, uid) for uid in table._pods})  # type: ignore[no-any-return]
+        return self.see(lambda table: {uid: node_of(table, uid) for uid in table._pods})
 
     def requested(self) -> dict[str, tuple[float, float]]:
         """Node -> cores and GiB requested on it."""
@@ -80,7 +82,7 @@ class Following:
             columns = zip(state.cpu_requested[rows].tolist(), state.memory_requested[rows].tolist(), strict=True)
             return dict(zip(names, columns, strict=True))
 
-        return self.see(look)  # type: ignore[no-any-return]
+        return self.see(look)
 
 
 @contextmanager

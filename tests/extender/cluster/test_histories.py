@@ -26,7 +26,7 @@ def truth(api: FakeApi) -> Truth:
 
 
 def known(following: Following) -> Truth:
-    return following.see(  # type: ignore[no-any-return]
+    return following.see(
         lambda table: (
             set(node_names(table)),
             {uid: (held.node, held.cpu / 1e9) for uid, held in table._pods.items()},

@@ -90,7 +90,7 @@ def used(following: Following, name: str) -> tuple[float, float, float]:
         state, row = table.state, table.rows_of([name])[0]
         return float(state.cpu_used[row]), float(state.memory_used[row]), float(state.cpu_pressure[row])
 
-    return following.see(look)  # type: ignore[no-any-return]
+    return following.see(look)
 
 
 def test_use_and_pressure_reach_the_table(kubelet: Any, measure: Any) -> None:
@@ -343,7 +343,7 @@ def serve_metrics(api: FakeApi, **cores: str) -> None:
 
 
 def source_of(following: Following, name: str) -> str | None:
-    return following.see(lambda table: table._nodes[name].measured_by)  # type: ignore[no-any-return]
+    return following.see(lambda table: table._nodes[name].measured_by)
 
 
 def no_right(fake: FakeKubelet, _: Path) -> None:

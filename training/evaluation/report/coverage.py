@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from policy.heuristics import KUBE_DEFAULT
-from training.evaluation.plan import REFERENCE
+from training.evaluation.plan import GREEDY, REFERENCE
 from training.evaluation.protocol import SLA
-from training.evaluation.report.goals import Goal
-from training.evaluation.statistics import Estimate, gap_closed, paired_difference
+from training.evaluation.report.goals import Goal, gap_goal
+from training.evaluation.statistics import Estimate, paired_difference
 from training.evaluation.study import Study
 from training.simulator.deviations import MEMORY, PHYSICS
 
@@ -81,12 +80,9 @@ def _learned(study: Study) -> Iterator[Goal]:
         if label == f"learned {study.usual}":
             yield Goal(f"{label}: SLA violations", rate, f"<= {LEARNED_MOST:g}", rate <= LEARNED_MOST)
             if study.oracle:
-                count = len(study.oracle[SLA])
-                ours, best = study.values(label, study.policy), study.values(label, study.best_rule(label))
-                closed = gap_closed(ours[:count], best[:count], study.oracle[SLA])
-                yield Goal(f"{label}: gap to the oracle closed", closed.value, ">= 0.5", bool(closed.value >= 0.5))
-        share = rate / max(study.rate(label, KUBE_DEFAULT), 1e-9)
-        yield Goal(f"{label}: SLA violations over {KUBE_DEFAULT}'s", share, "<= 1/3", share <= 1.0 / 3.0)
+                yield gap_goal(study, label)
+        share = rate / max(study.rate(label, GREEDY), 1e-9)
+        yield Goal(f"{label}: SLA violations over {GREEDY}'s", share, "<= 1/3", share <= 1.0 / 3.0)
         yield _below_every_rule(study, label)
 
 
@@ -98,24 +94,26 @@ def _without(study: Study, told: str) -> Iterator[Goal]:
 def _memory(study: Study) -> Iterator[Goal]:
     for label in study.evaluations:
         if label.split("@")[0] in MEMORY:
-            more = _difference(study, label, KUBE_DEFAULT, KILLED).value
-            name = f"{label}: share of pods killed, less {KUBE_DEFAULT}'s"
+            more = _difference(study, label, GREEDY, KILLED).value
+            name = f"{label}: share of pods killed, less {GREEDY}'s"
             yield Goal(name, more, f"<= {MORE_KILLED:g}", more <= MORE_KILLED)
-            less = _difference(study, label, KUBE_DEFAULT).value
-            yield Goal(f"{label}: SLA violations less {KUBE_DEFAULT}'s", less, "< 0", less < 0.0)
+            less = _difference(study, label, GREEDY).value
+            yield Goal(f"{label}: SLA violations less {GREEDY}'s", less, "< 0", less < 0.0)
 
 
 def _elsewhere(study: Study) -> Iterator[Goal]:
     for label in study.evaluations:
         if label.split("@")[0] in ELSEWHERE:
-            rule = study.best_rule(label)
-            found = _difference(study, label, rule)
-            name = f"{label}: SLA violations less the best rule's ({rule})"
+            name, found = _from_best_rule(study, label)
             yield Goal(name, found.value, "interval not above 0", found.low <= 0.0)
 
 
 def _below_every_rule(study: Study, label: str) -> Goal:
-    rule = study.best_rule(label)
-    found = _difference(study, label, rule)
-    name = f"{label}: SLA violations less the best rule's ({rule})"
+    name, found = _from_best_rule(study, label)
     return Goal(name, found.value, "< 0", found.value < 0.0)
+
+
+def _from_best_rule(study: Study, label: str) -> tuple[str, Estimate]:
+    """Name and value of the distance to the best rule there."""
+    rule = study.best_rule(label)
+    return f"{label}: SLA violations less the best rule's ({rule})", _difference(study, label, rule)

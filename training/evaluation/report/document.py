@@ -107,7 +107,7 @@ def as_document(study: Study, provenance: Provenance | None = None) -> dict[str,
         document["oracle"] = {
             "condition": study.usual,
             SLA: _entry(estimate(study.oracle[SLA]), len(study.oracle[SLA])),
-            "gap_closed": _entry(gap(study), len(study.oracle[SLA])),
+            "gap_closed": _entry(gap(study, study.usual), len(study.oracle[SLA])),
         }
     if study.seeds:
         document["seeds"] = _seeds(study)
