@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST_ARGS ?=
 
 .PHONY: help setup demo debug check test lint audit bench bench-serving robustness fuzz faults control-plane test-chart \
-  test-pages screenshots newcomer test-kind reference train evaluate evaluation-tables pins clean
+  test-pages docs screenshots newcomer test-kind reference train evaluate evaluation-tables pins clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -132,6 +132,11 @@ test-chart: $(VENV)/.everything ## The chart and the image alone: helm, kubeconf
 test-pages: $(VENV)/.everything ## The dashboard in a real Chromium; writes build/pages.json and screenshots to build/pages
 	@$(BIN)/python -m pytest tests/pages $(PYTEST_ARGS)
 
+docs: $(VENV)/.everything ## The documents as pages, with the API and Python references; writes build/docs
+	@rm -rf build/docs
+	@$(BIN)/python -m sphinx -q -E -W --keep-going -c docs -d build/doctrees . build/docs
+	@echo "open build/docs/index.html"
+
 screenshots: $(VENV)/.everything ## Write the documents' screenshots of the dashboard, from a simulated cluster, to docs
 	@$(BIN)/python -m tests.pages.screenshots
 
@@ -165,7 +170,7 @@ pins: $(VENV)/.everything ## Resolve requirements/*.txt again from pyproject.tom
 	@export UV_CUSTOM_COMPILE_COMMAND="make pins"; \
 	COMPILE="$(BIN)/uv pip compile --quiet --universal --upgrade --no-strip-extras --generate-hashes --no-emit-index-url \
 	  --no-emit-find-links --python-version 3.11"; \
-	$$COMPILE pyproject.toml --extra train --extra ray --extra test --extra dev -o requirements/test.txt; \
+	$$COMPILE pyproject.toml --extra train --extra ray --extra docs --extra test --extra dev -o requirements/test.txt; \
 	$$COMPILE pyproject.toml -c requirements/test.txt -o requirements/serve.txt; \
 	$$COMPILE pyproject.toml -c requirements/test.txt --extra train -o requirements/train.txt; \
 	$$COMPILE --group build -o requirements/build.txt

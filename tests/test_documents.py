@@ -1,16 +1,23 @@
-"""What a newcomer reads is true: paths and links exist, decision records are indexed, one version stands everywhere."""
+"""What a newcomer reads is true: paths, links and commands exist, records are listed, one version stands everywhere."""
 
 from __future__ import annotations
 
 import inspect
 import re
+import shlex
 import tomllib
+from collections.abc import Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import pytest
+import typer
 import yaml
 
+import extender.cli
+import training.cli
 from extender.engine import Engine
+from extender.settings import Settings
 
 ROOT = Path(__file__).parents[1]
 DOCUMENTS = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
@@ -18,6 +25,8 @@ FOLDERS = ("deploy", "docs", "extender", "helm", "policy", "requirements", "test
 FOLDER = rf"(?:{'|'.join(FOLDERS)})/"
 PATH = re.compile(rf"`({FOLDER}[\w./-]*)`|(?<![\w./-])({FOLDER}[\w./-]+\.(?:py|yaml|json|md|toml|txt))\b")
 """In backticks anything that begins with a folder of ours, elsewhere what ends like a file."""
+
+PROGRAMS = {"maddpg-extender": extender.cli.app, "maddpg-train": training.cli.app}
 
 PROTOCOL = "extender/v1"
 """The name of kube-scheduler's protocol, no path."""
@@ -100,3 +109,48 @@ def test_the_changelog_dates_the_version_and_keeps_what_came_since_apart() -> No
     assert heads[0] == ("Unreleased", "")
     assert heads[1][0] == version
     assert all(re.fullmatch(r"\d{4}-\d{2}-\d{2}", date) for _, date in heads[1:])
+
+
+def shown() -> Iterator[tuple[str, str]]:
+    """Document and text of each command of ours that a document shows; records and changelog may name former ones."""
+    past = {ROOT / "CHANGELOG.md", *RECORDS.glob("0*.md")}
+    for path in sorted({*DOCUMENTS, ROOT / "helm" / "maddpg-scheduler" / "README.md"} - past):
+        text = re.sub(r"\\\n\s*", " ", path.read_text(encoding="utf-8"))
+        for line in re.findall(r"^ {4,}(?:\.venv/bin/)?(maddpg-(?:extender|train) .+)$", text, re.MULTILINE):
+            yield path.name, line
+        for line in re.findall(r"`(maddpg-(?:extender|train) [^`]+)`", text):
+            yield path.name, " ".join(line.split())
+
+
+def unknown(line: str) -> list[str]:
+    """What a command line has that its program does not know: the command, or options of it."""
+    program, *words = [word.rstrip(",") for word in shlex.split(line, comments=True)]
+    words = list(takewhile(lambda word: word not in {"|", "&", "&&", ";"}, words))
+    known = typer.main.get_command(PROGRAMS[program]).commands  # type: ignore[attr-defined]
+    if words[0].startswith("-"):
+        return []
+    if words[0] not in known:
+        return words[:1]
+    command = known[words[0]]
+    options = {option for each in command.params for option in (*each.opts, *each.secondary_opts)} | {"--help"}
+    if command.context_settings.get("ignore_unknown_options"):
+        options |= {f"--{name.replace('_', '-')}" for name in Settings.model_fields}
+    given = [word.partition("=")[0] for word in words if re.match(r"--?[a-z]", word)]
+    return [word for word in given if word not in options]
+
+
+def test_every_command_that_a_document_shows_exists_with_its_options() -> None:
+    found = list(shown())
+    assert len(found) > 80
+    assert [(document, line, bad) for document, line in found if (bad := unknown(line))] == []
+
+
+def test_every_target_of_make_that_a_document_names_exists() -> None:
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    named = {
+        (path.name, target)
+        for path in DOCUMENTS
+        for target in re.findall(r"(?:`|^ {4,})make ([a-z-]+)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    }
+    assert {each for each in named if each[1] not in targets} == set()
+    assert ("README.md", "demo") in named
