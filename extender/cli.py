@@ -7,12 +7,15 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
+import inspect
 import json
 import os
 import signal
 import sys
+import time
 import urllib.parse
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict
 from importlib import metadata
 from pathlib import Path
@@ -26,7 +29,8 @@ from rich.table import Table
 
 from extender import configuration, logs
 from extender.errors import ClientError, SettingsError, kind_of
-from extender.operations.client import ask
+from extender.operations.client import Client
+from extender.operations.tunnel import Kubectl
 from extender.settings import Settings
 from policy.errors import SchedulerError
 
@@ -40,8 +44,10 @@ FLAGS: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
 FLAGS_HELP: Final = "Every setting is a flag too: --deadline-ms 20. `maddpg-extender reference` lists them."
 
 HELP: Final = "A scheduler extender that rates nodes with a trained policy: serve it, try it, check it, ask it why."
+PLUGIN_HELP: Final = "Ask the maddpg-scheduler of the kubeconfig's cluster why pods go where they go."
 
 app = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=HELP)
+plugin = typer.Typer(no_args_is_help=True, pretty_exceptions_enable=False, help=PLUGIN_HELP, add_completion=False)
 
 
 def _tell_version(wanted: bool) -> None:
@@ -51,6 +57,7 @@ def _tell_version(wanted: bool) -> None:
 
 
 @app.callback()
+@plugin.callback()
 def _program(
     version: Annotated[
         bool, typer.Option("--version", is_eager=True, callback=_tell_version, help="print the version and exit")
@@ -60,9 +67,61 @@ def _program(
 
 
 ConfigFile = Annotated[Path | None, typer.Option("--config", "-c", help="settings file, YAML or TOML")]
-Url = Annotated[str, typer.Option(help="operations endpoints of the service")]
 AsJson = Annotated[bool, typer.Option("--json", help="print the answer as JSON")]
+KubeContext = Annotated[
+    str | None, typer.Option("--context", help="context of the kubeconfig; default: its current one")
+]
 LOCAL: Final = "http://127.0.0.1:8888"
+WATCH_S: Final = 5.0
+"""Seconds between two looks whether a service can still be reached."""
+
+
+def asks(command: Callable[..., None]) -> Callable[..., None]:
+    """Return a command with options that say which service it asks, in place of its first parameter."""
+
+    def asking(
+        *,
+        url: Annotated[str | None, typer.Option(help=f"operations endpoints of the service; default: {LOCAL}")] = None,
+        cluster: Annotated[
+            bool, typer.Option("--cluster", help="ask the service in the kubeconfig's cluster, by kubectl port-forward")
+        ] = False,
+        service: Annotated[
+            str | None, typer.Option(metavar="NAMESPACE/NAME", help="which Service in the cluster, of several")
+        ] = None,
+        kubeconfig: Annotated[Path | None, typer.Option(help="kubeconfig file; default: kubectl's")] = None,
+        context: KubeContext = None,
+        ca_file: Annotated[Path | None, typer.Option(help="authority of the service's certificate, in PEM")] = None,
+        **rest: Any,
+    ) -> None:
+        try:
+            with _reached(url, cluster, service, Kubectl(kubeconfig, context), ca_file) as client:
+                command(client, **rest)
+        except ClientError as error:
+            typer.echo(str(error), err=True)
+            raise typer.Exit(FAILED) from error
+
+    own, options = ([*inspect.signature(it, eval_str=True).parameters.values()] for it in (command, asking))
+    functools.update_wrapper(asking, command)
+    asking.__signature__ = inspect.Signature([*own[1:], *options[:-1]])  # type: ignore[attr-defined]  # typer reads it
+    return asking
+
+
+def _reached(
+    url: str | None, cluster: bool, service: str | None, kubectl: Kubectl, ca_file: Path | None
+) -> contextlib.AbstractContextManager[Client]:
+    """The service that these options name. Raises `ClientError` where they name two."""
+    options = {
+        "--cluster": cluster,
+        "--service": service,
+        "--kubeconfig": kubectl.kubeconfig,
+        "--context": kubectl.context,
+    }
+    first = next((name for name, value in options.items() if value), None)
+    if first is None:
+        return contextlib.nullcontext(Client(url or LOCAL, ca_file))
+    if url is not None:
+        raise ClientError(f"--url and {first} name two services; give one of them")
+    return kubectl.client(service, ca_file)
 
 
 @app.command(context_settings=FLAGS, epilog=FLAGS_HELP)
@@ -90,6 +149,7 @@ def observe(
         float | None, typer.Option("--for", min=1.0, help="seconds to look on; left out: until Ctrl-C")
     ] = None,
     every: Annotated[float, typer.Option(min=1.0, help="seconds between two reports of progress")] = 60.0,
+    kube_context: KubeContext = None,
     as_json: Annotated[bool, typer.Option("--json", help="print the report as JSON")] = False,
 ) -> None:
     """Look on while a cluster's own scheduler places pods, and say where they would have gone. Changes nothing.
@@ -103,7 +163,10 @@ def observe(
     from extender.server import serve as serve_app
 
     try:
-        settings = configuration.load(config, os.environ, {**parse_flags(context.args), "observe": "true"})
+        flags = {**parse_flags(context.args), "observe": "true"}
+        if kube_context is not None:
+            flags["kube_context"] = kube_context
+        settings = configuration.load(config, os.environ, flags)
         logs.configure(settings.log_level, settings.log_format)
         logs.log_uncaught()
         application = create_app(settings, KubernetesSource.from_settings(settings))
@@ -217,10 +280,16 @@ def reference(
 
 
 @app.command()
+@asks
 def explain(
+    service: Client,
     pod: Annotated[str, typer.Argument(help="UID of the pod, or its name with --namespace")],
-    namespace: Annotated[str, typer.Option("--namespace", "-n", help="namespace of a pod given by name")] = "default",
-    url: Url = LOCAL,
+    namespace: Annotated[
+        str | None,
+        typer.Option(
+            "--namespace", "-n", help="namespace of a pod given by name; default: the context's, else `default`"
+        ),
+    ] = None,
     other: Annotated[str | None, typer.Option("--not", help="a node: say why it was not preferred")] = None,
     export: Annotated[Path | None, typer.Option(help="file to write the decision to, for `replay`")] = None,
     as_json: AsJson = False,
@@ -229,13 +298,14 @@ def explain(
     from extender.operations.peers import Heard
 
     asked = "" if other is None else f"?{urllib.parse.urlencode({'why_not': other})}"
-    uid, found = pod, _get(url, f"/v1/decisions/{urllib.parse.quote(pod, safe='')}{asked}")
+    uid, found = pod, service.ask(f"/v1/decisions/{urllib.parse.quote(pod, safe='')}{asked}")
     if found is None:
+        namespace = namespace or service.namespace()
         query = urllib.parse.urlencode({"namespace": namespace, "name": pod, "limit": 1})
-        with _answers(url):
-            listed = _get(url, f"/v1/decisions?{query}") or {"decisions": []}
+        with _answers(service):
+            listed = service.ask(f"/v1/decisions?{query}") or {"decisions": []}
             uid = listed["decisions"][0]["pod"]["uid"] if listed["decisions"] else ""
-            found = _get(url, f"/v1/decisions/{urllib.parse.quote(uid, safe='')}{asked}") if uid else None
+            found = service.ask(f"/v1/decisions/{urllib.parse.quote(uid, safe='')}{asked}") if uid else None
             silent = Heard(silent=dict(listed.get("silent", {}))).told
     if found is None:
         typer.echo(
@@ -243,9 +313,9 @@ def explain(
         )
         raise typer.Exit(FAILED)
     if export is not None:
-        _export(url, uid, export)
+        _export(service, uid, export)
         return
-    with _answers(url):
+    with _answers(service):
         if as_json:
             typer.echo(json.dumps(found, indent=2))
         else:
@@ -253,14 +323,15 @@ def explain(
 
 
 @app.command()
-def nodes(url: Url = LOCAL, as_json: AsJson = False) -> None:
+@asks
+def nodes(service: Client, as_json: AsJson = False) -> None:
     """Say what is known of each node: its speed and what shows it, use, requests, pressure."""
     from extender.operations.inventory import as_text
 
     found: dict[str, Any] = {"learning": None, "nodes": [], "next": 0}
-    with _answers(url):
+    with _answers(service):
         while found["next"] is not None:
-            page = _get_known(url, f"/v1/nodes?limit=500&after={int(found['next'])}")
+            page = service.known(f"/v1/nodes?limit=500&after={int(found['next'])}")
             if page["next"] is not None and not page["nodes"]:
                 raise ValueError("a page without nodes that others follow")
             found = {**page, "nodes": [*found["nodes"], *page["nodes"]]}
@@ -286,12 +357,13 @@ def replay(
 
 
 @app.command()
-def report(url: Url = LOCAL, as_json: AsJson = False) -> None:
+@asks
+def report(service: Client, as_json: AsJson = False) -> None:
     """Say how well deciding has gone: who decided, how fast, and what became of the pods."""
     from extender.history.aggregate import as_text
 
-    found = _get_known(url, "/v1/report")
-    with _answers(url):
+    found = service.known("/v1/report")
+    with _answers(service):
         typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
 
 
@@ -313,12 +385,13 @@ def benchmark(
 
 
 @app.command()
-def experiment(url: Url = LOCAL, as_json: AsJson = False) -> None:
+@asks
+def experiment(service: Client, as_json: AsJson = False) -> None:
     """Say what came of the candidate that decides for a share of the workloads, and whether that tells anything."""
     from extender.trials.comparison import as_text
 
-    found = _get_known(url, "/v1/experiment")
-    with _answers(url):
+    found = service.known("/v1/experiment")
+    with _answers(service):
         if found["candidate"] is None:
             why = f": {found['refused']}" if found["refused"] else "; set `experiment` to a candidate"
             typer.echo(f"there is no experiment{why}", err=True)
@@ -326,9 +399,21 @@ def experiment(url: Url = LOCAL, as_json: AsJson = False) -> None:
         typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
 
 
-def _export(url: str, uid: str, file: Path) -> None:
+@app.command()
+@asks
+def dashboard(service: Client) -> None:
+    """Print the address of the dashboard, and keep it reachable until Ctrl-C."""
+    service.known("/v1/policy")
+    typer.echo(f"dashboard: {service.url}/dashboard/ until Ctrl-C")
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            time.sleep(WATCH_S)
+            service.known("/v1/policy")
+
+
+def _export(service: Client, uid: str, file: Path) -> None:
     """Write a decision to a file that `replay` reads."""
-    case = _get(url, f"/v1/decisions/{urllib.parse.quote(uid, safe='')}/case")
+    case = service.ask(f"/v1/decisions/{urllib.parse.quote(uid, safe='')}/case")
     if case is None:
         typer.echo("the nodes of this decision are no longer remembered; raise ledger_memory_mib", err=True)
         raise typer.Exit(FAILED)
@@ -340,18 +425,26 @@ def _export(url: str, uid: str, file: Path) -> None:
     typer.echo(f"wrote {file}; `maddpg-extender replay {file}` decides it again")
 
 
-def _get_known(url: str, path: str) -> dict[str, Any]:
-    """What an endpoint that every such service has says; ends the command where it is absent."""
-    found = _get(url, path)
-    if found is None:
-        typer.echo(f"{url} has no {path}; is --url the operations port of this version?", err=True)
-        raise typer.Exit(FAILED)
-    return found
+for named, command in {
+    "why": explain,
+    "nodes": nodes,
+    "report": report,
+    "experiment": experiment,
+    "dashboard": dashboard,
+}.items():
+    plugin.command(named, context_settings={"default_map": {"cluster": True}})(command)
+plugin.command(context_settings=FLAGS, epilog=FLAGS_HELP)(observe)
+plugin.command()(replay)
 
 
 def main() -> None:
     """Entry point of the console script."""
     app()
+
+
+def kubectl_plugin() -> None:
+    """Entry point of the console script that kubectl finds."""
+    plugin(prog_name="kubectl maddpg")
 
 
 def _announce(port: int, operations_port: int, *, err: bool = False) -> None:
@@ -390,25 +483,13 @@ def _refuse(error: SchedulerError) -> NoReturn:
     raise typer.Exit(REFUSED)
 
 
-def _get(url: str, path: str) -> dict[str, Any] | None:
-    """JSON at a path of the service; None for 404; any other failure ends the program with a message."""
-    try:
-        return ask(url, path)
-    except ClientError as error:
-        typer.echo(str(error), err=True)
-        raise typer.Exit(FAILED) from error
-
-
 @contextlib.contextmanager
-def _answers(url: str) -> Iterator[None]:
+def _answers(service: Client) -> Iterator[None]:
     """End the program with a message where what was answered is not what this version of the service answers."""
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
-        typer.echo(
-            f"{url} answered what this version does not know; is --url the operations port of this version?", err=True
-        )
-        raise typer.Exit(FAILED) from error
+        raise ClientError(f"{service.name} answered what this version does not know; {service.hint}") from error
 
 
 def _told_speed(speed: dict[str, Any]) -> str:

@@ -26,7 +26,12 @@ FOLDER = rf"(?:{'|'.join(FOLDERS)})/"
 PATH = re.compile(rf"`({FOLDER}[\w./-]*)`|(?<![\w./-])({FOLDER}[\w./-]+\.(?:py|yaml|json|md|toml|txt))\b")
 """In backticks anything that begins with a folder of ours, elsewhere what ends like a file."""
 
-PROGRAMS = {"maddpg-extender": extender.cli.app, "maddpg-train": training.cli.app}
+PROGRAMS = {
+    "maddpg-extender": extender.cli.app,
+    "maddpg-train": training.cli.app,
+    "kubectl maddpg": extender.cli.plugin,
+}
+COMMAND = rf"(?:{'|'.join(PROGRAMS)}) "
 
 PROTOCOL = "extender/v1"
 """The name of kube-scheduler's protocol, no path."""
@@ -116,15 +121,16 @@ def shown() -> Iterator[tuple[str, str]]:
     past = {ROOT / "CHANGELOG.md", *RECORDS.glob("0*.md")}
     for path in sorted({*DOCUMENTS, ROOT / "helm" / "maddpg-scheduler" / "README.md"} - past):
         text = re.sub(r"\\\n\s*", " ", path.read_text(encoding="utf-8"))
-        for line in re.findall(r"^ {4,}(?:\.venv/bin/)?(maddpg-(?:extender|train) .+)$", text, re.MULTILINE):
+        for line in re.findall(rf"^ {{4,}}(?:\.venv/bin/)?({COMMAND}.+)$", text, re.MULTILINE):
             yield path.name, line
-        for line in re.findall(r"`(maddpg-(?:extender|train) [^`]+)`", text):
+        for line in re.findall(rf"`({COMMAND}[^`]+)`", text):
             yield path.name, " ".join(line.split())
 
 
 def unknown(line: str) -> list[str]:
     """What a command line has that its program does not know: the command, or options of it."""
-    program, *words = [word.rstrip(",") for word in shlex.split(line, comments=True)]
+    program = next(each for each in PROGRAMS if line.startswith(f"{each} "))
+    words = [word.rstrip(",") for word in shlex.split(line.removeprefix(program), comments=True)]
     words = list(takewhile(lambda word: word not in {"|", "&", "&&", ";"}, words))
     known = typer.main.get_command(PROGRAMS[program]).commands  # type: ignore[attr-defined]
     if words[0].startswith("-"):

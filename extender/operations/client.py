@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Final
 from urllib.parse import urlsplit
 
 import urllib3
 
-from extender.errors import ClientError
+from extender.cluster.authorities import verifying_context
+from extender.errors import CertificateError, ClientError, kind_of
 from extender.proxies import proxy_for
 
 TIMEOUT_S: Final = 10.0
@@ -20,38 +25,92 @@ AGAIN: Final = urllib3.Retry(
 """The service answers 503 with Retry-After while it computes documents for others."""
 
 
-def ask(url: str, path: str) -> dict[str, Any] | None:
-    """Return the JSON object at a path; None where the service answers 404.
-
-    Args:
-        url: of the operations port, such as ``http://127.0.0.1:8888``; a proxy of the environment is asked as Go's
-            tools ask it, so never for loopback.
-        path: what follows it.
+@dataclass(frozen=True, slots=True)
+class Client:
+    """A service to ask.
 
     Raises:
-        ClientError: the URL is none, nobody answers, or no service of ours does.
+        ClientError: the URL or the file of authorities cannot be used.
     """
-    base = _checked(url)
+
+    url: str  # of the operations port, such as ``http://127.0.0.1:8888``
+    ca_file: Path | None = None  # authorities of its certificate (PEM); None: the system's
+    host: str | None = None  # for which its certificate is; None: the URL's
+    name: str = ""  # what errors call the service; empty: the URL
+    hint: str = "is the service running, and --url its operations port?"
+    namespace: Callable[[], str] = lambda: "default"  # that a pod is in where nobody says
+    _context: ssl.SSLContext | None = field(default=None, init=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "url", _checked(self.url))
+        object.__setattr__(self, "name", self.name or self.url)
+        if self.url.startswith("https://"):
+            object.__setattr__(self, "_context", _trusting(self.ca_file))
+        elif self.ca_file is not None:
+            raise ClientError(
+                f"--ca-file has no use: {self.name} is asked in plain HTTP; leave it out, or give an https URL"
+            )
+
+    def ask(self, path: str) -> dict[str, Any] | None:
+        """Return the JSON object at a path; None where the service answers 404.
+
+        A proxy of the environment is asked as Go's tools ask it, so never for loopback.
+
+        Args:
+            path: what follows the URL.
+
+        Raises:
+            ClientError: nobody answers, or no service of ours does.
+        """
+        try:
+            with self._pool() as pool:
+                answer = pool.request("GET", f"{self.url}{path}", timeout=TIMEOUT_S, retries=AGAIN, redirect=False)
+        except (urllib3.exceptions.HTTPError, OSError) as error:
+            why = kind_of(error)
+            why = why.partition(": ")[2] or why  # what urllib3 made of it tells nothing
+            trust = "certificate verify failed" in why
+            hint = "name the authority of its certificate with --ca-file" if trust else self.hint
+            raise ClientError(f"cannot ask {self.name}: {why}; {hint}") from error
+        if answer.status == 404:
+            return None
+        if answer.status == 503:
+            raise ClientError(f"{self.name} answered 503: it is busy with other requests, or its ledger cannot be read")
+        if answer.status != 200:
+            raise ClientError(f"{self.name} answered {answer.status}; {self.hint}")
+        try:
+            document = json.loads(answer.data)
+        except (ValueError, RecursionError):
+            document = None
+        if not isinstance(document, dict):
+            raise ClientError(f"{self.name} answered no JSON object; {self.hint}")
+        return document
+
+    def known(self, path: str) -> dict[str, Any]:
+        """Return the JSON object at a path that every such service has. Raises as `ask`, and where it is absent."""
+        found = self.ask(path)
+        if found is None:
+            raise ClientError(f"{self.name} has no {path.partition('?')[0]}; {self.hint}")
+        return found
+
+    def _pool(self) -> urllib3.PoolManager:
+        tls: dict[str, Any] = {}
+        if self._context is not None:
+            tls = {"ssl_context": self._context, "server_hostname": self.host}
+        proxy = proxy_for(self.url, os.environ)
+        if proxy is None:
+            return urllib3.PoolManager(**tls)
+        user = urllib3.util.parse_url(proxy).auth
+        headers = urllib3.make_headers(proxy_basic_auth=user) if user else None
+        return urllib3.ProxyManager(proxy, proxy_headers=headers, **tls)
+
+
+def _trusting(file: Path | None) -> ssl.SSLContext:
     try:
-        with _pool(base) as pool:
-            answer = pool.request("GET", f"{base}{path}", timeout=TIMEOUT_S, retries=AGAIN, redirect=False)
-    except (urllib3.exceptions.HTTPError, OSError) as error:
-        raise ClientError(
-            f"cannot ask {base}: {_reason(error)}; is the service running, and --url its operations port?"
-        ) from error
-    if answer.status == 404:
-        return None
-    if answer.status == 503:
-        raise ClientError(f"{base} answered 503: it is busy with other requests, or its ledger cannot be read")
-    if answer.status != 200:
-        raise ClientError(f"{base} answered {answer.status}; is --url the operations port of the service?")
-    try:
-        document = json.loads(answer.data)
-    except (ValueError, RecursionError):
-        document = None
-    if not isinstance(document, dict):
-        raise ClientError(f"{base} answered no JSON object; is --url the operations port of the service?")
-    return document
+        return verifying_context(None if file is None else file.read_bytes(), f"--ca-file {file}")
+    except OSError as error:
+        raise ClientError(f"--ca-file {file} cannot be read: {kind_of(error)}") from error
+    except CertificateError as error:
+        raise ClientError(str(error)) from error
 
 
 def _checked(url: str) -> str:
@@ -66,22 +125,3 @@ def _checked(url: str) -> str:
     if host is None or not url.startswith(("http://", "https://")) or not url.isprintable() or " " in url:
         raise ClientError(f"{url[:200]!a} is no http or https URL; give --url http://host:port")
     return url.rstrip("/")
-
-
-def _pool(url: str) -> urllib3.PoolManager:
-    proxy = proxy_for(url, os.environ)
-    if proxy is None:
-        return urllib3.PoolManager()
-    user = urllib3.util.parse_url(proxy).auth
-    return urllib3.ProxyManager(proxy, proxy_headers=urllib3.make_headers(proxy_basic_auth=user) if user else None)
-
-
-def _reason(error: BaseException | None) -> str:
-    """What the system says, where it was asked; else the kind of failure: a proxy's URL may hold a password."""
-    kind = type(error).__name__
-    while error is not None:
-        if isinstance(error, OSError) and error.strerror:
-            return error.strerror
-        inner = getattr(error, "reason", None) or getattr(error, "original_error", None) or error.__cause__
-        error = inner if isinstance(inner, BaseException) else error.__context__
-    return kind

@@ -7,12 +7,14 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 from cryptography import x509
 
 from extender import configuration
 from extender.inspection.scheduler_config import inspect
+from extender.operations import tunnel
 from extender.settings import Settings
 from helm import reference
 from tests.chart.helm import (
@@ -161,8 +163,12 @@ def _comparable(rendering: Rendering) -> list[dict[str, Any]]:
     ]
 
 
+def _certificate(encoded: str) -> x509.Certificate:
+    return x509.load_pem_x509_certificate(base64.b64decode(encoded))
+
+
 def _days(certificate: str) -> int:
-    found = x509.load_pem_x509_certificate(base64.b64decode(certificate))
+    found = _certificate(certificate)
     return (found.not_valid_after_utc - found.not_valid_before_utc).days
 
 
@@ -424,9 +430,9 @@ def test_what_measures_use_is_asked_by_right_and_let_through(
 
 
 def test_notes_say_whether_kubelets_answer_where_both_are_asked(home: Path) -> None:
-    assert "maddpg-extender nodes --json" in notes(home)
-    assert "maddpg-extender nodes --json" not in notes(home, _source("metrics-server"))
-    assert "maddpg-extender nodes --json" not in notes(home, PROMETHEUS)
+    assert "kubectl maddpg nodes --json" in notes(home)
+    assert "kubectl maddpg nodes --json" not in notes(home, _source("metrics-server"))
+    assert "kubectl maddpg nodes --json" not in notes(home, PROMETHEUS)
 
 
 @pytest.mark.parametrize("mode", ["sidecar", "service"])
@@ -643,16 +649,31 @@ def test_notes_say_how_to_see_what_was_observed(home: Path) -> None:
     observing = {"scheduler": {"enabled": False}, "extender": {"mode": "service", "settings": {"observe": True}}}
     said = notes(home, observing)
     assert "changes nothing" in said
-    assert "maddpg-extender report --url http://127.0.0.1:8889" in said
+    assert "  kubectl maddpg report\n" in said
     assert "extenders:" not in said
 
 
-def test_notes_say_how_to_ask_any_replica(home: Path) -> None:
+def test_notes_say_how_to_ask_the_service(home: Path) -> None:
     for values in ({}, SERVICE):
-        said = notes(home, values)
-        assert f"port-forward service/{RELEASE}-extender 8889" in said
-        assert "explain POD --url http://127.0.0.1:8889" in said
-    assert "explain POD --url https://127.0.0.1:8889" in notes(home, SECURED)
+        assert "  kubectl maddpg why POD\n" in notes(home, values)
+    said = notes(home, SECURED)
+    assert "  kubectl maddpg why POD --ca-file ca.crt\n" in said
+    assert f"get secret {RELEASE}-client-tls -o jsonpath='{{.data.ca\\.crt}}'" in said
+
+
+def test_command_line_finds_the_service(home: Path) -> None:
+    for values, protocol in (({}, "http"), (SERVICE, "http"), (SECURED, "https"), ({"nameOverride": "x"}, "http")):
+        rendered = template(home, values).all("Service")
+        found = [each for each in rendered if each["metadata"]["labels"]["app.kubernetes.io/component"] == "extender"]
+        (service,) = (msgspec.convert(each, tunnel.Service) for each in found)
+        assert service.ours
+        assert service.operations is not None
+        assert service.operations.app_protocol == protocol
+        for secret in template(home, values).all("Secret", f"{RELEASE}-extender-tls"):
+            names = _certificate(secret["data"]["tls.crt"]).extensions.get_extension_for_class(
+                x509.SubjectAlternativeName
+            )
+            assert service.host in names.value.get_values_for_type(x509.DNSName)
 
 
 def test_notes_say_what_a_provider_makes_of_the_priority_class_without_a_quota(home: Path) -> None:

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from extender.cli import app
 from extender.errors import ClientError
-from extender.operations.client import ask
+from extender.operations.client import Client
 from tests.extender.service import Service, pod
 
 
@@ -57,7 +57,7 @@ def test_a_proxy_is_not_asked_for_loopback(
         url = service.background.operations_url.replace("127.0.0.1", host)
         for command in (["explain", "web"], ["report"], ["experiment"]):
             CliRunner().invoke(app, [*command, "--url", url])
-        assert ask(url, "/v1/report") is not None
+        assert Client(url).ask("/v1/report") is not None
         assert seen == []
 
 
@@ -66,7 +66,7 @@ def test_a_proxy_is_asked_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("HTTP_PROXY", proxy)
         monkeypatch.delenv("NO_PROXY", raising=False)
         monkeypatch.delenv("no_proxy", raising=False)
-        assert ask("http://service.example:8888", "/v1/report") == {"a": 1}
+        assert Client("http://service.example:8888").ask("/v1/report") == {"a": 1}
         assert seen == ["http://service.example:8888/v1/report"]
 
 
@@ -77,19 +77,19 @@ def test_a_proxy_is_asked_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
 )  # fmt: skip
 def test_what_is_no_url_is_refused(url: str) -> None:
     with pytest.raises(ClientError, match="is no http or https URL; give --url"):
-        ask(url, "/v1/report")
+        Client(url).ask("/v1/report")
 
 
 def test_a_password_is_refused_and_not_shown() -> None:
     with pytest.raises(ClientError) as refused:
-        ask("http://reader:secret@127.0.0.1:8888", "/v1/report")
+        Client("http://reader:secret@127.0.0.1:8888").ask("/v1/report")
     assert "secret" not in str(refused.value)
 
 
 def test_a_password_of_a_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HTTP_PROXY", "http://reader:secret@127.0.0.1:9")
     with pytest.raises(ClientError, match="Connection refused") as refused:
-        ask("http://service.example", "/v1/report")
+        Client("http://service.example").ask("/v1/report")
     assert "secret" not in str(refused.value)
 
 
@@ -107,7 +107,7 @@ def test_a_password_of_a_proxy_is_not_shown(monkeypatch: pytest.MonkeyPatch) -> 
 )
 def test_what_no_such_service_answers_is_told(body: bytes, status: int, complaint: str) -> None:
     with listener(body, status) as (url, _), pytest.raises(ClientError, match=complaint):
-        ask(url, "/v1/report")
+        Client(url).ask("/v1/report")
 
 
 @pytest.mark.parametrize("command", [["explain", "web"], ["report"], ["experiment"]], ids=lambda words: words[0])
@@ -139,7 +139,7 @@ def test_a_busy_service_is_asked_again() -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), Busy) as server:
         thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
         thread.start()
-        assert ask(f"http://127.0.0.1:{server.server_address[1]}", "/v1/report") == {"decisions": 7}
+        assert Client(f"http://127.0.0.1:{server.server_address[1]}").ask("/v1/report") == {"decisions": 7}
         server.shutdown()
         thread.join()
     assert asked == ["/v1/report"] * 3
@@ -147,4 +147,4 @@ def test_a_busy_service_is_asked_again() -> None:
 
 def test_a_service_that_stays_busy_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     with listener(status=503) as (url, _), pytest.raises(ClientError, match="answered 503: it is busy"):
-        ask(url, "/v1/report")
+        Client(url).ask("/v1/report")
