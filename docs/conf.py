@@ -30,6 +30,7 @@ project = "maddpg-scheduler"
 release = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
 root_doc = "docs/README"
 include_patterns = ["*.md", "docs/**.md", "helm/*/README.md", "policy/models/default/*.md"]
+exclude_patterns = [".*", "build", "runs"]  # not even looked into
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 myst_heading_anchors = 4
 nitpicky = True
