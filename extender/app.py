@@ -20,6 +20,7 @@ from extender.engine import Engine
 from extender.errors import kind_of
 from extender.history.ledger import MIB, Ledger
 from extender.history.notes import Notes
+from extender.history.unplaced import Unplaced
 from extender.observer import Observer
 from extender.operations.collectors import agreement, autoscaling, estimates, inputs, memory, polling, serving
 from extender.operations.documents import Documents
@@ -39,6 +40,7 @@ from extender.scorer.scoring import Hooks
 from extender.settings import Settings
 from extender.supervision import STOP_TIMEOUT_S, Failures, Supervisor
 from extender.transport.connection import VerbConnection
+from extender.trials.avoidance import Avoidance
 from extender.trials.candidates import Trials
 from extender.unasked import Unasked
 from extender.upkeep import Upkeep
@@ -84,6 +86,7 @@ class Application:
         self.tracing = _tracing(settings, version, failures)
         span = no_span if self.tracing is None else self.tracing.span
         trials = self.trials = Trials.of(settings, self.ledger.latest, failures, span)
+        self.avoidance = _avoidance(settings, self.ledger, trials, loaded, clock)
         self.engine = Engine(
             settings=settings,
             table=self.table,
@@ -103,6 +106,7 @@ class Application:
             self.ledger,
             signals,
             notes,
+            (unplaced := Unplaced(self.table.is_waiting)),
         ):  # the ledger before those that look there
             if listener is not None:
                 self.table.listeners.subscribe(listener)
@@ -116,6 +120,7 @@ class Application:
             notes=notes,
             reloader=self.reloader,
             comparison=trials.comparison,
+            avoidance=self.avoidance,
             clock=clock,
         )
         self.table.subscribe_rows((hosts := HostEncoder()).set_host)
@@ -142,6 +147,7 @@ class Application:
         self.metrics.register(version, serving.BUILD)
         self.metrics.register(trials.shadow, agreement.SHADOW)
         self.metrics.register(trials.comparison, agreement.EXPERIMENT)
+        self.metrics.register(self.avoidance, agreement.AVOIDANCE)
         self.metrics.register(signals, autoscaling.SIGNALS)
         self.metrics.register(self.observer, agreement.OBSERVER)
         documents = Documents(
@@ -150,6 +156,7 @@ class Application:
             store=self.store,
             reloader=self.reloader,
             trials=trials,
+            avoidance=self.avoidance,
             observer=self.observer,
             inventory=Inventory(self.table, source, clock),
             kubernetes=settings.kubernetes_version,
@@ -165,6 +172,7 @@ class Application:
             source=source,
             engine=self.engine,
             ledger=self.ledger,
+            unplaced=unplaced,
             documents=documents,
             metrics=self.metrics,
             probes=self.probes,
@@ -285,6 +293,16 @@ def _observer(
         clock=clock,
         timer=timer,
     )
+
+
+def _avoidance(
+    settings: Settings, ledger: Ledger, trials: Trials, loaded: LoadedScorer | None, clock: Callable[[], float]
+) -> Avoidance | None:
+    """Return who estimates the late placements avoided; None where others place the pods."""
+    if settings.observe:
+        return None
+    scorer = "" if loaded is None else loaded.scorer.name
+    return Avoidance(ledger, settings.kubernetes_version, trials.experiment, scorer, clock)
 
 
 def _asking(settings: Settings, source: ClusterSource, signals: Signals) -> polling.Asking | None:

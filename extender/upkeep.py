@@ -20,6 +20,7 @@ from extender.scorer.fallback import staleness
 from extender.scorer.reload import BundleReloader
 from extender.settings import Settings
 from extender.supervision import Supervisor
+from extender.trials.avoidance import Avoidance
 from extender.trials.comparison import Comparison
 
 GC_THRESHOLD: Final = 20_000
@@ -27,6 +28,9 @@ GC_THRESHOLD: Final = 20_000
 
 EXPERIMENT_INTERVAL_S: Final = 60.0
 """How often an experiment's metrics are brought up to date; it takes some 10 ms per thousand decisions."""
+
+AVOIDANCE_INTERVAL_S: Final = 60.0
+"""How often the late placements avoided are estimated; it takes some 0.1 s per thousand pods that ended."""
 
 SIGNALS_INTERVAL_S: Final = 5.0
 """How often the signals for autoscalers are worked out: no autoscaler asks more often."""
@@ -46,6 +50,7 @@ class Upkeep:
     notes: Notes | None = None
     reloader: BundleReloader | None = None
     comparison: Comparison | None = None
+    avoidance: Avoidance | None = None
     clock: Callable[[], float] = time.time
     _stale: type[object] = field(default=type(None), init=False)
     _tuned: bool = field(default=False, init=False)
@@ -60,6 +65,8 @@ class Upkeep:
             supervisor.start("bundle", partial(self.reloader.follow, self.settings.bundle_reload_s))
         if self.comparison is not None:
             supervisor.start("experiment", partial(asyncio.to_thread, self.comparison.update), EXPERIMENT_INTERVAL_S)
+        if self.avoidance is not None:
+            supervisor.start("avoidance", partial(asyncio.to_thread, self.avoidance.update), AVOIDANCE_INTERVAL_S)
 
     def reload(self) -> None:
         """Look for another policy bundle now; `/v1/policy` shows what it finds."""

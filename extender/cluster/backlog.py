@@ -25,6 +25,10 @@ class WaitingPods:
         """Whether the pod waits."""
         return uid in self._demands
 
+    def demand_of(self, uid: str) -> PodDemand | None:
+        """Return what a pod asks for; None where it does not wait."""
+        return self._demands.get(uid)
+
     def add(self, uid: str, demand: PodDemand) -> None:
         """The pod waits; replaces what was known of it."""
         self._forget(uid)

@@ -32,6 +32,10 @@ class PodListener(Protocol):
         """The watch shows the pod, bound or not; `read` tells what its status says."""
         return
 
+    def pod_unplaced(self, pod: Pod, read: ReadReport) -> None:
+        """kube-scheduler says of a pod that waits for us that it could not place it; `read` tells why."""
+        return
+
     def pod_removed(self, uid: str, reason: str, at: float) -> None:
         """The pod is gone, or ended; `reason` is one of `extender.cluster.status.ENDINGS`."""
         return
@@ -65,6 +69,11 @@ class PodListeners(PodListener):
         """Pass it on."""
         for listener in self._listeners:
             listener.pod_reported(uid, read)
+
+    def pod_unplaced(self, pod: Pod, read: ReadReport) -> None:
+        """Pass it on."""
+        for listener in self._listeners:
+            listener.pod_unplaced(pod, read)
 
     def pod_removed(self, uid: str, reason: str, at: float) -> None:
         """Pass it on."""

@@ -291,6 +291,8 @@ class PodChanges:
         except InvalidQuantityError:
             return  # kube-scheduler will ask about it, and be told what is wrong
         self._put(partial(self._table.pod_waiting, uid, demand))
+        if condition is not None:
+            self._put(partial(self._table.listeners.pod_unplaced, received, partial(report_of, received)))
 
     def _given_up(self, uid: str, condition: WatchedCondition, report: ReadReport) -> None:
         self._table.pod_given_up(uid, condition)

@@ -188,6 +188,10 @@ class ClusterTable:
         """Whether the watch showed this pod waiting for our scheduler, and on no node since."""
         return uid in self._waiting
 
+    def waiting_demand(self, uid: str) -> PodDemand | None:
+        """Return what a pod asks for that waits for our scheduler; None where it does not."""
+        return self._waiting.demand_of(uid)
+
     def name_of(self, row: int) -> str | None:
         """Name of the node in this row; None for a free one."""
         return self._names[row]

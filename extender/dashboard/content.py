@@ -22,6 +22,7 @@ from extender.dashboard.listings import (
     FAILING,
     SIZES,
     URGENCIES,
+    advised,
     best,
     card_of,
     listed,
@@ -34,6 +35,7 @@ from extender.history.aggregate import summarised
 from extender.history.explain import summary
 from extender.history.ledger import Ledger
 from extender.history.ranking import page_of
+from extender.history.unplaced import MOST, Unplaced, UnplacedPod
 from extender.operations.documents import Documents
 from extender.operations.metrics import Metrics
 from extender.operations.peers import Heard
@@ -47,6 +49,9 @@ from policy.errors import SchedulerError
 
 LATEST: Final = 2000
 """Decisions that the page "Now" looks at."""
+
+PENDING: Final = 10
+"""Pods that the page "Now" names among those that could not be placed."""
 
 COPIED: Final = 256
 """Nodes copied at a time."""
@@ -74,6 +79,9 @@ class Moment:
     ready: int
     pods: int
     assumed: int
+    pending: list[tuple[UnplacedPod, PodDemand]]  # pods that kube-scheduler could not place, the first ones
+    more: int  # how many others there are
+    full: bool  # whether there may be even more
 
 
 class Content:
@@ -81,7 +89,7 @@ class Content:
 
     Args:
         settings: in effect.
-        table, source, engine, ledger, documents, metrics, probes: the service's parts.
+        table, source, engine, ledger, unplaced, documents, metrics, probes: the service's parts.
         version: of the service.
         clock: seconds since the epoch; that of decisions.
     """
@@ -94,6 +102,7 @@ class Content:
         source: ClusterSource,
         engine: Engine,
         ledger: Ledger,
+        unplaced: Unplaced,
         documents: Documents,
         metrics: Metrics,
         probes: Probes,
@@ -107,6 +116,7 @@ class Content:
         self._source = source
         self._engine = engine
         self._ledger = ledger
+        self._unplaced = unplaced
         self._documents = documents
         self.explained = documents.explained
         self._metrics = metrics
@@ -118,8 +128,18 @@ class Content:
         """Copy what the page "Now" needs; on the table's thread."""
         table = self._table
         waiting = table.waiting_classes().most_common(5)
+        unplaced = self._unplaced.pods
+        pending = [(it, demand) for uid, it in unplaced.items() if (demand := table.waiting_demand(uid)) is not None]
         return Moment(
-            self._probes.unready(), waiting, table.node_count, table.ready_count, table.pod_count, table.assumed_count
+            unready=self._probes.unready(),
+            waiting=waiting,
+            nodes=table.node_count,
+            ready=table.ready_count,
+            pods=table.pod_count,
+            assumed=table.assumed_count,
+            pending=pending[:PENDING],
+            more=max(len(pending) - PENDING, 0),
+            full=len(unplaced) >= MOST,
         )
 
     async def rows(self) -> Rows:
@@ -153,10 +173,18 @@ class Content:
 
     # ---- in threads ----------------------------------------------------------------------------------------------
 
-    def now(self, moment: Moment) -> dict[str, Any]:
-        """Is it healthy, what decides, what waits, how fast, how old the inputs are."""
+    def now(self, moment: Moment, rows: Rows | None = None) -> dict[str, Any]:
+        """Is it healthy, what decides, what waits, how fast, how old the inputs are.
+
+        Args:
+            moment: what the table's thread knows.
+            rows: of the table; needed where pods could not be placed.
+        """
         latest = [decision for _, decision in islice(unhurried(self._ledger.newest_first()), LATEST)]
-        failing = [it for it in latest if it.outcome is not None and it.outcome.state in FAILING]
+        pending = {pod.uid for pod, _ in moment.pending}
+        failing = [
+            it for it in latest if it.outcome is not None and it.outcome.state in FAILING and it.uid not in pending
+        ]
         return {
             "moment": moment,
             "policy": self._documents.policy(),
@@ -168,6 +196,8 @@ class Content:
                 "nodes": self._settings.cluster_time_limit_s,
                 "pods": self._settings.cluster_time_limit_s,
             },
+            "avoided": self._documents.late_avoided(),
+            "pending": [] if rows is None else self._advised(moment, rows),
             "failing": [listed(summary(it)) for it in failing[:10]],
             "deadline_ms": self._settings.deadline_ms,
         }
@@ -298,6 +328,10 @@ class Content:
         return {"rows": metrics_told(self._metrics.registry)}
 
     # ---- inside --------------------------------------------------------------------------------------------------
+
+    def _advised(self, moment: Moment, rows: Rows) -> list[dict[str, Any]]:
+        rated = {demand: self._preferences(rows.state, demand)[0] for _, demand in moment.pending}
+        return advised(moment.pending, rows.names, rows.ready, rows.state, rated)
 
     def _preferences(self, state: ClusterState, demand: PodDemand) -> tuple[NDArray[np.float64], str]:
         """What the scorer in use, else the fallback, prefers; NaN where it cannot say."""

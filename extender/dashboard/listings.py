@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from extender.history import sentences
+from extender.history.unplaced import UnplacedPod
 from extender.operations.metrics import FAMILIES
 from extender.operations.reference import describe
 from extender.pace import unhurried
@@ -100,6 +102,33 @@ def reasoned(told: dict[str, Any]) -> dict[str, Any]:
 def best(names: list[str], preferences: NDArray[np.float64]) -> str | None:
     """Return the node of the highest preference; None where there is none."""
     return names[int(np.nanargmax(preferences))] if len(names) and np.isfinite(preferences).any() else None
+
+
+def advised(
+    pods: Sequence[tuple[UnplacedPod, PodDemand]],
+    names: list[str],
+    ready: list[bool],
+    state: ClusterState,
+    rated: Mapping[PodDemand, NDArray[np.float64]],
+) -> list[dict[str, Any]]:
+    """Return pods that could not be placed, each with the best ready node, of those with room where there is one.
+
+    Args:
+        pods: and what they ask for.
+        names: of the nodes, ``[n]``.
+        ready: which of them take pods, ``[n]``.
+        state: their rows, ``[n]``.
+        rated: preferences for each demand, ``[n]``.
+    """
+    cpu, memory = state.cpu_allocatable - state.cpu_requested, state.memory_allocatable - state.memory_requested
+    usable, found = np.array(ready, dtype=np.bool_), dict[PodDemand, dict[str, Any]]()
+    for _, demand in pods:
+        if demand not in found:
+            # floats may miss the last bit of a sum of requests
+            room = usable & (cpu + 1e-9 >= demand.cpu) & (memory + 1e-9 >= demand.memory)
+            chosen = np.where(room if room.any() else usable, rated[demand], np.nan)
+            found[demand] = {"best": best(names, chosen), "room": bool(room.any())}
+    return [{**asdict(pod), **found[demand]} for pod, demand in pods]
 
 
 def ranges(loaded: LoadedScorer, state: ClusterState) -> list[dict[str, Any]]:

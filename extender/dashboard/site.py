@@ -85,7 +85,9 @@ def add(app: FastAPI, content: Content, others: Replicas, refused: Callable[[str
 
     @router.get(ROOT)
     async def now(request: Request) -> Response:
-        return await page(request, "now", partial(content.now, content.moment()))
+        moment = content.moment()
+        rows = await content.rows() if moment.pending else None
+        return await page(request, "now", partial(content.now, moment, rows))
 
     @router.get(ROOT + "decisions")
     async def decisions(

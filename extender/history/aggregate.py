@@ -101,7 +101,9 @@ def summarised(decisions: Iterable[Decision]) -> dict[str, Any]:
 def as_text(report: dict[str, Any]) -> str:
     """The report for people, as lines."""
     whole = report["remembered"]
-    sections = [_section("all decisions remembered", whole)]
+    avoided = report.get("late_avoided")  # earlier versions do not tell
+    sections = [] if avoided is None else [str(avoided["sentence"])]
+    sections += [_section("all decisions remembered", whole)]
     if len(report["by_scorer"]) > 1:
         sections.extend(_section(f"by {name}", part) for name, part in report["by_scorer"].items())
     since = report["since_start"]

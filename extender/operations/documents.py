@@ -19,6 +19,7 @@ from extender.operations.peers import THIS, Heard
 from extender.operations.search import Part, Search, merged
 from extender.pace import unhurried
 from extender.scorer.reload import BundleReloader
+from extender.trials.avoidance import Avoidance
 from extender.trials.candidates import Trials
 
 if TYPE_CHECKING:
@@ -39,6 +40,7 @@ class Documents:
         store: the ledger's file; None where there is none.
         reloader: follows the bundle; None where a heuristic decides.
         trials: candidates.
+        avoidance: estimates the late placements avoided; None where others place the pods.
         observer: rates nodes for the pods that others place; None where nothing is observed.
         inventory: nodes.
         kubernetes: minor version of Kubernetes whose kube-default explanations tell.
@@ -52,6 +54,7 @@ class Documents:
         store: DecisionStore | None,
         reloader: BundleReloader | None,
         trials: Trials,
+        avoidance: Avoidance | None,
         observer: Observer | None,
         inventory: Inventory,
         kubernetes: str,
@@ -61,6 +64,7 @@ class Documents:
         self._store = store
         self._reloader = reloader
         self._trials = trials
+        self._avoidance = avoidance
         self._observer = observer
         self.inventory = inventory
         self._kubernetes = kubernetes
@@ -196,4 +200,8 @@ class Documents:
 
     def report(self) -> dict[str, Any]:
         """Return how well deciding has gone, over the decisions remembered. In a thread."""
-        return performance(self._ledger.latest(), self._ledger.counts)
+        return {"late_avoided": self.late_avoided(), **performance(self._ledger.latest(), self._ledger.counts)}
+
+    def late_avoided(self) -> dict[str, Any] | None:
+        """Return the late placements avoided, as `extender.trials.avoidance` tells; None where others place pods."""
+        return None if self._avoidance is None else self._avoidance.latest

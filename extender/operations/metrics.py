@@ -44,6 +44,7 @@ FAMILIES: Final[tuple[Family[Any], ...]] = (
     *connections.CERTIFICATES,
     *agreement.SHADOW,
     *agreement.EXPERIMENT,
+    *agreement.AVOIDANCE,
     *autoscaling.SIGNALS,
 )
 """Every family of the service, in the order of the documentation; those of parts that are off are not exposed."""

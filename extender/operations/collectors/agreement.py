@@ -7,6 +7,8 @@ from typing import Final
 from extender.feasibility import UNMODELLED
 from extender.observer import RESULTS, Observer
 from extender.operations.families import Family
+from extender.trials.avoidance import RESULTS as ENDED
+from extender.trials.avoidance import Avoidance
 from extender.trials.comparison import VERDICTS, Comparison
 from extender.trials.shadow import Shadow
 
@@ -111,6 +113,24 @@ EXPERIMENT: Final[tuple[Family[Comparison], ...]] = (
         "1 for what the experiment says: control, candidate, mixed or undecided",
         _verdicts,
         ("verdict",),
+    ),
+)
+
+AVOIDANCE: Final[tuple[Family[Avoidance], ...]] = (
+    Family(
+        "maddpg_late_placements_avoided",
+        "Estimate of the late placements avoided against kube-default over the last day (value), and its 95 % interval "
+        "(low, high); NaN while not enough is known",
+        lambda avoidance: {bound: _known(avoidance.latest[bound]) for bound in ("value", "low", "high")},
+        ("bound",),
+    ),
+    Family(
+        "maddpg_late_placements_pods",
+        "Pods that ended over that day, by what kube-default would have chosen: the same node (same), another (other); "
+        "of these unlike any node seen (unlike); or why that is not known: nodes forgotten, stopped at a deadline, "
+        "no_sla to be late by",
+        lambda avoidance: {name: avoidance.latest["ended"][name] for name in ENDED},
+        ("result",),
     ),
 )
 
