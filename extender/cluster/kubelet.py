@@ -264,7 +264,8 @@ class Connection(asyncio.Protocol):
         else:
             try:
                 self._parser.feed_data(data)
-            except httptools.HttpParserError as error:
+            except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+                self.reusable = False  # the answer may have been whole, and what follows it is not ours to read
                 self._fail(KubeletError("protocol", f"the answer is no HTTP: {kind_of(error)}"))
 
     def connection_lost(self, exc: Exception | None) -> None:

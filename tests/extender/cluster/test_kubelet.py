@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import socket
+import ssl
 import time
 from collections.abc import Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
+from unittest.mock import Mock
 
 import msgspec
 import pytest
@@ -231,6 +233,33 @@ def test_a_refusal_is_told_by_its_kind(authority: Authority, status: int, reason
 def test_a_broken_answer_is_told_by_its_kind(authority: Authority, raw: bytes, reason: str) -> None:
     with FakeKubelet("node-a", authority.issue("kubelet", "node-a"), raw=raw) as fake:
         assert why(fake, trust(authority)) == reason
+
+
+@pytest.mark.parametrize(
+    ("raw", "reason"),
+    [
+        pytest.param(head(101, "Connection: Upgrade", "Upgrade: h2c"), "status", id="upgrades"),
+        pytest.param(head(101, "Connection: Upgrade", "Upgrade: h2c") + b"\x00\x01", "status", id="and goes on"),
+        pytest.param(head(101), "status", id="upgrades to nothing"),
+        pytest.param(head(200, "Content-Length: 2") + b"{}\x00", None, id="more than an answer"),
+    ],
+)
+def test_a_connection_on_which_something_else_follows_is_not_used_again(raw: bytes, reason: str | None) -> None:
+    async def there() -> str | None:
+        endpoint, connection = Endpoint("node-a", "127.0.0.1", 1), Connection(ssl.create_default_context())
+        connection.connection_made(Mock(spec=asyncio.Transport))
+        asking = asyncio.create_task(connection.ask(endpoint, NOBODY))
+        await asyncio.sleep(0)
+        connection.data_received(raw)
+        try:
+            await asking
+        except KubeletError as error:
+            return error.reason
+        finally:
+            assert not connection.reusable
+        return None
+
+    assert run(there()) == reason
 
 
 @pytest.mark.parametrize(

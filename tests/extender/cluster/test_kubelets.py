@@ -127,6 +127,7 @@ def test_pressure_is_estimated_where_the_kernel_does_not_collect_it(kubelet: Any
     [
         ({"status": 403}, "forbidden"),
         ({"status": 500}, "status"),
+        ({"raw": head(101, "Connection: Upgrade", "Upgrade: h2c")}, "status"),
         ({"raw": head(200, "Content-Length: 9") + b"{}"}, "truncated"),
         ({"raw": head(200, "Content-Length: 2") + b"{}"}, "undecodable"),
         ({"memory_gib": -1.0}, "value"),
