@@ -160,7 +160,7 @@ class Kubectl:
         """The Service that the chart made."""
         told = self._told(
             "get", "services", "--all-namespaces", f"--selector={SELECTOR}", "--output=json",
-            fix="if you may not list Services of all namespaces, give --service NAMESPACE/NAME",
+            fix="; if you may not list Services of all namespaces, give --service NAMESPACE/NAME",
         )  # fmt: skip
         found = sorted((each for each in _decoded(told, Services).items if each.ours), key=lambda it: it.path)
         if len(found) == 1:
@@ -182,7 +182,7 @@ class Kubectl:
         return _decoded(
             self._told(
                 "get", f"service/{name}", f"--namespace={namespace}", "--output=json",
-                fix="is --service the NAMESPACE/NAME of a Service that you may get?",
+                fix="; is --service the NAMESPACE/NAME of a Service that you may get?",
             ),
             Service,
         )  # fmt: skip
@@ -200,8 +200,8 @@ class Kubectl:
             raise ClientError(f"kubectl cannot be run: {kind_of(error)}") from error
         if done.returncode:
             raise ClientError(
-                f"{asked} failed with status {done.returncode} and says why above; "
-                + (fix or "check --context and --kubeconfig")
+                f"{asked} failed with status {done.returncode} and says why above; check --context and "
+                f"--kubeconfig{fix}"
             )
         return done.stdout
 

@@ -7,6 +7,7 @@ annotations kwok.x-k8s.io/usage-cpu and kwok.x-k8s.io/usage-memory say. kube-sch
 """
 
 import base64
+import json
 import secrets
 import time
 from collections.abc import Iterator
@@ -83,7 +84,10 @@ class ControlPlane:
         directory.mkdir(parents=True, exist_ok=True)
         self._authority = Authority(directory, "ca")
         self._front_proxy = Authority(directory, "front-proxy-ca")
-        api, self._etcd_client, etcd_peer, controllers, self._kwok_port, self._metrics_port = free_ports(6)
+        api, self._etcd_client, etcd_peer, controllers, self._kwok_port, self._metrics_port, self.forwarded = (
+            free_ports(7)
+        )
+        """`forwarded` is the port of 127.0.0.1 to which KWOK forwards every port of every pod."""
         self.endpoint = access.Endpoint(f"https://127.0.0.1:{api}", self._authority.certificate)
         self.server_certificate = self._authority.issue(
             "server",
@@ -269,7 +273,7 @@ class ControlPlane:
         annotation, value = FAKE_NODE
         flags = {
             "kubeconfig": self.kubeconfig("kwok"),
-            "config": f"{self.binaries.kwok / 'stages.yaml'},{KUBELET_METRICS}",
+            "config": f"{self.binaries.kwok / 'stages.yaml'},{KUBELET_METRICS},{self._forwarding()}",
             "manage-all-nodes": "false",
             "manage-nodes-with-annotation-selector": f"{annotation}={value}",
             "node-lease-duration-seconds": self._lease_s,
@@ -284,6 +288,14 @@ class ControlPlane:
         command = [str(self.binaries.kwok / "kwok"), *_flags(flags)]
         ready = answers_ok(f"https://127.0.0.1:{self._kwok_port}/healthz", self._authority.certificate)
         return Process("kwok", command, self.directory, ready)
+
+    def _forwarding(self) -> Path:
+        """What KWOK does, as a kubelet, where a port of a pod is forwarded."""
+        target = {"address": "127.0.0.1", "port": self.forwarded}
+        path = self.directory / "kwok-forwarding.json"
+        kind = {"apiVersion": "kwok.x-k8s.io/v1alpha1", "kind": "ClusterPortForward", "metadata": {"name": "all"}}
+        path.write_text(json.dumps({**kind, "spec": {"forwards": [{"target": target}]}}))
+        return path
 
     def _metrics_server(self) -> Process:
         kubeconfig = self.kubeconfig("metrics-server")

@@ -99,7 +99,7 @@ def running_extender(
     """
     port, operations_port = free_ports(2)
     flags = {"kubeconfig": cluster.extender_kubeconfig(), "port": port, **settings}
-    url = operations_url = f"http://127.0.0.1:{port}"
+    url = operations_url = f"http://127.0.0.1:{flags['port']}"
     if "tls_cert_file" in settings:
         flags |= {"operations_port": operations_port, "operations_host": "127.0.0.1"}
         url, operations_url = f"https://127.0.0.1:{port}", f"http://127.0.0.1:{operations_port}"
