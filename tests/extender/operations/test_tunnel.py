@@ -290,3 +290,14 @@ def test_a_signal_ends_kubectl_too(kubectl: Fake, run_service: Callable[..., Ser
         process.send_signal(signal.SIGTERM)
         assert process.wait(30.0) == 128 + signal.SIGTERM
     assert kubectl.ended()
+
+
+def test_observing_takes_the_options_of_kubectl(tmp_path: Path) -> None:
+    file = tmp_path / "config"
+    clusters = [{"name": "a", "cluster": {"server": "http://127.0.0.1:9"}}]
+    contexts = [{"name": "a", "context": {"cluster": "a", "user": "a"}}]
+    config = {"apiVersion": "v1", "kind": "Config", "current-context": "a", "users": [{"name": "a", "user": {}}]}
+    file.write_text(json.dumps({**config, "clusters": clusters, "contexts": contexts}))
+    done = run("observe", "--port", "0", "--kubeconfig", str(file), "--context", "other", of=plugin)
+    assert done.exit_code == cli.REFUSED
+    assert "there is no context 'other'; known: a" in done.output
