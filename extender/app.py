@@ -26,6 +26,7 @@ from extender.operations.collectors import agreement, autoscaling, estimates, in
 from extender.operations.documents import Documents
 from extender.operations.endpoints import operations_app
 from extender.operations.federation import Replicas
+from extender.operations.guard import Guard, ReviewsTokens
 from extender.operations.inventory import Inventory, KnowsMachines
 from extender.operations.metrics import Metrics
 from extender.operations.peers import Peers
@@ -163,8 +164,12 @@ class Application:
         )
         self.peers = Peers.of(settings)
         others = Replicas(self.peers)
+        guard = Guard.of(settings, source)
+        if self.peers is not None and guard is not None and isinstance(source, ReviewsTokens):
+            self.peers.authorization = source.authorization
+        self.metrics.register(guard, serving.GUARD)
         self.operations = operations_app(
-            probes=self.probes, metrics=self.metrics, documents=documents, others=others, version=version
+            probes=self.probes, metrics=self.metrics, documents=documents, others=others, version=version, guard=guard
         )
         content = Content(
             settings=settings,

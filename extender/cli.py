@@ -16,7 +16,7 @@ import sys
 import time
 import urllib.parse
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any, Final, NoReturn
@@ -91,11 +91,12 @@ def asks(command: Callable[..., None]) -> Callable[..., None]:
         kubeconfig: Annotated[Path | None, typer.Option(help="kubeconfig file; default: kubectl's")] = None,
         context: KubeContext = None,
         ca_file: Annotated[Path | None, typer.Option(help="authority of the service's certificate, in PEM")] = None,
+        token_file: Annotated[Path | None, typer.Option(help="file with a bearer token to show to the service")] = None,
         **rest: Any,
     ) -> None:
         try:
             with _reached(url, cluster, service, Kubectl(kubeconfig, context), ca_file) as client:
-                command(client, **rest)
+                command(replace(client, token_file=token_file), **rest)
         except ClientError as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(FAILED) from error

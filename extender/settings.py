@@ -162,6 +162,24 @@ class Settings(BaseModel):
         "serve `operations_port` over TLS too, with the same certificate; client certificates are not asked for there, "
         "since a kubelet's probe has none",
     )
+    operations_bearer: bool = setting(
+        False,
+        "let those read decisions and the dashboard who show a bearer token that the API server accepts (TokenReview) "
+        "and whom `operations_users` names; probes and metrics stay open",
+    )
+    operations_users: tuple[str, ...] = setting(
+        (),
+        "users and groups whose tokens are let in, such as `system:serviceaccount:monitoring:reader`; "
+        "`system:authenticated` is everybody with a token, so every pod",
+    )
+    operations_user_header: str | None = setting(
+        None,
+        "header in which the proxies in `operations_proxies` name the user whom they authenticated, such as "
+        "`X-Forwarded-User`; they must take it out of what callers send",
+    )
+    operations_proxies: tuple[str, ...] = setting(
+        (), "addresses or networks (CIDR) of these proxies; the header counts from nowhere else"
+    )
 
     # which verbs it answers
     enable_filter: bool = setting(True, "answer `/filter`; every node passes, so it only records what was feasible")
@@ -526,6 +544,34 @@ class Settings(BaseModel):
         if self.operations_tls and self.operations_port is None:
             raise ValueError(
                 "operations_tls needs operations_port; on one port, the settings of the verbs hold for all"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _readers_are_known(self) -> Settings:
+        for address in self.operations_proxies:
+            try:
+                ipaddress.ip_network(address)
+            except ValueError:
+                raise ValueError(
+                    f"operations_proxies has {address[:60]!a}, which is no address or network; give one as in "
+                    "10.0.0.7 or 10.0.0.0/24"
+                ) from None
+        if bool(self.operations_proxies) != bool(self.operations_user_header):
+            raise ValueError("operations_user_header and operations_proxies belong together: set both, or neither")
+        if self.operations_bearer != bool(self.operations_users):
+            raise ValueError(
+                "operations_bearer and operations_users belong together: every pod has a token, so name who may read"
+            )
+        encrypted = self.tls_cert_file is not None if self.operations_port is None else self.operations_tls
+        if self.operations_bearer and not encrypted:
+            raise ValueError(
+                "operations_bearer needs operations_tls (on one port: tls_cert_file): tokens must not cross the "
+                "network in the clear"
+            )
+        if self.peers is not None and self.operations_proxies and not self.operations_bearer:
+            raise ValueError(
+                "peers needs operations_bearer where operations_proxies is set: replicas ask each other with a token"
             )
         return self
 

@@ -30,12 +30,13 @@ from extender.cluster.receivers import FactChanges, Findings, NodeChanges, Nodes
 from extender.cluster.recollection import Keeper
 from extender.cluster.reflector import Reflector
 from extender.cluster.resource import Receiver, Resource, Timing
-from extender.cluster.source import INPUTS, Binding, PodNote
+from extender.cluster.reviews import reviewed
+from extender.cluster.source import INPUTS, Binding, PodNote, Reviewed
 from extender.cluster.table import ClusterTable
 from extender.cluster.usage import UsageFeed, UsagePoller, UsageReader
 from extender.cluster.writes import write_note
 from extender.demand import urgency_rules
-from extender.errors import BindError, NoteError
+from extender.errors import BindError, NoteError, SourceError
 from extender.feasibility import NodeFacts
 from extender.requests import NEWEST, RULES, RequestRules
 from extender.settings import Settings
@@ -282,6 +283,20 @@ class KubernetesSource:
             await detached(partial(write_note, self._work.api, note), "note")
         except ApiError as error:
             raise NoteError(f"cannot say why on {note.namespace}/{note.name}: {error}") from error
+
+    def review(self, token: str) -> Reviewed:
+        """Return whose a token is; blocks. Raises `SourceError` if nobody can say."""
+        return reviewed(self._api(), token)
+
+    def authorization(self) -> str | None:
+        """Return the header that says who we are; None where no token does. May block; raises `SourceError`."""
+        header = self._api().identity().authorization
+        return header if header is not None and header.startswith("Bearer ") else None
+
+    def _api(self) -> ApiServer:
+        if self._work is None:
+            raise SourceError("the connection to the API server has not been started")
+        return self._work.api
 
 
 def _kubelets(settings: Settings) -> KubeletOptions | None:

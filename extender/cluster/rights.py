@@ -62,6 +62,8 @@ def rights(settings: Settings) -> list[Right]:
         needed.append(Right("create", "events.k8s.io", "events", "explain_on_pod: event"))
     if settings.explain_on_pod == "annotation":
         needed.append(Right("patch", "", "pods", "explain_on_pod: annotation"))
+    if settings.operations_bearer:
+        needed.append(Right("create", "authentication.k8s.io", "tokenreviews", "operations_bearer: true"))
     return needed
 
 

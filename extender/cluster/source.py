@@ -51,6 +51,14 @@ class PodNote:
     form: str  # `event` or `annotation`
 
 
+@dataclass(frozen=True, slots=True)
+class Reviewed:
+    """Who showed a token: the user's name and groups, none where it is no valid token; and whether that is us."""
+
+    names: frozenset[str]
+    own: bool = False
+
+
 @runtime_checkable
 class ClusterSource(Protocol):
     """Keeps a `ClusterTable` equal to a cluster; see the rules in the module's docstring."""

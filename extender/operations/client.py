@@ -39,6 +39,7 @@ class Client:
     name: str = ""  # what errors call the service; empty: the URL
     hint: str = "is the service running, and --url its operations port?"
     namespace: Callable[[], str] = lambda: "default"  # that a pod is in where nobody says
+    token_file: Path | None = None  # with the bearer token to show; None: none is shown
     _context: ssl.SSLContext | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -46,6 +47,8 @@ class Client:
         object.__setattr__(self, "name", self.name or self.url)
         if self.url.startswith("https://"):
             object.__setattr__(self, "_context", _trusting(self.ca_file))
+        elif self.token_file is not None:
+            raise ClientError(f"--token-file needs https: {self.name} is asked in plain HTTP, where all can read it")
         elif self.ca_file is not None:
             raise ClientError(
                 f"--ca-file has no use: {self.name} is asked in plain HTTP; leave it out, or give an https URL"
@@ -62,9 +65,12 @@ class Client:
         Raises:
             ClientError: nobody answers, or no service of ours does.
         """
+        headers = None if self.token_file is None else {"Authorization": f"Bearer {_token(self.token_file)}"}
         try:
             with self._pool() as pool:
-                answer = pool.request("GET", f"{self.url}{path}", timeout=TIMEOUT_S, retries=AGAIN, redirect=False)
+                answer = pool.request(
+                    "GET", f"{self.url}{path}", headers=headers, timeout=TIMEOUT_S, retries=AGAIN, redirect=False
+                )
         except (urllib3.exceptions.HTTPError, OSError) as error:
             why = kind_of(error)
             why = why.partition(": ")[2] or why  # what urllib3 made of it tells nothing
@@ -75,6 +81,8 @@ class Client:
             return None
         if answer.status == 503:
             raise ClientError(f"{self.name} answered 503: it is busy with other requests, or its ledger cannot be read")
+        if answer.status in (401, 403):
+            raise ClientError(f"{self.name} answered {answer.status}: {_DENIED[answer.status]}")
         if answer.status != 200:
             raise ClientError(f"{self.name} answered {answer.status}; {self.hint}")
         try:
@@ -102,6 +110,22 @@ class Client:
         user = urllib3.util.parse_url(proxy).auth
         headers = urllib3.make_headers(proxy_basic_auth=user) if user else None
         return urllib3.ProxyManager(proxy, proxy_headers=headers, **tls)
+
+
+_DENIED: Final = {
+    401: "it lets in who shows a token; give one with --token-file, such as that of `kubectl create token`",
+    403: "the token's user is not among its operations_users",
+}
+
+
+def _token(file: Path) -> str:
+    try:
+        text = file.read_text(encoding="ascii").strip()
+    except (OSError, ValueError) as error:
+        raise ClientError(f"--token-file {file} cannot be read: {kind_of(error)}") from error
+    if not text or not text.isprintable() or " " in text:
+        raise ClientError(f"--token-file {file} holds no token; write nothing else into it")
+    return text
 
 
 def _trusting(file: Path | None) -> ssl.SSLContext:

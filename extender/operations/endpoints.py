@@ -15,6 +15,7 @@ from extender.errors import BusyError, LedgerError, kind_of
 from extender.operations.assembly import SCRAPE_PATIENCE_S, Assembly
 from extender.operations.documents import Documents, encode
 from extender.operations.federation import ONE, Replicas
+from extender.operations.guard import Guard, Guarded
 from extender.operations.metrics import Metrics
 from extender.operations.probes import Probes
 from extender.operations.search import CURSOR, Search
@@ -60,6 +61,7 @@ def operations_app(
     documents: Documents,
     others: Replicas,
     version: str,
+    guard: Guard | None = None,
 ) -> FastAPI:
     """Health, metrics, and under `/v1/` what decides, what it decided, and what is tried beside it.
 
@@ -71,9 +73,12 @@ def operations_app(
         documents: what decides, what it decided and what is tried.
         others: asked for what this replica does not remember.
         version: of the service.
+        guard: decides who may read; None: everybody may.
     """
     app = FastAPI(title="maddpg-scheduler", version=version, docs_url=None, redoc_url=None, openapi_url=None)
     app.add_middleware(HeadAsGet)
+    if guard is not None:
+        app.add_middleware(Guarded, guard=guard)
     answers = Assembly(metrics.traffic.refused)
     scrapes = Assembly(metrics.traffic.refused, SCRAPE_PATIENCE_S)
 

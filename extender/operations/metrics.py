@@ -39,6 +39,7 @@ FAMILIES: Final[tuple[Family[Any], ...]] = (
     *serving.RELOADER,
     *serving.SUPERVISOR,
     *serving.TRACING,
+    *serving.GUARD,
     *serving.BUILD,
     *connections.CONNECTIONS,
     *connections.CERTIFICATES,

@@ -19,7 +19,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import httptools
 
-from extender.errors import UNDECODABLE, CertificateError, PeerError, kind_of
+from extender.errors import UNDECODABLE, CertificateError, PeerError, SourceError, kind_of
 from extender.settings import Settings, separated
 from extender.supervision import detached
 from extender.transport.tls import Identity
@@ -78,6 +78,8 @@ class Peers:
 
     Attributes:
         identity: certificates in use, where the peers answer over TLS; else None.
+        authorization: the header that says who asks, for peers that want to know; None: nobody asks. It is sent over
+            TLS alone. Called in threads; raises `SourceError`.
     """
 
     def __init__(
@@ -88,6 +90,7 @@ class Peers:
         resolve: Callable[[str], list[str]] | None = None,
     ) -> None:
         self.identity: Callable[[], Identity] | None = None
+        self.authorization: Callable[[], str | None] | None = None
         self._hosts = hosts
         self._port = port
         self._listening = listening
@@ -210,13 +213,15 @@ class Peers:
             return PeerError(f"no answer within {LIMIT_S:g} s")
         except UNDECODABLE:
             return PeerError("it answered what this version does not know")
-        except (OSError, ValueError, CertificateError) as error:
+        except (OSError, ValueError, CertificateError, SourceError) as error:
             return PeerError(kind_of(error))
 
     def _get(self, address: str, path: str, end: float) -> tuple[int, bytes]:
         """Status and body of a GET. Raises `PeerError`, `TimeoutError`, `OSError`, `ValueError`."""
         host = f"[{address}]" if ":" in address else address
-        request = f"GET {path} HTTP/1.1\r\nHost: {host}:{self._port}\r\nConnection: close\r\n\r\n"
+        request = f"GET {path} HTTP/1.1\r\nHost: {host}:{self._port}\r\nConnection: close\r\n"
+        if self.identity is not None and self.authorization is not None and (known := self.authorization()) is not None:
+            request += f"Authorization: {known}\r\n"
         with socket.create_connection((address, self._port), _left(end)) as plain:
             connection = plain
             if self.identity is not None:
@@ -227,7 +232,7 @@ class Peers:
                 connection = identity.peers.wrap_socket(plain, server_hostname=identity.name)
             with connection:
                 connection.settimeout(_left(end))
-                connection.sendall(request.encode("latin-1"))
+                connection.sendall(f"{request}\r\n".encode("latin-1"))
                 return _read(connection, end)
 
 

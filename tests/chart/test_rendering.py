@@ -191,6 +191,7 @@ OPTIONAL_SETTINGS = {
     "prometheus_headers_file": "/etc/tenant/headers",
     "kubelet_ca_file": "/etc/kubelets/ca.crt",
     "node_speed_benchmark": "monitoring/benchmark",
+    "operations_user_header": "X-Forwarded-User",
 }
 
 
@@ -202,6 +203,8 @@ def test_every_setting_of_the_service_reaches_its_settings_file(home: Path) -> N
             given[name] = OPTIONAL_SETTINGS[name]
         elif isinstance(default, dict):
             given[name] = dict.fromkeys(default or ["some-name"], 0.25)
+        elif isinstance(default, tuple):
+            given[name] = ["10.0.0.7"]
         else:
             given[name] = default
     rendered = template(home, nested(("extender", "settings"), given)).settings()
@@ -386,6 +389,11 @@ def test_rights_are_those_of_the_shipped_manifest(home: Path) -> None:
         binding.one("ClusterRole", f"{CLUSTER_NAME}-extender")["rules"]
         == rules["ClusterRole", "maddpg-extender"] + more
     )
+    readers = {"operations_bearer": True, "operations_users": ["platform-team"]}
+    guarded = template(home, merged(SECURED, {"extender": {"settings": readers}}))
+    more = rules["ClusterRole", "maddpg-extender-authentication"]
+    role = guarded.one("ClusterRole", f"{CLUSTER_NAME}-extender")
+    assert role["rules"] == rules["ClusterRole", "maddpg-extender"] + more
     for form in ("event", "annotation"):
         explaining = template(home, nested(("extender", "settings", "explain_on_pod"), form))
         more = rules["ClusterRole", f"maddpg-extender-{form}"]

@@ -9,6 +9,7 @@ import onnxruntime
 
 from extender.engine import Engine
 from extender.operations.families import Family
+from extender.operations.guard import RESULTS, Guard
 from extender.scorer.breaker import BreakerState
 from extender.scorer.reload import BundleReloader
 from extender.scorer.trust import TREATMENTS
@@ -87,6 +88,16 @@ TRACING: Final[tuple[Family[Tracing], ...]] = (
         "maddpg_spans_total",
         "Spans that the collector of traces took, and that it did not",
         lambda tracing: {"exported": tracing.exporter.exported, "failed": tracing.exporter.failed},
+        ("result",),
+    ),
+)
+
+GUARD: Final[tuple[Family[Guard], ...]] = (
+    Family(
+        "maddpg_operations_requests_total",
+        "Requests to guarded operations endpoints: admitted, unauthenticated (401), forbidden (403), or unchecked "
+        "because the API server did not say (503)",
+        lambda guard: {name: guard.results[name] for name in RESULTS},
         ("result",),
     ),
 )

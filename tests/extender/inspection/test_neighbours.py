@@ -92,6 +92,10 @@ def test_a_cluster_that_serves_has_a_line_for_each_thing_asked(api: FakeApi, tmp
 MORE: dict[str, tuple[dict[str, Any], set[str]]] = {
     "binding": ({"enable_bind": True}, {"right to create pods/binding"}),
     "events": ({"explain_on_pod": "event"}, {"right to create events.events.k8s.io"}),
+    "tokens": (
+        {"operations_bearer": True, "operations_users": ("a",), "tls_cert_file": "c", "tls_key_file": "k"},
+        {"right to create tokenreviews.authentication.k8s.io"},
+    ),
     "annotations": ({"explain_on_pod": "annotation"}, {"right to patch pods"}),
 }
 
@@ -121,6 +125,8 @@ def test_the_rights_are_those_that_the_shipped_manifest_grants() -> None:
 
     assert needs() == grants("maddpg-extender")
     assert needs(enable_bind=True) == grants("maddpg-extender", "maddpg-extender-bind")
+    readers = {"operations_bearer": True, "operations_users": ["me"], "tls_cert_file": "c", "tls_key_file": "k"}
+    assert needs(**readers) == grants("maddpg-extender", "maddpg-extender-authentication")
     for form in ("event", "annotation"):
         assert needs(explain_on_pod=form) == grants("maddpg-extender", f"maddpg-extender-{form}")
 

@@ -6,6 +6,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -147,4 +148,25 @@ def test_a_busy_service_is_asked_again() -> None:
 
 def test_a_service_that_stays_busy_is_said_to_be(monkeypatch: pytest.MonkeyPatch) -> None:
     with listener(status=503) as (url, _), pytest.raises(ClientError, match="answered 503: it is busy"):
+        Client(url).ask("/v1/report")
+
+
+def test_a_token_is_shown_over_tls_alone_and_never_told(tmp_path: Path) -> None:
+    file = tmp_path / "token"
+    file.write_text("token-of-a-reader\n")
+    with pytest.raises(ClientError, match="--token-file needs https") as refused:
+        Client("http://127.0.0.1:8888", token_file=file)
+    for content in ("", "two words", "two\nlines", "\u00fc"):
+        file.write_text(content, encoding="utf-8")
+        with pytest.raises(ClientError, match=r"--token-file .* (holds no token|cannot be read)") as refused:
+            Client("https://127.0.0.1:9", token_file=file).ask("/v1/report")
+        assert "words" not in str(refused.value)
+    file.unlink()
+    with pytest.raises(ClientError, match="cannot be read: No such file"):
+        Client("https://127.0.0.1:9", token_file=file).ask("/v1/report")
+
+
+@pytest.mark.parametrize(("status", "complaint"), [(401, "--token-file"), (403, "operations_users")])
+def test_a_service_that_lets_nobody_in_says_what_to_do(status: int, complaint: str) -> None:
+    with listener(b'{"detail": "x"}', status) as (url, _), pytest.raises(ClientError, match=complaint):
         Client(url).ask("/v1/report")

@@ -22,6 +22,7 @@ from extender.operations.peers import LARGEST_ANSWER, MOST, Heard, Peers
 from extender.operations.search import Search, merged
 from extender.settings import Settings
 from tests.control_plane.certificates import Authority
+from tests.extender.operations.test_guard import READER, Reviewing
 from tests.extender.service import Service, by_names, pod
 from tests.extender.test_unasked import show
 
@@ -334,6 +335,32 @@ def test_peers_over_tls_are_verified(
     monkeypatch.setattr(peers, "LIMIT_S", 3.0)
     answer = asked.operations.get("/v1/decisions/uid-web", timeout=PATIENT_S)
     assert answer.status_code == 404, "over plain HTTP nobody answers"
+
+
+@pytest.mark.parametrize("own", ["token-of-the-replicas", None])
+def test_guarded_replicas_show_each_other_their_own_token(
+    run_service: Run, port: int, tmp_path: Path, own: str | None
+) -> None:
+    pair = Authority(tmp_path, "authority").issue("extender", "extender.ns.svc")
+    services, sources = list[Service](), list[Reviewing]()
+    for host in HOSTS[:2]:
+        sources.append(Reviewing())
+        sources[-1].own = own
+        service = replica(
+            run_service, port, host, HOSTS[:2], source=sources[-1], operations_bearer=True,
+            operations_users=("readers",), operations_tls=True, tls_cert_file=pair.certificate, tls_key_file=pair.key,
+        )  # fmt: skip
+        service.verify = False
+        service.__post_init__()
+        service.operations.headers["Authorization"] = f"Bearer {READER}"
+        services.append(service)
+    decide(services[1], "web")
+    answer = services[0].operations.get("/v1/decisions/uid-web", timeout=PATIENT_S)
+    if own is None:
+        assert (answer.status_code, "127.0.0.2 (it answered 401)" in answer.text) == (404, True)
+    else:
+        assert answer.json()["replica"] == "127.0.0.2"
+        assert sources[1].asked == [own], "the reader's token goes no further"
 
 
 def test_one_replica_answers_as_ever(run_service: Run) -> None:

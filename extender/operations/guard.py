@@ -1,0 +1,205 @@
+"""Who may read the operations endpoints, where that is limited: by a proxy's header, or by a token of the cluster.
+
+The API server checks tokens (TokenReview), in threads, a few at a time; what it said counts for a while. Tokens are
+kept as keyed digests alone. Probes and metrics are open: kubelets and Prometheus have no user.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import json
+import secrets
+import time
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Final, Protocol, runtime_checkable
+
+from starlette.types import ASGIApp, Receive, Scope, Send
+
+from extender import logs
+from extender.cluster.source import Reviewed
+from extender.errors import SourceError
+from extender.settings import Settings
+from extender.supervision import detached
+
+OPEN: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+
+KNOWN_S: Final = 60.0
+"""How long a token counts that was accepted; it may be revoked meanwhile."""
+
+UNKNOWN_S: Final = 10.0
+"""How long a token is refused without asking again."""
+
+AWAY_S: Final = 1.0
+"""How long nobody is asked after the API server did not answer."""
+
+PATIENCE_S: Final = 3.0
+"""How long a request waits for the API server."""
+
+MOST_KEPT: Final = 1024
+"""Tokens accepted that are remembered, and as many refused ones."""
+
+MOST_ASKED: Final = 4
+"""Tokens that are checked at the same time."""
+
+LONGEST_TOKEN: Final = 16384
+
+_log = logs.get(__name__)
+
+RESULTS: Final = ("admitted", "unauthenticated", "forbidden", "unchecked")
+_STATUS: Final = dict(zip(RESULTS, (200, 401, 403, 503), strict=True))
+_WHY: Final = {
+    "unauthenticated": "give a bearer token of the cluster (Authorization: Bearer ...), or come through the proxy",
+    "forbidden": "operations_users names neither this user nor a group of theirs",
+    "unchecked": "the API server has not said in time whose token this is; ask again",
+}
+
+
+@runtime_checkable
+class ReviewsTokens(Protocol):
+    """A source whose API server says whose a token is."""
+
+    def review(self, token: str) -> Reviewed:
+        """Return whose it is; may block. Raises `SourceError` if nobody can say."""
+        ...
+
+    def authorization(self) -> str | None:
+        """Return the header that says who we are; None where no token does. May block; raises `SourceError`."""
+        ...
+
+
+class Guard:
+    """Decides who is let in. Owned by the event loop's thread.
+
+    Args:
+        settings: see `operations_bearer`, `operations_users`, `operations_user_header` and `operations_proxies`.
+        source: may review tokens.
+        timer: monotonic seconds.
+
+    Attributes:
+        results: requests by what came of them, see `RESULTS`; requests to `OPEN` are not counted.
+    """
+
+    def __init__(self, settings: Settings, source: object, timer: Callable[[], float] = time.monotonic) -> None:
+        self._bearer = settings.operations_bearer
+        self._users = frozenset(settings.operations_users)
+        self._header = (settings.operations_user_header or "").lower().encode("latin-1")
+        self._proxies = [ipaddress.ip_network(each) for each in settings.operations_proxies]
+        self._source = source
+        self._timer = timer
+        self._key = secrets.token_bytes(32)
+        self._kept: dict[bool, OrderedDict[bytes, tuple[float, str]]] = {True: OrderedDict(), False: OrderedDict()}
+        self._asked: dict[bytes, asyncio.Future[Reviewed]] = {}
+        self._away_until = float("-inf")
+        self._told = ""
+        self.results = Counter(dict.fromkeys(RESULTS, 0))
+
+    @classmethod
+    def of(cls, settings: Settings, source: object) -> Guard | None:
+        """Return who guards by these settings; None where everybody may read."""
+        return cls(settings, source) if settings.operations_bearer or settings.operations_proxies else None
+
+    async def judged(self, address: str, headers: Sequence[tuple[bytes, bytes]]) -> str:
+        """Return one of `RESULTS` for a request.
+
+        Args:
+            address: where it comes from.
+            headers: its own, names in lower case.
+        """
+        if self._proxies and self._is_proxy(address):
+            users = [value.strip() for name, value in headers if name == self._header]
+            if len(users) == 1 and users[0]:  # two: one may be the caller's own
+                return "admitted"
+        given = [value for name, value in headers if name == b"authorization"]
+        kind, _, token = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
+        token = token.strip()
+        if not self._bearer or kind.lower() != b"bearer" or not token or len(token) > LONGEST_TOKEN:
+            return "unauthenticated"
+        return await self._reviewed(token)
+
+    async def _reviewed(self, token: bytes) -> str:
+        digest = hashlib.blake2b(token, key=self._key, digest_size=32).digest()
+        for kept in self._kept.values():
+            until, result = kept.get(digest, (0.0, ""))
+            if result and self._timer() < until:
+                return result
+        future = self._asked.get(digest)
+        if future is None:
+            if self._timer() < self._away_until or len(self._asked) >= MOST_ASKED:
+                return "unchecked"
+            if not isinstance(self._source, ReviewsTokens):
+                return "unchecked"
+            future = detached(partial(self._source.review, token.decode("latin-1")), "review")
+            self._asked[digest] = future
+            future.add_done_callback(partial(self._settle, digest))
+        await asyncio.wait((future,), timeout=PATIENCE_S)
+        if not future.done() or isinstance(future.exception(), SourceError):
+            return "unchecked"
+        return self._result(future.result())
+
+    def _settle(self, digest: bytes, future: asyncio.Future[Reviewed]) -> None:
+        """Keep what the API server said."""
+        del self._asked[digest]
+        if future.cancelled() or (error := future.exception()) is not None:
+            self._away_until = self._timer() + AWAY_S
+            if not future.cancelled() and isinstance(error, SourceError) and str(error) != self._told:
+                self._told = str(error)
+                _log.warning("cannot check tokens of readers", error=self._told)
+            return
+        self._told = ""
+        result = self._result(future.result())
+        kept = self._kept[result == "admitted"]
+        kept[digest] = self._timer() + (KNOWN_S if result == "admitted" else UNKNOWN_S), result
+        kept.move_to_end(digest)
+        self._kept[result != "admitted"].pop(digest, None)
+        while len(kept) > MOST_KEPT:
+            kept.popitem(last=False)
+
+    def _result(self, reviewed: Reviewed) -> str:
+        if not reviewed.names:
+            return "unauthenticated"
+        return "forbidden" if not reviewed.own and self._users.isdisjoint(reviewed.names) else "admitted"
+
+    def _is_proxy(self, address: str) -> bool:
+        try:
+            found = ipaddress.ip_address(address.partition("%")[0])
+        except ValueError:
+            return False
+        if isinstance(found, ipaddress.IPv6Address) and found.ipv4_mapped is not None:
+            found = found.ipv4_mapped
+        return any(found in proxies for proxies in self._proxies)
+
+
+class Guarded:
+    """Lets requests in that a guard admits, and answers the others.
+
+    Args:
+        app: answers those let in.
+        guard: decides.
+    """
+
+    def __init__(self, app: ASGIApp, guard: Guard) -> None:
+        self._app = app
+        self._guard = guard
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http" or scope["path"] in OPEN:
+            await self._app(scope, receive, send)
+            return
+        client = scope.get("client")
+        result = await self._guard.judged(client[0] if client else "", scope["headers"])
+        self._guard.results[result] += 1
+        if result == "admitted":
+            await self._app(scope, receive, send)
+            return
+        body = json.dumps({"detail": _WHY[result]}).encode()
+        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
+        headers += [(b"cache-control", b"no-store")]
+        headers += [(b"www-authenticate", b"Bearer")] if result == "unauthenticated" else []
+        headers += [(b"retry-after", b"1")] if result == "unchecked" else []
+        await send({"type": "http.response.start", "status": _STATUS[result], "headers": headers})
+        await send({"type": "http.response.body", "body": body})
