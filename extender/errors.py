@@ -157,6 +157,10 @@ class ClientError(SchedulerError):
     """A running service cannot be asked, or answers what no such service does; the message says what to do."""
 
 
+class EvidenceError(SchedulerError):
+    """Too little was seen for an estimate; the message says what is missing, as a sentence without its full stop."""
+
+
 class PeerError(SchedulerError):
     """Another replica did not answer, or answered what none does; the message says why."""
 

@@ -15,12 +15,13 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from extender.errors import EvidenceError
 from extender.history.ledger import Decision, Ledger, usual_s
 from extender.history.outcomes import Outcome
 from extender.pace import unhurried
 from extender.templates import without_ending
 from extender.trials.comparison import CONFIDENCE
-from extender.trials.effect import NODE, Estimate, Evidence, NotEnough, Values, by_arms, by_model, described
+from extender.trials.effect import NODE, Estimate, Evidence, Values, by_arms, by_model, described
 from extender.trials.experiment import ARMS, CANDIDATE, CONTROL, Experiment
 from policy import heuristics
 
@@ -144,7 +145,7 @@ class Avoidance:
         late = np.array([each for _, each in known], dtype=np.bool_)
         try:
             found = by_arms(late, _numbered([it for it, _ in known]), kube)
-        except NotEnough as missing:
+        except EvidenceError as missing:
             return _told(now, since, counts, "experiment", None, str(missing))
         return _told(now, since, counts, "experiment", found, None)
 
@@ -167,7 +168,7 @@ class Avoidance:
         counts["same"] = len(known) - counts["other"]
         try:
             found = by_model(evidence)
-        except NotEnough as missing:
+        except EvidenceError as missing:
             return _told(now, since, counts, "model", None, str(missing))
         found = Estimate(*(every * each for each in found))
         counts["unlike"] = round(found.unlike)

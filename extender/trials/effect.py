@@ -21,6 +21,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from extender.errors import EvidenceError
 from extender.pace import unhurried
 from extender.trials.comparison import CONFIDENCE, t_quantile
 from policy.cluster import ClusterState, PodDemand
@@ -38,10 +39,6 @@ FEWEST_GROUPS: Final = 5.0
 
 Values = NDArray[np.float64]
 Mask = NDArray[np.bool_]
-
-
-class NotEnough(Exception):  # noqa: N818 # no error: what is missing, told to people
-    """What is missing for an estimate, as a sentence without its full stop."""
 
 
 class Estimate(NamedTuple):
@@ -88,10 +85,10 @@ def by_model(evidence: Evidence) -> Estimate:
     """Estimate how many of the pods were on time that kube-default would have made late, less the opposite.
 
     Raises:
-        NotEnough: there is too little to say it.
+        EvidenceError: there is too little to say it.
     """
     if (known := len(evidence.ran_s)) < FEWEST_PODS:
-        raise NotEnough(f"{known} pods ended whose SLA and nodes are known; {FEWEST_PODS} are needed")
+        raise EvidenceError(f"{known} pods ended whose SLA and nodes are known; {FEWEST_PODS} are needed")
     if not len(evidence.weights):
         return Estimate(0.0, 0.0, 0.0)
     _check_workloads(evidence.workloads)
@@ -99,7 +96,7 @@ def by_model(evidence: Evidence) -> Estimate:
     other, pods, weights = evidence.other[alike], evidence.pods[alike], evidence.weights[alike]
     total, unlike = float(weights.sum()), float(evidence.weights[~alike].sum())
     if total < FEWEST_OTHER:
-        raise NotEnough(
+        raise EvidenceError(
             f"kube-default would have put about {total + unlike:.0f} of these pods on other nodes, {total:.0f} of them "
             f"on nodes like those seen; {FEWEST_OTHER} are needed"
         )
@@ -133,7 +130,7 @@ def by_arms(late: Mask, workloads: NDArray[np.intp], kube: Mask) -> Estimate:
         kube: which pods are of kube-default's arm, ``[n]``.
 
     Raises:
-        NotEnough: there are too few workloads in an arm.
+        EvidenceError: there are too few workloads in an arm.
     """
     shares, parts = list[float](), list[tuple[float, float]]()
     for arm in (kube, ~kube):
@@ -162,13 +159,13 @@ def jackknife(estimate: Callable[[Mask], float], workloads: NDArray[np.intp]) ->
         workloads: number of each pod's workload, ``[n]``; pods of one are left out together.
 
     Raises:
-        NotEnough: most pods are of few workloads.
+        EvidenceError: most pods are of few workloads.
     """
     groups = _groups(workloads)
     sizes = np.bincount(groups).astype(np.float64)
     effective = sizes.sum() ** 2 / (sizes**2).sum()
     if effective < FEWEST_GROUPS:
-        raise NotEnough("most of the pods are of few workloads, so an interval cannot be told")
+        raise EvidenceError("most of the pods are of few workloads, so an interval cannot be told")
     whole = estimate(np.ones(len(groups), dtype=np.bool_))
     without = np.array([estimate(groups != group) for group in unhurried(range(len(sizes)))])
     ratios = sizes.sum() / sizes
@@ -176,7 +173,7 @@ def jackknife(estimate: Callable[[Mask], float], workloads: NDArray[np.intp]) ->
     center = len(sizes) * whole - ((1.0 - 1.0 / ratios) * without).sum()
     variance = float(((pseudo - center) ** 2 / (ratios - 1.0)).mean())
     if not math.isfinite(variance):
-        raise NotEnough("nearly all pods that count are of one group of workloads, so an interval cannot be told")
+        raise EvidenceError("nearly all pods that count are of one group of workloads, so an interval cannot be told")
     return whole, math.sqrt(variance), effective - 1.0
 
 
@@ -192,7 +189,9 @@ def _groups(workloads: NDArray[np.intp]) -> NDArray[np.intp]:
 
 def _check_workloads(workloads: NDArray[np.intp]) -> None:
     if (count := len(np.unique(workloads))) < FEWEST_WORKLOADS:
-        raise NotEnough(f"workloads of these pods: {count}; {FEWEST_WORKLOADS} are needed to tell chance from effect")
+        raise EvidenceError(
+            f"workloads of these pods: {count}; {FEWEST_WORKLOADS} are needed to tell chance from effect"
+        )
 
 
 def _within(values: Values, seen: Values) -> Mask:

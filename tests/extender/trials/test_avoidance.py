@@ -12,6 +12,7 @@ from scipy import stats
 
 from extender.cluster.status import PodReport
 from extender.cluster.table import ClusterTable
+from extender.errors import EvidenceError
 from extender.history.contenders import Contenders
 from extender.history.ledger import Decision, Ledger
 from extender.history.timeline import Timeline
@@ -23,7 +24,6 @@ from extender.trials.effect import (
     RULE_OF_THREE,
     Estimate,
     Evidence,
-    NotEnough,
     by_arms,
     by_model,
     jackknife,
@@ -180,21 +180,21 @@ def test_nothing_is_said_where_too_little_was_seen() -> None:
     whole, _, _ = world(1, crowded)
     count = len(whole.ran_s)
     few = kept(whole, np.arange(count) < FEWEST_PODS - 1)
-    with pytest.raises(NotEnough, match="99 pods ended whose SLA and nodes are known; 100 are needed"):
+    with pytest.raises(EvidenceError, match="99 pods ended whose SLA and nodes are known; 100 are needed"):
         by_model(few)
-    with pytest.raises(NotEnough, match="0 pods ended"):
+    with pytest.raises(EvidenceError, match="0 pods ended"):
         by_model(kept(whole, np.zeros(count, dtype=np.bool_)))
-    with pytest.raises(NotEnough, match="workloads of these pods: 9"):
+    with pytest.raises(EvidenceError, match="workloads of these pods: 9"):
         by_model(replace(whole, workloads=whole.workloads % 9))
-    with pytest.raises(NotEnough, match="most of the pods are of few workloads"):
+    with pytest.raises(EvidenceError, match="most of the pods are of few workloads"):
         by_model(replace(whole, workloads=np.where(np.arange(count) < 400, 0, whole.workloads)))
-    with pytest.raises(NotEnough, match="20 are needed"):
+    with pytest.raises(EvidenceError, match="20 are needed"):
         by_model(replace(whole, weights=whole.weights * 0.01))
     strange = whole.other.copy()
     strange[:, 0] += 5.0
-    with pytest.raises(NotEnough, match=", 0 of them on nodes like those seen"):
+    with pytest.raises(EvidenceError, match=", 0 of them on nodes like those seen"):
         by_model(replace(whole, other=strange))
-    with pytest.raises(NotEnough, match="workloads of these pods: 3"):
+    with pytest.raises(EvidenceError, match="workloads of these pods: 3"):
         by_arms(np.ones(60, dtype=np.bool_), np.arange(60) % 3, np.arange(60) < 30)
 
 
