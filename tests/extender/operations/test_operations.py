@@ -158,6 +158,8 @@ def test_every_part_shows_its_documented_metrics_and_sums_are_counters(run_servi
         shadow="least-used",
         experiment="most-allocated",
         tracing_endpoint="http://127.0.0.1:9/v1/traces",
+        operations_user_header="X-Forwarded-User",
+        operations_proxies=("10.0.0.7",),
     )
     names = service.add_nodes(2)
     service.prioritize(names)
