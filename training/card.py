@@ -82,8 +82,9 @@ def _checkpoint(config: TrainingConfig, training: dict[str, Any]) -> str:
     best = training["best"]
     if not best:
         return f"the last one, after {training['updates']} updates; no selection suites were configured"
+    between = f", {best['blend']:.0%} of the way there from the initial weights," if "blend" in best else ""
     return (
-        f"chosen at update {best['updates']} of {config.updates} by its mean SLA violation rate relative to "
+        f"chosen at update {best['updates']} of {config.updates}{between} by its mean SLA violation rate relative to "
         f"`expected-speed` on selection episodes (seed {config.selection.seed}): {best['score']:.3f}"
     )
 

@@ -89,6 +89,8 @@ class ActorConfig(Section):
     # ``all``, or ``constant``: the bid on the constant criterion alone, which then is the preference, all others
     # being zero in training and serving. A plain bid, with no known rule to lean on.
     criteria: Literal["all", "constant"] = "all"
+    # the features of an observation that the bids follow from; the criteria read the node's state themselves
+    features: Annotated[tuple[str, ...], Field(min_length=1)] = FEATURE_NAMES
     # widths of the hidden layers of each network
     hidden: Annotated[tuple[Count, ...], Field(min_length=1)] = (256, 256)
     # bids on the four of ``criteria_set``, in order, before training; the rule it starts from. ``criteria: constant``
@@ -109,6 +111,9 @@ class ActorConfig(Section):
                 )
             if min(self.initial_bids) <= 0.0:
                 raise ValueError(f"kind monotone bids in (0, 1), and initial_bids are {list(self.initial_bids)}")
+        unknown = [name for name in self.features if name not in FEATURE_NAMES]
+        if unknown:
+            raise ValueError(f"features holds {unknown}; choose among {', '.join(FEATURE_NAMES)}")
         if any(not low < boundary < high for boundary in self.speed_classes):
             raise ValueError(f"speed_classes {list(self.speed_classes)} reach beyond node_speed's {low:g} to {high:g}")
         if any(left >= right for left, right in pairwise(self.speed_classes)):
@@ -166,6 +171,9 @@ class ObjectiveConfig(Section):
     spread_weight: NotNegative | None = None
     # on the entropy (nats) of the placement softmax; keeps the policy from growing sure of itself
     entropy_bonus: NotNegative = 0.01
+    # on the preference that random nodes gain by being more used, more pressed, fuller or slower, all else equal; for
+    # actors that are not ``monotone``; see `training.learning.monotone.gain_where_worse`
+    worse_penalty: NotNegative = 0.0
     squash_penalty: NotNegative = 1e-3  # on the mean squared actor output before tanh; keeps tanh out of saturation
 
 
@@ -222,6 +230,10 @@ class SelectionConfig(Section):
     every_updates: Count = 250
     # of the first selection episode; in `training.simulator.draws.SELECTION_SEEDS`, apart from the test seeds
     seed: Annotated[int, Field(ge=SELECTION_SEEDS.start, lt=SELECTION_SEEDS.stop - MOST_EPISODES)] = 900_000
+    # shares of the way from the initial weights to the trained ones, measured besides after the last update: weights
+    # in between keep most of what the initial rule knew (Wortsman et al., WiSE-FT, arXiv:2109.01903). Weights that are
+    # monotone stay so.
+    blend: tuple[Annotated[float, Field(gt=0.0, lt=1.0)], ...] = ()
     # the score is the mean over them of SLA violations over those of the untrained rule (`expected-speed`)
     suites: tuple[SuiteConfig, ...] = ()
 

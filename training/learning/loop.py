@@ -76,6 +76,7 @@ class Trainer:
         self._arenas = [Arena(config, index) for index in range(len(config.arenas))]
         self.algorithm = build_algorithm(config, self._arenas[0].nodes)
         self._average = copy.deepcopy(self.algorithm.actor).requires_grad_(False)
+        self._initial = copy.deepcopy(self._average)
         self._choices = np.random.default_rng(np.random.SeedSequence((config.seed, len(config.arenas))))
         self._best: dict[str, float] = {}
         self._best_actor: dict[str, Any] = {}
@@ -137,6 +138,8 @@ class Trainer:
                 due = self.algorithm.updates - self._selected_at >= self.config.selection.every_updates
                 if selection is not None and (due or finished):
                     self._select(selection, records)
+                    if finished:
+                        self._blend(selection, records)
                 if finished or self.episodes - (self._saved_episodes or 0) >= self.config.checkpoint_episodes:
                     self.save()
             if self.episodes != self._saved_episodes:
@@ -233,12 +236,27 @@ class Trainer:
 
     def _select(self, selection: Selection, records: Records) -> None:
         """Measure the actor on the selection suites; keep it if it is the best so far."""
-        rates = selection.rates(ActorModuleScorer(self._average, "training", self.config.actor))
+        rates = self._measure(selection, self._average)
         self._score, self._selected_at = rates["score"], self.algorithm.updates
         records.write("selection", self.algorithm.updates, rates)
+
+    def _blend(self, selection: Selection, records: Records) -> None:
+        """Measure weights between the initial and the trained ones too; keep the best."""
+        for share in self.config.selection.blend:
+            between = copy.deepcopy(self._initial)
+            soft_update(between, self._average, share)
+            rates = self._measure(selection, between, {"blend": share})
+            records.write("blend", self.algorithm.updates, {"share": share, **rates})
+
+    def _measure(
+        self, selection: Selection, actor: AnyActor, origin: dict[str, float] | None = None
+    ) -> dict[str, float]:
+        """The actor's rates and score; it is kept, with `origin`, if it is the best so far."""
+        rates = selection.rates(ActorModuleScorer(actor, "training", self.config.actor))
         if not self._best or rates["score"] < self._best["score"]:
-            self._best = {"updates": self.algorithm.updates, **rates}
-            self._best_actor = {name: tensor.clone() for name, tensor in self._average.state_dict().items()}
+            self._best = {"updates": self.algorithm.updates, **(origin or {}), **rates}
+            self._best_actor = {name: tensor.clone() for name, tensor in actor.state_dict().items()}
+        return rates
 
     def _sigma(self) -> float:
         """Noise scale now: linear in updates, from start to end."""

@@ -16,10 +16,14 @@ from torch import Tensor, nn
 
 from training.config import TrainingConfig
 from training.learning.critics import Critic, Critics, JointCritic, SetCritic
+from training.learning.monotone import gain_where_worse
 from training.learning.networks import AnyActor, build_actor, reduced_precision, soft_update
 from training.learning.placement import entropy, one_hot, placement_probabilities, preferences
 from training.learning.replay import Batch
 from training.learning.updates import Update, absolute_errors, weighted_loss
+
+WORSE_ROWS: Final = 2048
+"""Random nodes per update of the actor that the penalty on preferring worse ones looks at."""
 
 _SAVED: Final = ("actor", "critics", "target_actor", "target_critics", "actor_optimiser", "critic_optimiser")
 
@@ -125,6 +129,12 @@ class Maddpg:
         spread = entropy(placement).mean()
         size = unsquashed.square().mean()
         loss: Tensor = -value - settings.entropy_bonus * spread + settings.squash_penalty * size
+        gained = torch.zeros(())
+        if settings.worse_penalty > 0.0:
+            # of the seed and the update alone, so that a run that goes on from a checkpoint repeats
+            draw = torch.Generator().manual_seed(self._config.seed * 1_000_003 + self.updates)
+            gained = gain_where_worse(self.actor, WORSE_ROWS, draw)
+            loss = loss + settings.worse_penalty * gained
         self.actor_optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.actor.parameters(), self._config.optimiser.actor_clip)
@@ -134,6 +144,7 @@ class Maddpg:
             "actor_gradient": norm.item(),
             "placement_entropy": spread.item(),
             "unsquashed_size": size.item(),
+            "worse_gained": gained.item(),
         }
 
     @torch.no_grad()

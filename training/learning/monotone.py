@@ -10,15 +10,15 @@ to the pod, its size and urgency, is free.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Final
 
 import torch
 from torch import Tensor, nn
 
-from policy.criteria import CRITERIA_COUNT
-from policy.features import FEATURE_NAMES
+from policy.criteria import CONSTANT, CRITERIA_COUNT
+from policy.features import FEATURE_NAMES, HIGH, LOW
 
 BETTER: Final = {
     "cpu_requested": -1.0,
@@ -33,8 +33,50 @@ BETTER: Final = {
 TYPICAL: Final = (0.5, 0.5, 0.4, 0.5, 0.1, 0.0, 0.1, 0.5)
 """An observation in the middle of what training sees: there the first layer begins to bend. Assumption."""
 
+LARGEST_STEP: Final = 0.3
+"""By how much a random node is worse at most, in units of the feature; as `training.evaluation.monotonicity` asks."""
+
+Bids = Callable[[Tensor], Tensor]
+
 HEAD_BOUND: Final = 3e-3
 """Uniform bound of the last layer's initial weights, as in `training.learning.networks`."""
+
+
+def see_only(weight: nn.Parameter, features: Sequence[str]) -> None:
+    """Take all other features out of a first layer, ``[outputs, 8]``: their weights are 0 and training leaves them so.
+
+    The graph that is exported then reads them and multiplies by 0, so the schema of an observation stays one.
+    """
+    seen = torch.tensor([float(name in features) for name in FEATURE_NAMES])
+    with torch.no_grad():
+        weight.mul_(seen)
+    if not seen.all():
+        weight.register_hook(lambda gradient: gradient * seen)  # type: ignore[no-untyped-call]
+
+
+def gain_where_worse(bids: Bids, rows: int, draw: torch.Generator) -> Tensor:
+    """Mean preference that random nodes gain by being worse in one thing, and bids below 0; 0 where there is neither.
+
+    The physical criteria of the worse node are no higher, so bids that gain nothing on equal criteria, and are not
+    negative on those that fall, prefer no such node. For actors that are not monotone by construction.
+
+    Args:
+        bids: observation ``[rows, 8]`` to bids ``[rows, 4]``.
+        rows: how many nodes, uniform over the bounds of the features, as are their criteria over [0, 1].
+        draw: source of the draws.
+    """
+    low, high = torch.tensor(LOW), torch.tensor(HIGH)
+    nodes = low + torch.rand(rows, len(FEATURE_NAMES), generator=draw) * (high - low)
+    measures = torch.rand(rows, CRITERIA_COUNT, generator=draw)
+    columns = torch.tensor([FEATURE_NAMES.index(name) for name in BETTER])
+    better = torch.tensor(list(BETTER.values()))
+    chosen = torch.randint(len(BETTER), (rows,), generator=draw)
+    worse = nodes.clone()
+    worse[torch.arange(rows), columns[chosen]] -= better[chosen] * LARGEST_STEP * torch.rand(rows, generator=draw)
+    worse = worse.clamp(low, high)
+    before = bids(nodes)
+    gained: Tensor = ((bids(worse) - before) * measures).sum(-1).clamp_min(0.0).mean()
+    return gained + (-before[:, :CONSTANT]).clamp_min(0.0).sum(-1).mean()
 
 
 class PositiveLinear(nn.Module):
@@ -72,13 +114,17 @@ class MonotoneActor(nn.Module):
     Args:
         hidden: widths of the hidden layers.
         initial_bids: the four bids the untrained actor gives everywhere, inside (0, 1).
+        features: names of the features that the bids follow from.
     """
 
-    def __init__(self, hidden: Sequence[int], initial_bids: Sequence[float]) -> None:
+    def __init__(
+        self, hidden: Sequence[int], initial_bids: Sequence[float], features: Sequence[str] = FEATURE_NAMES
+    ) -> None:
         super().__init__()
         self.hidden = tuple(hidden)
         signs = [BETTER.get(name, 0.0) for name in FEATURE_NAMES]
         first = PositiveLinear(len(signs), hidden[0], signs)
+        see_only(first.weight, features)
         layers: list[nn.Module] = [first, nn.Tanh()]
         for inputs, outputs in pairwise(hidden):
             layers += [PositiveLinear(inputs, outputs), nn.Tanh()]

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from policy.criteria import CONSTANT, CRITERIA_COUNT
 from policy.features import FEATURE_COUNT, FEATURE_NAMES
 from training.config import ActorConfig
-from training.learning.monotone import MonotoneActor
+from training.learning.monotone import MonotoneActor, see_only
 
 OUTPUT_WEIGHT_BOUND: Final = 3e-3
 """Uniform bound of the last layer's initial weights (Lillicrap et al., DDPG, arXiv:1509.02971, section 7)."""
@@ -52,14 +52,23 @@ class Actor(nn.Module):
         initial_bids: the four bids the untrained actor gives everywhere, inside (-1, 1); a known static rule to start
             at.
         plain: bid on the constant criterion alone; the other three bids are zero.
+        features: names of the features that the bids follow from.
     """
 
-    def __init__(self, hidden: Sequence[int], initial_bids: Sequence[float], *, plain: bool = False) -> None:
+    def __init__(
+        self,
+        hidden: Sequence[int],
+        initial_bids: Sequence[float],
+        *,
+        plain: bool = False,
+        features: Sequence[str] = FEATURE_NAMES,
+    ) -> None:
         super().__init__()
         self.hidden = tuple(hidden)
         self.plain = plain
         start = [initial_bids[CONSTANT]] if plain else initial_bids
         self.body = hidden_stack(FEATURE_COUNT, hidden)
+        see_only(self.body.get_parameter("0.weight"), features)
         self.head = nn.Linear(hidden[-1], len(start))
         nn.init.uniform_(self.head.weight, -OUTPUT_WEIGHT_BOUND, OUTPUT_WEIGHT_BOUND)
         with torch.no_grad():
@@ -128,10 +137,11 @@ def build_actor(settings: ActorConfig) -> AnyActor:
     """The configured actor with fresh weights, drawn from torch's global generator."""
 
     def build() -> Actor:
-        return Actor(settings.hidden, settings.initial_bids, plain=settings.criteria == "constant")
+        plain = settings.criteria == "constant"
+        return Actor(settings.hidden, settings.initial_bids, plain=plain, features=settings.features)
 
     if settings.kind == "monotone":
-        return MonotoneActor(settings.hidden, settings.initial_bids)
+        return MonotoneActor(settings.hidden, settings.initial_bids, settings.features)
     return build() if settings.kind == "shared" else ClassActors(settings.speed_classes, build)
 
 

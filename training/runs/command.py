@@ -181,14 +181,16 @@ def best_seed(outcomes: Mapping[int, Outcome]) -> int | None:
 
 def rich_table(outcomes: Mapping[int, Outcome]) -> Table:
     """Every seed's best checkpoint; the best of them in bold."""
-    measured = list(dict.fromkeys(name for each in outcomes.values() for name in each.best if name != "updates"))
+    named = (name for outcome in outcomes.values() for name in outcome.best)
+    measured = list(dict.fromkeys(name for name in named if name not in ("updates", "blend")))
     table = Table("seed", "state", "updates", "episodes", "minutes", "best at", *measured)
     best = best_seed(outcomes)
     for seed, outcome in sorted(outcomes.items()):
         state = "finished" if outcome.finished else "stopped"
         numbers = [str(outcome.updates), str(outcome.episodes), f"{outcome.seconds / 60:.1f}"]
         if outcome.best:
-            numbers += [f"{outcome.best['updates']:.0f}", *(f"{outcome.best[name]:.4g}" for name in measured)]
+            share = f", {outcome.best['blend']:.0%} of the way" if "blend" in outcome.best else ""
+            numbers += [f"{outcome.best['updates']:.0f}{share}", *(f"{outcome.best[name]:.4g}" for name in measured)]
         table.add_row(str(seed), state, *numbers, style="bold" if seed == best else "")
     return table
 

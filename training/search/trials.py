@@ -295,7 +295,7 @@ class _Selections:
             self._offset = file.tell()
         for line in lines:
             record = json.loads(line)
-            if record["kind"] == "selection":
+            if record["kind"] in ("selection", "blend"):
                 self._count += 1
                 yield self._count, float(record["score"])
 

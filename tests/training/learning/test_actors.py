@@ -22,7 +22,7 @@ from training.export import export_bundle, onnx_model, parity, random_observatio
 from training.learning.algorithms import build_algorithm
 from training.learning.collector import Arena, look_at
 from training.learning.loop import BEST_FILE, Trainer, load_actor
-from training.learning.monotone import BETTER, MonotoneActor, PositiveLinear
+from training.learning.monotone import BETTER, MonotoneActor, PositiveLinear, gain_where_worse
 from training.learning.networks import Actor, AnyActor, ClassActors, build_actor, parameter_count
 from training.simulator.scenarios import load_scenario
 from training.simulator.simulation import Simulator
@@ -42,6 +42,8 @@ KINDS: dict[str, dict[str, Any]] = {
     "per-class": PER_CLASS,
     "per-class-plain": {**PER_CLASS, "criteria": "constant"},
     "monotone": MONOTONE,
+    "monotone-by-two": {**MONOTONE, "features": ["cpu_pressure", "pod_size"]},
+    "of-three-features": {"features": ["cpu_pressure", "node_speed", "pod_urgency"]},
     "two-classes": {"kind": "per_class", "speed_classes": [0.0], "hidden": [24, 16, 8]},
 }
 every_kind = pytest.mark.parametrize("settings", KINDS.values(), ids=KINDS)
@@ -82,6 +84,30 @@ def test_rows_of_all_classes_are_answered_in_place_whatever_the_leading_axes() -
     together = actor(observation.reshape(4, 15, 8)).reshape(60, 4)
     one_by_one = torch.cat([actor(row[None]) for row in observation])
     assert torch.allclose(together, one_by_one, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["shared", "monotone", "per-class"])
+def test_bids_follow_from_the_chosen_features_alone_before_training_and_after(kind: str, tmp_path: Path) -> None:
+    seen = ("node_speed", "pod_size")
+    config = tiny_config(tmp_path, actor={**KINDS[kind], "hidden": [16, 16], "features": list(seen)})
+    trainer = Trainer(config, tmp_path / "run")
+    for _ in range(2):
+        actor = trainer.algorithm.actor
+        observations = torch.from_numpy(random_observations(200, np.random.default_rng(0)))
+        others = torch.from_numpy(random_observations(200, np.random.default_rng(1)))
+        columns = [FEATURE_NAMES.index(name) for name in seen]
+        others[:, columns] = observations[:, columns]
+        assert torch.equal(actor(observations), actor(others))
+        for column in columns:
+            changed = observations.clone()
+            changed[:, column] += 0.1
+            assert not torch.equal(actor(observations), actor(changed))
+        trainer.run(max_updates=20)
+
+
+def test_a_feature_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValidationError, match=r"features holds \['speed'\]; choose among cpu_requested"):
+        ActorConfig(features=("speed", "pod_size"))
 
 
 def test_only_the_networks_of_the_classes_present_learn() -> None:
@@ -198,6 +224,32 @@ def test_bids_of_a_monotone_actor_never_rise_where_a_node_is_worse(seed: int) ->
             fallen = before - actor(worse)
             assert fallen.min() >= -1e-6, name
             assert fallen.max() > 0.01, name
+
+
+def test_a_monotone_actor_gains_nothing_from_being_worse_and_others_what_their_bids_rise() -> None:
+    assert gain_where_worse(jagged(1), 4096, torch.Generator().manual_seed(1)) == 0.0
+    column = FEATURE_NAMES.index("cpu_pressure")
+
+    def rising(observation: torch.Tensor) -> torch.Tensor:
+        return observation[:, [column]].expand(-1, 4)
+
+    gained = gain_where_worse(rising, 200_000, torch.Generator().manual_seed(1)).item()
+    # one in six is more pressed, by 0.15 on average but for what the bound cuts off, on criteria that add up to 2
+    cut = np.mean(np.minimum(np.linspace(0, 0.3, 1001)[:, None], 1.0 - np.linspace(0, 1, 1001)[None, :]))
+    assert gained == pytest.approx(cut * 2.0 / 6.0, rel=0.03)
+
+
+def test_the_penalty_teaches_an_actor_to_gain_nothing_by_being_worse(tmp_path: Path) -> None:
+    def gained(penalty: float) -> float:
+        config = tiny_config(tmp_path, objective={"worse_penalty": penalty}, optimiser={"actor_rate": 3e-3})
+        learner = build_algorithm(config, NODES)
+        for number in range(60):
+            learner.update(random_batch(16, NODES, seed=number))
+        return gain_where_worse(learner.actor, 4096, torch.Generator().manual_seed(1)).item()
+
+    without, penalised = gained(0.0), gained(100.0)
+    assert without > 1e-3
+    assert penalised < 0.2 * without
 
 
 def test_a_monotone_actor_may_bid_more_or_less_for_other_pods() -> None:

@@ -16,9 +16,11 @@ import pytest
 import torch
 import yaml
 
-from tests.training.tiny_runs import document, one_thread, tiny_config  # noqa: F401 - a fixture
+from tests.training.tiny_runs import NODES, document, one_thread, tiny_config  # noqa: F401 - a fixture
+from training.learning.algorithms import build_algorithm
 from training.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from training.learning.loop import BEST_FILE, LATEST_FILE, Trainer, load_actor
+from training.learning.selection import Selection
 from training.runs.order import Order, train_seed
 
 
@@ -46,11 +48,20 @@ RUNS: list[dict[str, Any]] = [
     {"algorithm": "maddpg"},
     {"algorithm": "matd3", "exploration": {"noise": "gaussian"}},
     {"critic": {"kind": "joint", "hidden": [16, 16]}, "objective": {"n_step": 1}},
+    {
+        "selection": {"every_updates": 20, "blend": [0.25, 0.75]},
+        "actor": {"features": ["node_speed"], "hidden": [16, 16]},
+        "objective": {"worse_penalty": 5.0},
+    },
     {"replay": {"kind": "prioritised"}, "actor": {"kind": "per_class", "speed_classes": [0.0], "hidden": [16, 16]}},
 ]
 
 
-@pytest.mark.parametrize("overrides", RUNS, ids=["maddpg", "matd3-gaussian", "joint-one-step", "prioritised-per-class"])
+@pytest.mark.parametrize(
+    "overrides",
+    RUNS,
+    ids=["maddpg", "matd3-gaussian", "joint-one-step", "blend-of-one-penalised-feature", "prioritised-per-class"],
+)
 def test_k_updates_resumed_for_k_more_equal_2k_updates(overrides: dict[str, Any], tmp_path: Path) -> None:
     config = tiny_config(tmp_path, **overrides)
     Trainer(config, tmp_path / "whole").run()
@@ -140,6 +151,26 @@ def test_the_best_actor_is_that_of_the_lowest_selection_score(tmp_path: Path) ->
     assert outcome.best["score"] == min(scores.values()) == scores[int(outcome.best["updates"])]
     _, _, known = load_actor(tmp_path / "run" / BEST_FILE)
     assert known["best"] == outcome.best
+
+
+def test_weights_between_the_initial_and_the_trained_ones_are_measured_and_kept_if_they_are_best(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    selection = document(tmp_path)["selection"]
+    config = tiny_config(tmp_path, selection={**selection, "blend": [0.25, 0.75]})
+    initial = build_algorithm(config, NODES).actor.state_dict()
+    measured = iter((0.9, 0.8, 0.7, 0.6, 0.5, 0.4, 0.8))
+    monkeypatch.setattr(Selection, "rates", lambda self, scorer: {"score": next(measured)})
+    trainer = Trainer(config, tmp_path / "run")
+    outcome = trainer.run()
+    lines = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    blends = [(line["step"], line["share"]) for line in lines if line["kind"] == "blend"]
+    assert blends == [(60, 0.25), (60, 0.75)]
+    best = min((line for line in lines if line["kind"] in ("selection", "blend")), key=lambda line: line["score"])
+    assert outcome.best == {"updates": 60, "blend": best["share"], "score": best["score"]}
+    kept, trained = (load_actor(tmp_path / "run" / name)[0].state_dict() for name in (BEST_FILE, LATEST_FILE))
+    for name, value in kept.items():
+        torch.testing.assert_close(value, initial[name] + best["share"] * (trained[name] - initial[name]))
 
 
 def test_a_time_limit_stops_between_rounds_and_keeps_a_checkpoint(tmp_path: Path) -> None:
