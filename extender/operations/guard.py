@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import ipaddress
-import json
 import secrets
 import time
 from collections import Counter, OrderedDict
@@ -17,6 +16,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Final, Protocol, runtime_checkable
 
+from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from extender import logs
@@ -196,10 +196,7 @@ class Guarded:
         if result == "admitted":
             await self._app(scope, receive, send)
             return
-        body = json.dumps({"detail": _WHY[result]}).encode()
-        headers = [(b"content-type", b"application/json"), (b"content-length", str(len(body)).encode())]
-        headers += [(b"cache-control", b"no-store")]
-        headers += [(b"www-authenticate", b"Bearer")] if result == "unauthenticated" else []
-        headers += [(b"retry-after", b"1")] if result == "unchecked" else []
-        await send({"type": "http.response.start", "status": _STATUS[result], "headers": headers})
-        await send({"type": "http.response.body", "body": body})
+        headers = {"Cache-Control": "no-store"}
+        headers |= {"WWW-Authenticate": "Bearer"} if result == "unauthenticated" else {}
+        headers |= {"Retry-After": "1"} if result == "unchecked" else {}
+        await JSONResponse({"detail": _WHY[result]}, _STATUS[result], headers)(scope, receive, send)

@@ -129,23 +129,18 @@ class Maddpg:
         spread = entropy(placement).mean()
         size = unsquashed.square().mean()
         loss: Tensor = -value - settings.entropy_bonus * spread + settings.squash_penalty * size
-        gained = torch.zeros(())
+        logs = {"placement_entropy": spread.item(), "unsquashed_size": size.item()}
         if settings.worse_penalty > 0.0:
             # of the seed and the update alone, so that a run that goes on from a checkpoint repeats
             draw = torch.Generator().manual_seed(self._config.seed * 1_000_003 + self.updates)
             gained = gain_where_worse(self.actor, WORSE_ROWS, draw)
             loss = loss + settings.worse_penalty * gained
+            logs["worse_gained"] = gained.item()
         self.actor_optimiser.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         norm = nn.utils.clip_grad_norm_(self.actor.parameters(), self._config.optimiser.actor_clip)
         self.actor_optimiser.step()
-        return {
-            "actor_loss": loss.item(),
-            "actor_gradient": norm.item(),
-            "placement_entropy": spread.item(),
-            "unsquashed_size": size.item(),
-            "worse_gained": gained.item(),
-        }
+        return {"actor_loss": loss.item(), "actor_gradient": norm.item(), **logs}
 
     @torch.no_grad()
     def bids(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:

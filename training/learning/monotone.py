@@ -36,8 +36,6 @@ TYPICAL: Final = (0.5, 0.5, 0.4, 0.5, 0.1, 0.0, 0.1, 0.5)
 LARGEST_STEP: Final = 0.3
 """By how much a random node is worse at most, in units of the feature; as `training.evaluation.monotonicity` asks."""
 
-Bids = Callable[[Tensor], Tensor]
-
 HEAD_BOUND: Final = 3e-3
 """Uniform bound of the last layer's initial weights, as in `training.learning.networks`."""
 
@@ -54,7 +52,7 @@ def see_only(weight: nn.Parameter, features: Sequence[str]) -> None:
         weight.register_hook(lambda gradient: gradient * seen)  # type: ignore[no-untyped-call]
 
 
-def gain_where_worse(bids: Bids, rows: int, draw: torch.Generator) -> Tensor:
+def gain_where_worse(bids: Callable[[Tensor], Tensor], rows: int, draw: torch.Generator) -> Tensor:
     """Mean preference that random nodes gain by being worse in one thing, and bids below 0; 0 where there is neither.
 
     The physical criteria of the worse node are no higher, so bids that gain nothing on equal criteria, and are not
