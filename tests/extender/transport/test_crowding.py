@@ -13,6 +13,7 @@ import pytest
 from tests.control_plane.certificates import Authority
 from tests.extender.scorers import open_gate
 from tests.extender.service import Service, by_names
+from tests.extender.transport.test_bytes import deaf, large_answer
 from tests.extender.transport.test_tls import client_context, counted, tls
 from tests.extender.transport.wire import GET, answered, closed, connect, ended, post
 
@@ -102,15 +103,12 @@ def test_where_all_are_being_answered_the_newest_gets_503(run_service: Run, trac
 
 
 def test_an_answer_that_nobody_reads_gives_way(run_service: Run) -> None:
-    service = run_service(max_connections=2, max_body_bytes=8 << 20)
-    padding = "x" * (4 << 20)
-    nodes = {
-        "Pod": {"metadata": {"uid": "u"}},
-        "Nodes": {"items": [{"metadata": {"name": "a", "labels": {"l": padding}}}]},
-    }
-    with connect(service) as deaf, connect(service) as other:
-        deaf.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 12)
-        deaf.sendall(post(nodes, "/filter"))
+    service = run_service(max_connections=2, max_body_bytes=16 << 20)
+    with contextlib.ExitStack() as stack:
+        # more than the kernel takes for a caller that does not read
+        unread = deaf(service, stack)
+        unread.sendall(large_answer(12 << 20))
+        other = stack.enter_context(connect(service))
         service.eventually(lambda: counted(service, "maddpg_bytes_in_flight") > 1 << 20)
         other.sendall(GET)
         assert answered(other)[0] == 200
