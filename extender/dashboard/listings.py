@@ -64,9 +64,13 @@ def listed(told: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def bars(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Contributions as bars: for each node and criterion, where a bar begins and how long it is, in percent."""
+    """Contributions as bars: for each node and criterion, where a bar begins and how long it is, in percent.
+
+    A contribution that is 0 everywhere is left out, as `extender.history.explain.SHORTAGE` mostly is.
+    """
     told = [node for node in nodes if node["contributions"] is not None]
     reach = max((abs(value) for node in told for value in node["contributions"].values()), default=0.0) or 1.0
+    names = {name for node in told for name, value in node["contributions"].items() if value}
     return [
         {
             "node": node["node"],
@@ -74,6 +78,7 @@ def bars(nodes: list[dict[str, Any]]) -> list[dict[str, Any]]:
             "parts": [
                 {"name": name, "value": value, "x": 50.0 * (1.0 + min(each, 0.0)), "width": 50.0 * abs(each)}
                 for name, value in node["contributions"].items()
+                if name in names
                 for each in (value / reach,)
             ],
         }

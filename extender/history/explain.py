@@ -26,6 +26,9 @@ from policy.scorers import ActorScorer, Preferences
 UNKNOWN_BASIS: Final = SpeedBasis(source="unknown")
 """Of nodes beyond the best, and in records of versions before 0.2."""
 
+SHORTAGE: Final = "memory_shortage"
+"""Name of the contribution that is no bid: by how much a node falls whose memory may run out."""
+
 CHOICES: Final = 20
 """Most names among those that kube-default rates alike."""
 
@@ -122,6 +125,7 @@ class Hindsight:
         criteria = asked.criteria if isinstance(asked, ActorScorer) else CLASSIC
         features, measures = observe(rows, demand), criteria.evaluate(rows, demand)
         short = shortage.shortage_chance(rows, demand)
+        lowered = shortage.bounded(np.zeros(rows.shape), rows, demand)
         bases = dict(zip(self.decision.names, self.decision.bases, strict=False))
         told = []
         for i, position in enumerate(positions):
@@ -137,7 +141,9 @@ class Hindsight:
                     "features": _named(FEATURE_NAMES, features[i]),
                     "criteria": _named(criteria.names, measures[i]),
                     "bids": None if bids is None else _named(criteria.names, bids[i]),
-                    "contributions": None if bids is None else _named(criteria.names, bids[i] * measures[i]),
+                    "contributions": None
+                    if bids is None
+                    else {**_named(criteria.names, bids[i] * measures[i]), SHORTAGE: float(lowered[i])},
                     "memory_shortage_chance": float(short[i]),
                     "kube_default": {"preference": float(usual), "rank": rank},
                 }
@@ -146,10 +152,10 @@ class Hindsight:
 
     @property
     def meanings(self) -> dict[str, str]:
-        """Return what the criteria of what decided mean, in an operator's words, by name."""
+        """Return what the contributions of what decided mean, in an operator's words, by name."""
         asked = None if self.judge is None else self.judge.scorer
         told = asked.criteria if isinstance(asked, ActorScorer) else CLASSIC
-        return dict(zip(told.names, told.meanings, strict=True))
+        return {**dict(zip(told.names, told.meanings, strict=True)), SHORTAGE: "memory that may run out"}
 
     def choice(self) -> list[int] | None:
         """Return the ranks of the nodes that kube-default prefers to all others; None where not all are remembered."""
@@ -221,10 +227,10 @@ def explained(past: Hindsight, other: str | None = None) -> dict[str, Any]:
 
     Returns:
         `summary` and ``nodes``: for each of the best, best first, its features, criteria, and, where actors decided,
-        bids and contributions (bid x criterion; they add up to the preference, except of a node named among
-        ``odd_nodes``, which is judged apart: see `extender.scorer.trust`, and of one whose ``memory_shortage_chance``
-        exceeds `policy.shortage.LARGEST_CHANCE`, which comes last); ``speed``: its value, source, interval and
-        evidence; and ``kube_default``: the preference that kube-scheduler's default scores give the same node (their
+        bids and contributions (bid x criterion, and as ``memory_shortage`` by how much `policy.shortage` lowers a node
+        whose ``memory_shortage_chance`` exceeds `policy.shortage.LARGEST_CHANCE`; they add up to the preference, except
+        of a node named among ``odd_nodes``, which is judged apart: see `extender.scorer.trust`); ``speed``: its value,
+        source, interval and evidence; and ``kube_default``: the preference that kube-scheduler's default scores give the same node (their
         sum over 100), and its rank among all nodes (1
         is best). ``kube_default_version``: of which minor version of Kubernetes. ``all_nodes``: whether all nodes of
         the decision are remembered; where they are not, kube-default's ranks and choice are not known, and None.

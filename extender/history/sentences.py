@@ -8,7 +8,11 @@ NAMES: Final = {
     "headroom": "headroom (CPU and memory left unrequested)",
     "balance": "balance of requested CPU and memory",
     "expected_speed": "expected speed",
-    "constant": "the node's reserve",
+    "in_time": "the chance to be in time",
+    "neighbours": "harm to its neighbours",
+    "room": "room (CPU and memory left unrequested, and memory that will not run out)",
+    "constant": "the node's own price",
+    "memory_shortage": "memory that may run out",
     "cpu_requested": "requested CPU",
     "memory_requested": "requested memory",
     "cpu_used": "used CPU",
@@ -16,7 +20,7 @@ NAMES: Final = {
     "cpu_pressure": "CPU pressure",
     "node_speed": "speed relative to the reference core",
 }
-"""Criteria and features in words."""
+"""Contributions and features in words."""
 
 LEAST: Final = 0.0005
 """Differences of preferences below this are not worth a word."""

@@ -92,7 +92,7 @@ def test_the_example_of_a_rule_rates_nodes() -> None:
     rule = eval(entry.strip(), {"Heuristic": Heuristic, **names})  # noqa: S307
     got = rule.preferences(state(), PodDemand(2.0, 4.0, 0.8))
     assert rounded(got) == rounded(
-        np.array([1.0 - (used + 1.3) / cores for used, cores in ((6, 32), (10, 32), (3, 16))])
+        np.array([1.0 - (used + 1.3) / cores for used, cores in ((6, 32), (20, 32), (3, 16))])
     )
 
 

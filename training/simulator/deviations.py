@@ -81,7 +81,7 @@ VARIANTS: Final[dict[str, Callable[[Scenario], Scenario]]] = {
     "decay-double": _decay(2.0),
     "use-0.2": lambda scenario: _pods(scenario, cpu_use=0.2),
     "use-1.5": lambda scenario: _pods(scenario, cpu_use=1.5),
-    # what training/configs/coverage.yaml trains on
+    # what training/configs/default.yaml trains on
     "wide": _wide,
     "wide-replicas": lambda scenario: replace(
         _wide(scenario), arrivals=replace(scenario.arrivals, replicas=REPLICAS // 2)

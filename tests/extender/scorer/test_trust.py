@@ -144,7 +144,8 @@ def test_one_odd_node_takes_the_policy_from_no_pod(run_service: Run, case: str) 
         service.change(lambda table, uid=f"uid-with-{again}": table.withdraw(uid))
         told = service.decision(f"uid-with-{again}")
         assert (told["scorer"], told["fallback_reason"]) == ("maddpg-default", None)
-        assert scores["quick"] > scores["slow"]
+        rated = {node["node"]: node["preference"] for node in told["nodes"]}
+        assert rated["quick"] > rated["slow"], "priorities far below the best are all 0"
         assert treatment == "clipped" or scores["odd"] < scores["quick"]
         assert told["odd_nodes"]["count"] == 1
         [(node, why)] = told["odd_nodes"]["some"].items()
