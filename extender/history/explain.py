@@ -230,9 +230,9 @@ def explained(past: Hindsight, other: str | None = None) -> dict[str, Any]:
         bids and contributions (bid x criterion, and as ``memory_shortage`` by how much `policy.shortage` lowers a node
         whose ``memory_shortage_chance`` exceeds `policy.shortage.LARGEST_CHANCE`; they add up to the preference, except
         of a node named among ``odd_nodes``, which is judged apart: see `extender.scorer.trust`); ``speed``: its value,
-        source, interval and evidence; and ``kube_default``: the preference that kube-scheduler's default scores give the same node (their
-        sum over 100), and its rank among all nodes (1
-        is best). ``kube_default_version``: of which minor version of Kubernetes. ``all_nodes``: whether all nodes of
+        source, interval and evidence; and ``kube_default``: the preference that kube-scheduler's default scores give
+        the same node (their sum over 100), and its rank among all nodes (1 is best).
+        ``kube_default_version``: of which minor version of Kubernetes. ``all_nodes``: whether all nodes of
         the decision are remembered; where they are not, kube-default's ranks and choice are not known, and None.
         ``kube_default_choice``: the nodes that it would have preferred, at most `CHOICES`, and ``kube_default_alike``
         how many. ``counterfactual``: what would have made the second best win, as `smallest_changes` says, with

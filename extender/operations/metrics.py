@@ -46,6 +46,7 @@ FAMILIES: Final[tuple[Family[Any], ...]] = (
     *agreement.SHADOW,
     *agreement.EXPERIMENT,
     *agreement.AVOIDANCE,
+    *agreement.OBSERVER,
     *autoscaling.SIGNALS,
 )
 """Every family of the service, in the order of the documentation; those of parts that are off are not exposed."""

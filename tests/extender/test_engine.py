@@ -12,7 +12,6 @@ import pytest
 from extender.cluster.source import Binding
 from extender.cluster.table import ClusterTable
 from extender.errors import BindError
-from policy import criteria
 from policy.bundle import load_bundle
 from policy.cluster import PodDemand
 from policy.priorities import priorities

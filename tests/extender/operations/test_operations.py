@@ -9,8 +9,9 @@ import math
 import platform
 import time
 from collections.abc import Callable
-from importlib import metadata
+from importlib import import_module, metadata
 from pathlib import Path
+from pkgutil import iter_modules
 
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
@@ -18,9 +19,11 @@ from typer.testing import CliRunner
 
 from extender import logs
 from extender.cli import app as cli
+from extender.operations import collectors
+from extender.operations.collectors.agreement import OBSERVER
 from extender.operations.collectors.estimates import ESTIMATES
 from extender.operations.collectors.polling import KUBELETS
-from extender.operations.families import RENAMED
+from extender.operations.families import RENAMED, Family
 from extender.operations.metrics import FAMILIES
 from extender.operations.reference import describe, metrics_table, settings_table
 from tests.extender.embedded import EmbeddedSource
@@ -169,13 +172,26 @@ def test_every_part_shows_its_documented_metrics_and_sums_are_counters(run_servi
         if family.name.startswith("maddpg_") and not family.name.endswith("_created") and family.type != "unknown"
     }
     kinds = {family.name: family.kind for family in FAMILIES if not family.name.startswith("maddpg_tls_")}
-    for family in (*KUBELETS, *ESTIMATES):  # the source knows neither kubelets nor machines
+    for family in (*KUBELETS, *ESTIMATES, *OBSERVER):  # the source knows neither kubelets nor machines, and we decide
         del kinds[family.name]
     assert {name: family.type for name, family in exposed.items()} == kinds
     for name, family in exposed.items():
         labels = {tuple(sorted(set(sample.labels) - {"le"})) for sample in family.samples}
         assert labels <= {tuple(sorted(each.labels)) for each in FAMILIES if each.name == name}, name
         assert (family.type == "counter") == name.endswith("_total")
+
+
+def test_every_family_of_every_part_is_documented() -> None:
+    modules = [import_module(each.name) for each in iter_modules(collectors.__path__, f"{collectors.__name__}.")]
+    defined = {
+        family.name
+        for module in modules
+        for value in vars(module).values()
+        if isinstance(value, tuple)
+        for family in value
+        if isinstance(family, Family)
+    }
+    assert defined == {family.name for family in FAMILIES}
 
 
 def test_renamed_metrics_keep_their_former_names_for_a_release(run_service: Run) -> None:
