@@ -9,8 +9,10 @@ import asyncio
 import contextlib
 import functools
 import inspect
+import io
 import json
 import os
+import shlex
 import signal
 import sys
 import time
@@ -39,6 +41,12 @@ REFUSED: Final = 2
 
 FAILED: Final = 1
 """Exit code of everything else that fails."""
+
+FILES: Final = ":0"
+"""Directive to kubectl: complete names of files where nothing else was found."""
+
+NO_FILES: Final = ":4"
+"""Directive to kubectl: what was found is all."""
 
 FLAGS: Final = {"allow_extra_args": True, "ignore_unknown_options": True}
 FLAGS_HELP: Final = "Every setting is a flag too: --deadline-ms 20. `maddpg-extender reference` lists them."
@@ -446,6 +454,23 @@ def main() -> None:
 def kubectl_plugin() -> None:
     """Entry point of the console script that kubectl finds."""
     plugin(prog_name="kubectl maddpg")
+
+
+def kubectl_completion() -> None:
+    """Entry point of the script that kubectl asks for completions: prints one per line with its help, then a directive.
+
+    typer prints lines of this form for fish. The directive is a number of cobra's ShellCompDirective.
+    """
+    words = shlex.join(["kubectl-maddpg", *sys.argv[1:]])
+    os.environ.update(
+        _KUBECTL_MADDPG_COMPLETE="complete_fish", _TYPER_COMPLETE_ARGS=words, _TYPER_COMPLETE_FISH_ACTION="get-args"
+    )
+    typer.main.get_command(app)  # typer registers its shells with a program that offers to install completion
+    found = io.StringIO()
+    with contextlib.redirect_stdout(found), contextlib.suppress(SystemExit):
+        plugin(prog_name="kubectl-maddpg")
+    lines = [line for line in found.getvalue().splitlines() if line]
+    typer.echo("\n".join([*lines, NO_FILES if lines else FILES]))
 
 
 def _announce(port: int, operations_port: int, *, err: bool = False) -> None:

@@ -78,3 +78,5 @@ def test_without_the_package_what_krew_installs_says_how_to_get_it(archive: Path
 
 def test_package_installs_what_kubectl_looks_for() -> None:
     assert PROJECT["scripts"]["kubectl-maddpg"] == f"{cli.__name__}:{cli.kubectl_plugin.__name__}"
+    completion = f"{cli.__name__}:{cli.kubectl_completion.__name__}"
+    assert PROJECT["scripts"]["kubectl_complete-maddpg"] == completion

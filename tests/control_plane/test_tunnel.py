@@ -46,6 +46,25 @@ def plugin() -> Run:
     return run
 
 
+def completed(tmp_path: Path, *words: str) -> list[str]:
+    """What kubectl completes, and the directive to the shell; its own script is like those that pip makes."""
+    for name, function in (("kubectl-maddpg", "kubectl_plugin"), ("kubectl_complete-maddpg", "kubectl_completion")):
+        script = tmp_path / name
+        script.write_text(f"#!{sys.executable}\nfrom extender.cli import {function}\n{function}()\n")
+        script.chmod(0o755)
+    places = {"PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(Path.cwd())}
+    command = ["kubectl", "__complete", "maddpg", *words]
+    done = subprocess.run(command, env={**os.environ, **places}, capture_output=True, text=True, check=True, timeout=60)
+    return [line.split("\t")[0] for line in done.stdout.splitlines()]
+
+
+@pytest.mark.usefixtures("plugin")
+def test_kubectl_completes_commands_options_and_files(tmp_path: Path) -> None:
+    assert completed(tmp_path, "n") == ["nodes", ":4"]
+    assert completed(tmp_path, "why", "web", "--n") == ["--namespace", "--not", ":4"]
+    assert completed(tmp_path, "replay", "") == [":0"]
+
+
 @pytest.mark.timeout(240, func_only=True)
 def test_plug_in_finds_the_service_and_asks_it(cluster: ControlPlane, plugin: Run) -> None:
     kubeconfig = cluster.kubeconfig("admin")
