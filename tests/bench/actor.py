@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from policy.bundle import load_bundle, shipped_bundle_path
 from policy.cluster import ClusterState, PodDemand
 from policy.priorities import priorities
-from policy.scorers import ActorScorer
 from tests.bench.report import Result
 
 NODES: Final = 10
@@ -32,7 +31,7 @@ def measure(arguments: Sequence[str]) -> list[Result]:
     parser.add_argument("--repeats", type=int, default=5000)
     repeats: int = parser.parse_args(arguments).repeats
     bundle = load_bundle(shipped_bundle_path())
-    scorer = ActorScorer(bundle.actors)
+    scorer = bundle.scorer()
     generator = np.random.default_rng(1)
     state = ClusterState.idle(generator.uniform(8, 32, NODES), 64.0, generator.uniform(0.7, 1.5, NODES))
     observation = generator.uniform(0, 1, (NODES, 8)).astype(np.float32)

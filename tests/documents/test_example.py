@@ -91,9 +91,8 @@ def test_the_example_of_a_rule_rates_nodes() -> None:
     exec(compile(function, "rules.md", "exec"), names)  # noqa: S102 - our own document
     rule = eval(entry.strip(), {"Heuristic": Heuristic, **names})  # noqa: S307
     got = rule.preferences(state(), PodDemand(2.0, 4.0, 0.8))
-    assert rounded(got) == rounded(
-        np.array([1.0 - (used + 1.3) / cores for used, cores in ((6, 32), (20, 32), (3, 16))])
-    )
+    used, cores = np.array([6.0, 20.0, 3.0]), np.array([32.0, 32.0, 16.0])
+    assert rounded(got) == rounded(1.0 - estimated_pressure(used, cores) - (used + 1.3) / cores)
 
 
 def test_the_files_of_the_guide_to_own_data_are_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

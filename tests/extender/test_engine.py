@@ -15,7 +15,6 @@ from extender.errors import BindError
 from policy.bundle import load_bundle
 from policy.cluster import PodDemand
 from policy.priorities import priorities
-from policy.scorers import ActorScorer
 from policy.urgency import SOURCES
 from tests.extender.embedded import EmbeddedSource
 from tests.extender.scorers import Controlled, open_gate
@@ -41,7 +40,7 @@ def test_priorities_on_the_wire_are_those_of_the_policy(run_service: Run, bundle
     assert len(set(rows.tolist())) == 40
     scores = service.prioritize(names)
     bundle = load_bundle(service.background.app.settings.bundle_path)  # type: ignore[arg-type]
-    preferences = ActorScorer(bundle.actors).preferences(state, PodDemand(0.5, 1.0, 0.5))
+    preferences = bundle.scorer().preferences(state, PodDemand(0.5, 1.0, 0.5))
     expected = priorities(preferences, bundle.manifest.temperature)
     first = int(preferences.argmax())
     expected[(expected == 10) & (np.arange(40) != first)] = 9

@@ -2,32 +2,31 @@
 
 from __future__ import annotations
 
+import pytest
+
 from policy.bundle import load_bundle, shipped_bundle_path
-from policy.scorers import ActorScorer
 from training.evaluation.baselines import baselines
+from training.evaluation.gate import MARGIN
 from training.evaluation.protocol import SLA
 from training.evaluation.suites import VERSUS_FIRST, measure
 from training.simulator.conditions import Condition
 
-AT_LEAST_BELOW_KUBE_DEFAULT = 0.9
-
-
 TIED = "marginal-cost"
-"""A rule of nine numbers, found by search on selection seeds, that the shipped policy does no better than here."""
+"""A rule of nine numbers, found by search on selection seeds; the shipped policy bids on the measures it is made of."""
 
 
-def test_it_violates_fewer_slas_than_every_rule_but_one_on_ten_unlike_nodes() -> None:
-    policy = ActorScorer(load_bundle(shipped_bundle_path()).actors, "shipped")
-    suite = Condition("reference", 0.4, episodes=64)
+@pytest.mark.parametrize(("told", "most", "tied"), [("labelled", 0.1, TIED), ("bare", 0.85, None)])
+def test_it_violates_fewer_slas_than_the_rules_on_ten_unlike_nodes(told: str, most: float, tied: str | None) -> None:
+    """`most` is the most of kube-default's violations; `tied` the rule that it is no better than where all is known."""
+    policy = load_bundle(shipped_bundle_path()).scorer("shipped")
+    suite = Condition("reference", 0.4, episodes=64, told=told)
     measured = measure([policy, *baselines()], [suite])[suite.label]
-    ours = measured["shipped"][SLA].value
-    usual = measured["kube-default"][SLA].value
     print({name: f"{metrics[SLA].value:.4f}" for name, metrics in measured.items()})
 
-    assert ours <= (1.0 - AT_LEAST_BELOW_KUBE_DEFAULT) * usual
+    assert measured["shipped"][SLA].value <= most * measured["kube-default"][SLA].value
     for rule in baselines():
         against = measured[rule.name][VERSUS_FIRST]  # paired by episode
-        if rule.name == TIED:
-            assert against.high > 0.0, f"the policy loses to {TIED}: train it anew, or ship the rule"
+        if rule.name == tied:
+            assert against.high > -MARGIN, f"the policy loses to {rule.name}: train it anew, or ship the rule"
         else:
             assert against.low > 0.0, rule.name  # the whole interval of the difference lies on our side

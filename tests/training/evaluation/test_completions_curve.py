@@ -9,7 +9,6 @@ import pytest
 
 from policy.bundle import load_bundle, shipped_bundle_path
 from policy.errors import InvalidInputError
-from policy.scorers import ActorScorer
 from tests.training.command_line import invoke
 from tests.training.tiny_runs import write_scenario
 from training.evaluation.completions_curve import curve
@@ -19,7 +18,7 @@ from training.simulator.scenarios import load_scenario
 
 
 def test_thirty_completions_a_node_win_back_most_of_what_labels_are_worth() -> None:
-    policy = ActorScorer(load_bundle(shipped_bundle_path()).actors)
+    policy = load_bundle(shipped_bundle_path()).scorer()
     scenario = replace(load_scenario("reference"), episode_arrivals=300, warmup_arrivals=100)
     none, thirty = curve(policy, Condition(scenario, 0.4, episodes=12), TEST_SEEDS, [0, 30])
     print(none, thirty)

@@ -14,7 +14,6 @@ import pytest
 from policy import heuristics
 from policy.bundle import load_bundle, shipped_bundle_path
 from policy.errors import InvalidInputError
-from policy.scorers import ActorScorer
 from tests.training.command_line import invoke
 from training.evaluation import plan
 from training.evaluation.baselines import baselines
@@ -145,7 +144,7 @@ def test_no_processes_are_refused() -> None:
 def test_a_bundle_plays_as_its_actor_does() -> None:
     seeds = episode_seeds(STUDY_SEEDS[:2])
     sent = play(contestant(shipped_bundle_path(), "a"), SMALL, seeds, 0.4)
-    kept = play(ActorScorer(load_bundle(shipped_bundle_path()).actors), SMALL, seeds, 0.4)
+    kept = play(load_bundle(shipped_bundle_path()).scorer(), SMALL, seeds, 0.4)
     for metric, values in kept.items():
         np.testing.assert_array_equal(values, sent[metric], err_msg=metric)
 

@@ -31,7 +31,7 @@ def test_its_markdown_and_figures_belong_to_its_json() -> None:
 
 
 def test_its_files_are_small() -> None:
-    assert (BUNDLE / JSON_FILE).stat().st_size < 400_000
+    assert (BUNDLE / JSON_FILE).stat().st_size < 16_000 * len(read_document(BUNDLE)["scenarios"])
     assert all(path.stat().st_size < 100_000 for path in (BUNDLE / FIGURES_FOLDER).iterdir())
 
 
