@@ -107,7 +107,7 @@ class Application:
             self.ledger,
             signals,
             notes,
-            (unplaced := Unplaced(self.table.is_waiting)),
+            (unplaced := Unplaced()),
         ):  # the ledger before those that look there
             if listener is not None:
                 self.table.listeners.subscribe(listener)

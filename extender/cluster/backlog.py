@@ -59,10 +59,9 @@ class WaitingPods:
             del self._classes[demand]
         return True
 
-    def keep_only(self, uids: Collection[str]) -> None:
-        """End every pod that is not in `uids` (pass a set): what a list must do."""
-        for uid in [uid for uid in {*self._demands, *self._given_up} if uid not in uids]:
-            self.end(uid)
+    def beyond(self, uids: Collection[str]) -> set[str]:
+        """Return every pod that is not in `uids` (pass a set)."""
+        return {uid for uid in (*self._demands, *self._given_up) if uid not in uids}
 
     def classes(self, without: Iterable[str] = ()) -> Counter[PodDemand]:
         """How many pods ask for the same, those in `without` left out; a copy."""

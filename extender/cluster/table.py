@@ -423,11 +423,14 @@ class ClusterTable:
         return pod is not None
 
     def keep_only_pods(self, uids: Collection[str]) -> int:
-        """Remove every pod seen earlier that is not in `uids` (pass a set); assumed ones stay. Returns how many."""
-        gone = [uid for uid, pod in self._pods.items() if uid not in uids and not pod.assumed]
+        """Remove every pod seen earlier, bound or not, that is not in `uids` (pass a set). Returns how many.
+
+        Pods that were assumed and never seen stay: the list may be older than they are.
+        """
+        gone = {uid for uid, pod in self._pods.items() if uid not in uids and not pod.assumed}
+        gone |= self._waiting.beyond(uids)
         for uid in gone:
             self.pod_removed(uid, "deleted")
-        self._waiting.keep_only(uids)
         return len(gone)
 
     def assume(

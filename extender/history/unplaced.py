@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
@@ -28,22 +27,16 @@ class UnplacedPod:
 class Unplaced(PodListener):
     """Keeps the pods that the watch shows unbound and given up by kube-scheduler. Owned by the table's thread.
 
-    Args:
-        waits: whether a pod waits still: nobody tells of one that is gone when the watch begins anew.
-
     Attributes:
         pods: by UID, those that were given up first at the front.
     """
 
-    def __init__(self, waits: Callable[[str], bool]) -> None:
-        self._waits = waits
+    def __init__(self) -> None:
         self.pods: dict[str, UnplacedPod] = {}
 
     def pod_unplaced(self, pod: Pod, read: ReadReport) -> None:
         """kube-scheduler says that it could not place the pod."""
         metadata, report = pod.metadata, read()
-        if metadata.uid not in self.pods and len(self.pods) >= MOST:
-            self.pods = {uid: each for uid, each in self.pods.items() if self._waits(uid)}
         if metadata.uid in self.pods or len(self.pods) < MOST:
             self.pods[metadata.uid] = UnplacedPod(
                 metadata.uid, metadata.namespace, metadata.name, report.unplaced or "", report.message or ""

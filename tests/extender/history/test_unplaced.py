@@ -11,7 +11,7 @@ import pytest
 
 from extender.cluster.decoding import WatchedPod
 from extender.cluster.receivers import PodChanges, WaitingRules
-from extender.cluster.status import LONGEST_MESSAGE, PodReport
+from extender.cluster.status import LONGEST_MESSAGE
 from extender.cluster.table import ClusterTable
 from extender.history import unplaced
 from extender.history.unplaced import Unplaced
@@ -83,20 +83,21 @@ def test_the_page_names_ten_and_says_how_many_more(run_service: Run) -> None:
 def test_a_message_is_cut() -> None:
     table = ClusterTable()
     table.claim()
-    kept = Unplaced(table.is_waiting)
+    kept = Unplaced()
     table.listeners.subscribe(kept)
     present(table, watched("web", message="x" * 5000))
     assert len(kept.pods["uid-web"].message) == LONGEST_MESSAGE
 
 
-def test_memory_is_bounded_and_pods_that_vanished_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_is_bounded_and_pods_that_are_gone_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(unplaced, "MOST", 3)
-    waiting = {f"uid-p{i}" for i in range(9)}
-    kept = Unplaced(waiting.__contains__)
-    report = PodReport(unplaced="Unschedulable", message="full")
+    table = ClusterTable()
+    table.claim()
+    kept = Unplaced()
+    table.listeners.subscribe(kept)
     for i in range(5):
-        kept.pod_unplaced(watched(f"p{i}"), lambda: report)
+        present(table, watched(f"p{i}"))
     assert list(kept.pods) == ["uid-p0", "uid-p1", "uid-p2"]
-    waiting -= {"uid-p0", "uid-p1"}
-    kept.pod_unplaced(watched("p5"), lambda: report)
+    assert table.keep_only_pods({"uid-p2", "uid-p3"}) == 3, "what a list no longer holds is gone, seen bound or not"
+    present(table, watched("p5"))
     assert list(kept.pods) == ["uid-p2", "uid-p5"]
