@@ -87,6 +87,7 @@ class DecisionStore:
     def __post_init__(self) -> None:
         self.counts = StoreCounts()
         self._waiting: OrderedDict[str, Decision] = OrderedDict()
+        self._under_way = 0
         self._room = threading.Lock()
         self._stopping = threading.Event()
         self._trouble = False
@@ -109,8 +110,8 @@ class DecisionStore:
 
     @property
     def waiting(self) -> int:
-        """Decisions that wait to be written."""
-        return len(self._waiting)
+        """Decisions that wait to be written, those under way among them: a full disk may refuse them."""
+        return len(self._waiting) + self._under_way
 
     def start(self) -> None:
         """Begin to write, in a thread of its own."""
@@ -146,7 +147,10 @@ class DecisionStore:
         """Write what waits; returns whether the disk took it."""
         try:
             while batch := self._batch():
-                self._write(batch)
+                try:
+                    self._write(batch)
+                finally:
+                    self._under_way = 0
             if self.clock() - self._trimmed_at >= TRIM_INTERVAL or self.clock() < self._trimmed_at:
                 self.trim()
         except (sqlite3.Error, OSError) as error:
@@ -165,7 +169,9 @@ class DecisionStore:
 
     def _batch(self) -> list[Decision]:
         with self._room:
-            return [self._waiting.popitem(last=False)[1] for _ in range(min(BATCH, len(self._waiting)))]
+            batch = [self._waiting.popitem(last=False)[1] for _ in range(min(BATCH, len(self._waiting)))]
+            self._under_way = len(batch)
+            return batch
 
     def _write(self, batch: list[Decision]) -> None:
         """One transaction; on failure the batch waits again, unless newer states took its place."""

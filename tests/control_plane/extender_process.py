@@ -58,6 +58,10 @@ class Extender:
         """The decision about this pod, with its reasons."""
         return dict(self._http.get(f"/v1/decisions/{uid}").raise_for_status().json())
 
+    def case(self, uid: str) -> dict[str, Any]:
+        """The decision about this pod with all its nodes, as `explain --export` writes it."""
+        return dict(self._http.get(f"/v1/decisions/{uid}/case").raise_for_status().json())
+
     def counts(self) -> dict[str, int]:
         """Sums since the start of the process."""
         return dict(self._decisions()["counts"])

@@ -89,7 +89,7 @@ def test_the_command_prints_settings_and_a_line_for_each_thing_tried(tmp_path: P
     code, out, err = run("--offline")
     assert code == 0
     assert json.loads(out)["port"] == 0
-    assert err.splitlines()[0] == "ok      policy bundle: maddpg-default, temperature 0.1: accepted"
+    assert err.splitlines()[0] == "ok      policy bundle: maddpg-default, temperature 0.012: accepted"
     code, _, err = run("--offline", "--bundle-path", str(tmp_path))
     assert code == REFUSED
     assert err.startswith("failed  policy bundle: policy bundle refused: manifest: ")
