@@ -36,7 +36,7 @@ class Plan:
     # offered loads of the sweep over the reference scenario, 10 nodes
     loads: tuple[float, ...] = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8)
     further_episodes: int = 48  # episodes of each variant, and of each load with other knowledge
-    # variants of the reference scenario that nobody tuned for, each at its loads
+    # variants of the reference scenario, each at its loads
     variants: tuple[tuple[str, float], ...] = (
         *(("urgent", load) for load in (0.25, 0.4)),
         *((name, 0.4) for name in ("first-look", "three", *PHYSICS)),

@@ -1,4 +1,4 @@
-"""Scenarios that differ from `reference` in one thing: what nobody tuned for. Plays nothing.
+"""Scenarios that differ from `reference` in one thing. Plays nothing.
 
 A policy is chosen on the reference scenario and must hold where the world is another. Each variant says what is
 changed; everything else, versions included, is the reference's.

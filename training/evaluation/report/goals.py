@@ -168,7 +168,7 @@ def _sweep(study: Study) -> Goal:
 
 
 def _held_out(study: Study) -> dict[str, str]:
-    """Conditions that training never met -> what they are."""
+    """Conditions of other machines, traces or sizes than the usual one -> what they are."""
     found = {}
     for label, evaluation in study.evaluations.items():
         scenario = evaluation.scenario
