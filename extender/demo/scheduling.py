@@ -17,6 +17,7 @@ import urllib3
 
 from extender.demo.cluster import SimulatedCluster
 from extender.errors import DemoError
+from extender.history.explain import SHORTAGE
 from policy.heuristics import by_name
 from policy.scorers import Scorer
 
@@ -179,13 +180,15 @@ def best_feasible(cluster: SimulatedCluster, scorer: Scorer, generator: np.rando
 def strongest_reason(explanation: Mapping[str, Any], node: str) -> str:
     """The criterion that sets `node` most apart from the other rated nodes, as ``name +0.12``.
 
-    Contributions (bid x criterion) are compared with their mean over the other nodes of the explanation. Empty where
+    Contributions (bid x criterion) are compared with their mean over the other nodes of the explanation; those that
+    may run out of memory count only where all others may, since they lose more than any criterion gives. Empty where
     the decision has none: a heuristic decided, or one node was left.
     """
     rated = {entry["node"]: entry["contributions"] for entry in explanation["nodes"]}
     chosen = rated.pop(node, None)
     if not chosen or not rated or not all(rated.values()):
         return ""
-    apart = {name: value - sum(other[name] for other in rated.values()) / len(rated) for name, value in chosen.items()}
+    others = [each for each in rated.values() if not each.get(SHORTAGE)] or list(rated.values())
+    apart = {name: value - sum(other[name] for other in others) / len(others) for name, value in chosen.items()}
     name = max(apart, key=lambda criterion: apart[criterion])
     return f"{name} {apart[name]:+.2f}"

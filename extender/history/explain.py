@@ -16,6 +16,7 @@ from extender.cluster.account import SpeedBasis
 from extender.history.contenders import Recalled
 from extender.history.counterfactual import Judge, smallest_changes
 from extender.history.ledger import TOP, Decision
+from extender.history.sentences import LEAST
 from policy import heuristics, shortage
 from policy.criteria import CLASSIC
 from policy.errors import ScoringError
@@ -155,7 +156,10 @@ class Hindsight:
         """Return what the contributions of what decided mean, in an operator's words, by name."""
         asked = None if self.judge is None else self.judge.scorer
         told = asked.criteria if isinstance(asked, ActorScorer) else CLASSIC
-        return {**dict(zip(told.names, told.meanings, strict=True)), SHORTAGE: "memory that may run out"}
+        return {
+            **dict(zip(told.names, told.meanings, strict=True)),
+            SHORTAGE: "how safe it is from running out of memory",
+        }
 
     def choice(self) -> list[int] | None:
         """Return the ranks of the nodes that kube-default prefers to all others; None where not all are remembered."""
@@ -284,6 +288,7 @@ def short_reason(
         f"{node}: number {position + 1} of {decision.candidates} nodes by {by}, priority {rated['priority']} of 10, "
         f"preference {rated['preference']:.3f}"
     )
+    at_risk = [rated]
     if len(field.names) > 1:
         compared = 0 if position else 1
         [other] = past.reasons([compared])
@@ -292,10 +297,12 @@ def short_reason(
         if rated["contributions"] is not None and past.plain[[position, compared]].all():
             gained = {name: value - other["contributions"][name] for name, value in rated["contributions"].items()}
             most = max(gained, key=lambda name: gained[name] if ahead >= 0.0 else -gained[name])
-            said += f", most of it by {most} ({gained[most]:+.3f}): {past.meanings[most]}"
-        worse = other if ahead >= 0.0 else rated
-        if worse["memory_shortage_chance"] > shortage.LARGEST_CHANCE:
-            said += f"; memory may run out on {worse['node']} (chance {worse['memory_shortage_chance']:.0%})"
+            if min(abs(ahead), abs(gained[most])) >= LEAST:
+                said += f", most of it by {most} ({gained[most]:+.3f}): {past.meanings[most]}"
+        at_risk.append(other)
+    for each in at_risk:
+        if each["memory_shortage_chance"] > shortage.LARGEST_CHANCE:
+            said += f"; memory may run out on {each['node']} (chance {each['memory_shortage_chance']:.0%})"
     choice = past.choice()
     if choice is not None and position not in choice:
         said += f"; kube-default {kubernetes} would have preferred {field.names[choice[0]]}"

@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from policy.shortage import LARGEST_CHANCE
+
 NAMES: Final = {
     "headroom": "headroom (CPU and memory left unrequested)",
     "balance": "balance of requested CPU and memory",
     "expected_speed": "expected speed",
     "in_time": "the chance to be in time",
-    "neighbours": "harm to its neighbours",
+    "neighbours": "how little it slows its neighbours",
     "room": "room (CPU and memory left unrequested, and memory that will not run out)",
     "constant": "the node's own price",
-    "memory_shortage": "memory that may run out",
+    "memory_shortage": "safety from running out of memory",
     "cpu_requested": "requested CPU",
     "memory_requested": "requested memory",
     "cpu_used": "used CPU",
@@ -20,10 +22,13 @@ NAMES: Final = {
     "cpu_pressure": "CPU pressure",
     "node_speed": "speed relative to the reference core",
 }
-"""Contributions and features in words."""
+"""Contributions and features in words. More of a contribution is better, so that is how it reads."""
 
 LEAST: Final = 0.0005
 """Differences of preferences below this are not worth a word."""
+
+SMALLEST: Final = 0.00005
+"""Lags below this are none: rounding, by which equal nodes may differ that are rated at different times."""
 
 
 def of_decision(told: dict[str, Any]) -> list[str]:
@@ -46,7 +51,7 @@ def of_node(told: dict[str, Any], decision: dict[str, Any]) -> list[str]:
     lost = {name: value for name, value in (told["lost_by"] or {}).items() if abs(value) >= LEAST}
     if told["rank"] > 1 and lost:
         parts = [f"{_named(name)} ({-value:+.3f})" for name, value in sorted(lost.items(), key=lambda it: -it[1])]
-        said.append(f"Compared with the best node, it differs by {_and(parts)}.")
+        said.append(f"Compared with the best node, its preference differs by {_and(parts)}.")
     if told["rank"] == 1:
         said.append("It was the best node.")
     elif told["counterfactual"] is not None:
@@ -93,9 +98,13 @@ def _answer(told: dict[str, Any]) -> list[str]:
         if best["contributions"] is not None and second["contributions"] is not None:
             gained = {name: value - second["contributions"][name] for name, value in best["contributions"].items()}
             name = max(gained, key=lambda each: gained[each])
-            if gained[name] >= LEAST:
+            ahead = best["preference"] - second["preference"]
+            whole = abs(ahead - sum(gained.values())) < LEAST  # not where one of the two is odd and was judged apart
+            if whole and min(ahead, gained[name]) >= LEAST:
                 said[0] += f", most of it by {_named(name)} ({gained[name]:+.3f})"
     said[0] += "."
+    if best["memory_shortage_chance"] > LARGEST_CHANCE:  # then of the others too, which come after it
+        said.append(f"Memory may run out on {best['node']} (chance {best['memory_shortage_chance']:.0%}).")
     if told["rated_best"] > 1:
         said.append(f"{told['rated_best']} nodes would have shared the highest priority; one was singled out.")
     if told["unknown_nodes"]:
@@ -133,6 +142,8 @@ def _second(told: dict[str, Any]) -> list[str]:
 
 
 def _changes(node: str, told: dict[str, Any]) -> str:
+    if told["behind_by"] < SMALLEST:
+        return f"{node} was preferred as much as the best node."
     behind = f"{node} was {told['behind_by']:.4f} behind"
     if not told["changes"]:
         return f"{behind}; no better value of one of its features alone would have made it win."

@@ -59,8 +59,9 @@ def test_a_bad_option_is_refused_with_the_field_named(arguments: list[str], fiel
     assert "Traceback" not in complaints
 
 
-def node(name: str, headroom: float, speed: float) -> dict[str, object]:
-    return {"node": name, "contributions": {"headroom": headroom, "expected_speed": speed}}
+def node(name: str, headroom: float, speed: float, short: float = 0.0) -> dict[str, object]:
+    contributions = {"headroom": headroom, "expected_speed": speed, "memory_shortage": short}
+    return {"node": name, "contributions": contributions}
 
 
 @pytest.mark.parametrize(
@@ -68,11 +69,21 @@ def node(name: str, headroom: float, speed: float) -> dict[str, object]:
     [
         ([node("a", 0.2, 0.5), node("b", 0.3, 0.1), node("c", 0.1, 0.3)], "expected_speed +0.30"),
         ([node("a", 0.9, 0.1), node("b", 0.3, 0.1)], "headroom +0.60"),
+        ([node("a", 0.9, 0.1, 0.0), node("b", 0.3, 0.3, 0.0), node("c", 0.9, 0.1, -8.0)], "headroom +0.60"),
+        ([node("a", 0.9, 0.1, 0.0), node("b", 0.3, 0.1, -8.5)], "memory_shortage +8.50"),
         ([node("a", 0.9, 0.1)], ""),
         ([node("b", 0.9, 0.1)], ""),
         ([{"node": "a", "contributions": None}, {"node": "b", "contributions": None}], ""),
     ],
-    ids=["speed", "headroom", "nothing to compare with", "not rated", "a heuristic decided"],
+    ids=[
+        "speed",
+        "headroom",
+        "one is short of memory",
+        "all others are",
+        "nothing to compare with",
+        "not rated",
+        "a heuristic decided",
+    ],
 )
 def test_the_reason_is_what_sets_the_node_apart(nodes: list[dict[str, object]], reason: str) -> None:
     assert strongest_reason({"nodes": nodes}, "a") == reason

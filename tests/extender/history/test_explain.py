@@ -12,10 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from extender.history import sentences
 from extender.history.counterfactual import CHANGEABLE, Judge, _with, smallest_changes
 from extender.history.explain import short_reason
+from extender.history.ledger import OddNode
 from policy import heuristics
 from policy.actors import Actors
+from policy.bundle import load_bundle, shipped_bundle_path
 from policy.cluster import ClusterState, PodDemand
 from policy.scorers import ActorScorer, Scorer
 from tests.extender.history.samples import a_decision, explanation
@@ -100,6 +103,58 @@ def test_a_node_that_may_run_out_of_memory_is_told_as_such() -> None:
     assert first["memory_shortage_chance"] < 0.01
     assert second["memory_shortage_chance"] > 0.5
     assert "memory may run out on node-1 (chance " in short_reason(decision, "node-0", Judge(scorer))
+    assert not any(said.startswith("Memory may run out") for said in sentences.of_decision(explanation(decision, None)))
+
+
+@pytest.mark.parametrize("nodes", [1, 2])
+def test_a_best_node_that_may_run_out_of_memory_is_told_as_such_too(nodes: int) -> None:
+    scorer = ActorScorer(ACTORS, "test")
+    rows = requesting(ClusterState.idle([8.0] * nodes, [16.0] * nodes), [1.0] * nodes, [15.0] * nodes)
+    rows = replace(rows, memory_used=np.linspace(15.5, 15.9, nodes))
+    demand = PodDemand(1.0, 2.0, 0.5)
+    decision = a_decision(nodes=nodes, rows=rows, demand=demand, preferences=scorer.preferences(rows, demand))
+    told = explanation(decision, Judge(scorer))
+    assert sum(told["nodes"][0]["contributions"].values()) == pytest.approx(told["nodes"][0]["preference"], abs=1e-5)
+    assert any(said.startswith("Memory may run out on node-0 (chance ") for said in sentences.of_decision(told))
+    assert "; memory may run out on node-0 (chance " in short_reason(decision, "node-0", Judge(scorer))
+
+
+def test_equal_nodes_are_told_as_equal() -> None:
+    scorer = ActorScorer(ACTORS, "test")
+    rows, demand = ClusterState.idle([8.0] * 2, [16.0] * 2), PodDemand(0.0, 0.0, 0.0, 0.1, 0.2)
+    decision = a_decision(nodes=2, rows=rows, demand=demand, preferences=scorer.preferences(rows, demand))
+    told = explanation(decision, Judge(scorer), "node-1")
+    assert "node-1 was preferred as much as the best node." in sentences.of_decision(told)
+    assert sentences.of_node(told["why_not"], told)[1:] == ["node-1 was preferred as much as the best node."]
+    assert "most of it" not in short_reason(decision, "node-0", Judge(scorer))
+
+
+def test_signs_are_those_of_preferences() -> None:
+    """How much a pod harms its neighbours is less where the criterion is more."""
+    scorer = load_bundle(shipped_bundle_path()).scorer("test")
+    assert isinstance(scorer, ActorScorer)
+    rows = replace(ClusterState.idle([8.0] * 2, [16.0] * 2, [1.5, 0.5]), cpu_used=np.array([7.0, 0.0]))
+    demand = PodDemand(1.0, 1.0, 1.0)
+    decision = a_decision(nodes=2, rows=rows, demand=demand, preferences=scorer.preferences(rows, demand))
+    told = explanation(decision, Judge(scorer), "node-1")
+    gained = -told["why_not"]["lost_by"]["neighbours"]
+    assert gained > 0.0
+    [said] = [said for said in sentences.of_node(told["why_not"], told) if "Compared" in said]
+    assert "its preference differs by " in said
+    assert f"how little it slows its neighbours ({gained:+.3f})" in said
+
+
+def test_what_contributions_do_not_add_up_to_is_not_explained_by_them() -> None:
+    scorer = ActorScorer(ACTORS, "test")
+    rows = replace(ClusterState.idle([8.0] * 2, [16.0] * 2), cpu_used=np.array([1.0, 7.0]))
+    demand = PodDemand(1.0, 1.0, 0.5)
+    if scorer.preferences(rows, demand).argmax() == 1:
+        rows = rows.take(np.array([1, 0]))
+    preferences = scorer.preferences(rows, demand)
+    plain = a_decision(nodes=2, rows=rows, demand=demand, preferences=preferences)
+    assert ", most of it by " in sentences.of_decision(explanation(plain, Judge(scorer)))[1]
+    odd = replace(plain, preferences=preferences - np.array([0.0, 1.0]), odd_nodes=(OddNode("node-1", "last"),), odd=1)
+    assert "most of it by" not in " ".join(sentences.of_decision(explanation(odd, Judge(scorer))))
 
 
 def test_the_service_tells_what_would_change_a_fallbacks_mind_too(run_service: Run) -> None:
