@@ -295,7 +295,9 @@ class Engine:
         """
         table, state, uid = self.table, self.table.state, question.pod.metadata.uid
         version = table.version if version is None else version
-        temperature = TEMPERATURE if scoring is None else scoring.loaded.temperature
+        temperature = TEMPERATURE  # of every fallback, whatever the policy's is
+        if scoring is not None and scores.fallback_reason is None:
+            temperature = scoring.loaded.temperature
         rated = priorities(scores.preferences, temperature)
         assumed: str | None = None
         first, best_count = 0, len(unknown)

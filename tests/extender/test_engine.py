@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -127,6 +128,18 @@ def test_what_is_late_already_does_not_depend_on_how_quick_the_thread_is(run_ser
         service.prioritize(service.add_nodes(3))
         assert service.decision("uid-web")["fallback_reason"] == "late", f"attempt {attempt}"
         service.background.stop()
+
+
+def test_a_fallback_is_rated_by_its_own_temperature(run_service: Run) -> None:
+    """The policy's is that of its softmax in training, and may be much sharper than a heuristic's preferences bear."""
+    service = run_service(loaded=replace(open_gate().loaded(), temperature=0.012), deadline_ms=0.001)
+    names = service.add_nodes(3)
+    service.change(lambda table: [table.pod_bound(f"p{i}", f"node-{i}", i * 0.8, i * 3.2) for i in range(3)])
+    scores = service.prioritize(names)
+    assert service.decision("uid-web")["fallback_reason"] == "late"
+    preferences = np.array([node["preference"] for node in service.decision("uid-web")["nodes"]])
+    assert sorted(scores.values(), reverse=True) == priorities(preferences).tolist()
+    assert 0 < min(scores.values()) < 10
 
 
 def test_a_stuck_scorer_neither_stops_the_service_nor_its_end(run_service: Run) -> None:
