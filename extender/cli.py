@@ -540,11 +540,10 @@ def _show(decision: dict[str, Any], console: Console) -> None:
     table.add_row("preference", *(f"{node['preference']:.3f}" for node in nodes))
     table.add_row("speed", *(_told_speed(node["speed"]) for node in nodes))
     for title in ("contributions", "criteria", "features"):
-        if nodes[0][title] is None:
-            continue
+        told_of = [node[title] for node in nodes]  # None of a node without finite bids
         table.add_section()
-        for name in nodes[0][title]:
-            table.add_row(f"{title}: {name}", *(f"{node[title][name]:.3f}" for node in nodes))
+        for name in next(filter(None, told_of), ()):
+            table.add_row(f"{title}: {name}", *("-" if each is None else f"{each[name]:.3f}" for each in told_of))
     table.add_section()
     table.add_row("chance that memory runs out", *(f"{node['memory_shortage_chance']:.1%}" for node in nodes))
     usual = [node["kube_default"] for node in nodes]

@@ -123,6 +123,7 @@ class Hindsight:
         demand, rows = self.decision.demand, self.field.state.take(np.array(positions, dtype=np.intp))
         asked = None if self.judge is None else self.judge.scorer
         bids = asked.bids(rows, demand) if isinstance(asked, ActorScorer) else None
+        known = [] if bids is None else [bool(np.isfinite(each).all()) for each in bids]
         criteria = asked.criteria if isinstance(asked, ActorScorer) else CLASSIC
         features, measures = observe(rows, demand), criteria.evaluate(rows, demand)
         short = shortage.shortage_chance(rows, demand)
@@ -141,9 +142,9 @@ class Hindsight:
                     "speed": {"value": float(rows.node_speed[i]), **asdict(basis)},
                     "features": _named(FEATURE_NAMES, features[i]),
                     "criteria": _named(criteria.names, measures[i]),
-                    "bids": None if bids is None else _named(criteria.names, bids[i]),
+                    "bids": None if bids is None or not known[i] else _named(criteria.names, bids[i]),
                     "contributions": None
-                    if bids is None
+                    if bids is None or not known[i]
                     else {**_named(criteria.names, bids[i] * measures[i]), SHORTAGE: float(lowered[i])},
                     "memory_shortage_chance": float(short[i]),
                     "kube_default": {"preference": float(usual), "rank": rank},
@@ -173,7 +174,11 @@ class Hindsight:
         if self.field is None or self.judge is None or len(self.field.names) < 2:
             return None
         target = float(np.delete(self.field.preferences, position).max())
-        told = smallest_changes(self.judge, self.field.state.take(np.array([position])), self.decision.demand, target)
+        try:
+            row = self.field.state.take(np.array([position]))
+            told = smallest_changes(self.judge, row, self.decision.demand, target)
+        except ScoringError:  # of features that it never met it may have no finite preference
+            return None
         return {**told, "behind_by": target - float(self.field.preferences[position])}
 
     def why_not(self, node: str) -> dict[str, Any]:
@@ -183,7 +188,7 @@ class Hindsight:
             return {"node": node, "rank": None, "why": self._absent(node)}
         first, other = self.reasons([0, position])
         lost = None
-        if first["contributions"] is not None and self.plain[[0, position]].all():
+        if first["contributions"] and other["contributions"] and self.plain[[0, position]].all():
             lost = {name: first["contributions"][name] - value for name, value in other["contributions"].items()}
         changes = None if position == 0 else self.changes(position)
         odd = not bool(self.plain[position])
@@ -233,7 +238,8 @@ def explained(past: Hindsight, other: str | None = None) -> dict[str, Any]:
         `summary` and ``nodes``: for each of the best, best first, its features, criteria, and, where actors decided,
         bids and contributions (bid x criterion, and as ``memory_shortage`` by how much `policy.shortage` lowers a node
         whose ``memory_shortage_chance`` exceeds `policy.shortage.LARGEST_CHANCE`; they add up to the preference, except
-        of a node named among ``odd_nodes``, which is judged apart: see `extender.scorer.trust`); ``speed``: its value,
+        of a node named among ``odd_nodes``, which is judged apart: see `extender.scorer.trust`; None of one for which
+        the actors gave no finite bid); ``speed``: its value,
         source, interval and evidence; and ``kube_default``: the preference that kube-scheduler's default scores give
         the same node (their sum over 100), and its rank among all nodes (1 is best).
         ``kube_default_version``: of which minor version of Kubernetes. ``all_nodes``: whether all nodes of
@@ -294,7 +300,7 @@ def short_reason(
         [other] = past.reasons([compared])
         ahead = rated["preference"] - other["preference"]
         said += f", {abs(ahead):.3f} {'ahead of' if ahead >= 0.0 else 'behind'} {other['node']}"
-        if rated["contributions"] is not None and past.plain[[position, compared]].all():
+        if rated["contributions"] and other["contributions"] and past.plain[[position, compared]].all():
             gained = {name: value - other["contributions"][name] for name, value in rated["contributions"].items()}
             most = max(gained, key=lambda name: gained[name] if ahead >= 0.0 else -gained[name])
             if min(abs(ahead), abs(gained[most])) >= LEAST:

@@ -234,7 +234,7 @@ class Explanation(Summary):
         if (self.kube_default_choice is None) != (self.kube_default_alike is None):
             raise ValueError("a choice, or how many are alike, without the other")
         for name in ("features", "criteria", "bids", "contributions"):
-            if len({_keys(getattr(each, name)) for each in (*self.nodes, *ranked)}) > 1:
+            if len({_keys(getattr(each, name)) for each in (*self.nodes, *ranked)} - {None}) > 1:
                 raise ValueError(f"nodes with different {name}")
 
 

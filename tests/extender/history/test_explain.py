@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -11,15 +12,21 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
+from rich.console import Console
 
+from extender import cli
 from extender.history import sentences
 from extender.history.counterfactual import CHANGEABLE, Judge, _with, smallest_changes
 from extender.history.explain import short_reason
 from extender.history.ledger import OddNode
+from extender.operations import shapes
+from extender.scorer.load import LoadedScorer
 from policy import heuristics
 from policy.actors import Actors
 from policy.bundle import load_bundle, shipped_bundle_path
 from policy.cluster import ClusterState, PodDemand
+from policy.features import FEATURE_NAMES
 from policy.scorers import ActorScorer, Scorer
 from tests.extender.history.samples import a_decision, explanation
 from tests.extender.service import Service
@@ -173,3 +180,30 @@ def test_the_service_tells_what_would_change_a_fallbacks_mind_too(run_service: R
         pytest.approx(0.125, abs=1e-4),
     )
     assert told["kube_default_choice"] == names, "equal requests are equal to kube-default"
+
+
+class Blank(Actors):
+    """Bids nothing finite on busy nodes."""
+
+    def bids(self, observation: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Bids, ``[n, 4]``."""
+        bids = super().bids(observation)
+        bids[observation[:, FEATURE_NAMES.index("cpu_used")] > 0.8] = np.nan
+        return bids
+
+
+def test_a_node_without_finite_bids_is_told_without_contributions(run_service: Run) -> None:
+    blank = Blank(actor_model(np.zeros((8, 4)) + 0.1))
+    service = run_service(loaded=LoadedScorer(ActorScorer(blank, "blank"), 0.1, ""))
+    names, now = service.add_nodes(3), time.time()
+    service.change(lambda table: [table.set_usage(name, 3.5 * i, 1.0, None, now) for i, name in enumerate(names)])
+    service.prioritize(names)
+    answer = service.operations.get("/v1/decisions/uid-web?why_not=node-2")
+    told = shapes.explained(answer.content)
+    contributions = {node["node"]: node["contributions"] for node in told["nodes"]}
+    assert contributions.pop("node-2") is None
+    assert all(sum(each.values()) > 0.0 for each in contributions.values())
+    assert (told["why_not"]["odd"], told["why_not"]["lost_by"], told["why_not"]["counterfactual"]) == (True, None, None)
+    console = Console(file=io.StringIO(), width=200)
+    cli._show(told, console)
+    assert "contributions: constant" in console.file.getvalue()  # type: ignore[attr-defined]
