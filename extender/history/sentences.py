@@ -103,7 +103,7 @@ def _answer(told: dict[str, Any]) -> list[str]:
             if whole and min(ahead, gained[name]) >= LEAST:
                 said[0] += f", most of it by {_named(name)} ({gained[name]:+.3f})"
     said[0] += "."
-    if best["memory_shortage_chance"] > LARGEST_CHANCE:  # then of the others too, which come after it
+    if best["memory_shortage_chance"] > LARGEST_CHANCE:
         said.append(f"Memory may run out on {best['node']} (chance {best['memory_shortage_chance']:.0%}).")
     if told["rated_best"] > 1:
         said.append(f"{told['rated_best']} nodes would have shared the highest priority; one was singled out.")
