@@ -85,6 +85,13 @@ class Cluster:
             each["metadata"]["name"] for each in self.get("nodes")["items"] if role not in each["metadata"]["labels"]
         ]
 
+    def kill(self, pod: dict[str, Any]) -> None:
+        """End the first container of a pod by SIGKILL, from outside; needs the engine that runs the nodes."""
+        assert self.engine is not None
+        identity = pod["status"]["containerStatuses"][0]["containerID"].removeprefix("containerd://")
+        command = ["ctr", "--namespace=k8s.io", "task", "kill", "--signal=SIGKILL", identity]
+        self.engine.docker("exec", pod["spec"]["nodeName"], *command)
+
     def _run(self, command: Sequence[str], stdin: str | None, timeout_s: float) -> str:
         # no configuration of the user's is read or written
         private = {"HOME": str(self.directory), "KUBECONFIG": str(self.kubeconfig)}
@@ -161,8 +168,11 @@ def kind(engine: Engine, *arguments: str, timeout_s: float = 600.0) -> str:
 def configuration(node_image: str | None) -> dict[str, Any]:
     """What users are given, with the node image, and with what this machine and that image need."""
     given = dict(yaml.safe_load(CONFIGURATION.read_text()))
+    # a right that is taken away would be there for five more minutes
+    kubelet: dict[str, Any] = {"authorization": {"webhook": {"cacheAuthorizedTTL": "5s"}}}
     if OLD_CGROUPS:
-        given["kubeadmConfigPatches"] = [yaml.safe_dump({"kind": "KubeletConfiguration", "failCgroupV1": False})]
+        kubelet["failCgroupV1"] = False
+    given["kubeadmConfigPatches"] = [yaml.safe_dump({"kind": "KubeletConfiguration", **kubelet})]
     if node_image:
         for node in given["nodes"]:
             node["image"] = node_image

@@ -101,10 +101,13 @@ def test_any_replica_explains_every_decision_and_names_one_that_is_killed(releas
         listed = release.ask(asked, "/v1/decisions?limit=1000")
         assert (len(listed["replicas"]), listed["silent"]) == (2, {})
         assert {pod["metadata"]["uid"] for pod in pods} <= {each["pod"]["uid"] for each in listed["decisions"]}
-    options = [f"--namespace={NAMESPACE}", "--grace-period=0", "--force", "--wait=false"]
-    release.cluster.kubectl("delete", "pod", killed["metadata"]["name"], *options)
-    # until DNS forgets its address
-    wait_until(lambda: address in release.ask(asked, "/v1/decisions?limit=1")["silent"], f"{address} is named", 30.0)
+    if release.cluster.engine is None:
+        pytest.skip("to kill a replica from outside needs the engine that runs the nodes")
+    # a pod that is deleted leaves DNS before it ends, so that nobody asks it any more
+    release.cluster.kill(killed)
+    wait_until(
+        lambda: address in release.ask(asked, "/v1/decisions?limit=1")["silent"], f"{address} is named", 30.0, 0.1
+    )
     wait_until(lambda: len(release.ask(asked, "/v1/decisions?limit=1")["replicas"]) == 2, "its successor answers", 90.0)
 
 
