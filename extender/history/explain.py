@@ -16,7 +16,7 @@ from extender.cluster.account import SpeedBasis
 from extender.history.contenders import Recalled
 from extender.history.counterfactual import Judge, smallest_changes
 from extender.history.ledger import TOP, Decision
-from extender.history.sentences import LEAST
+from extender.history.sentences import LEAST, gains
 from policy import heuristics, shortage
 from policy.criteria import CLASSIC
 from policy.errors import ScoringError
@@ -187,9 +187,7 @@ class Hindsight:
         if self.field is None or position is None:
             return {"node": node, "rank": None, "why": self._absent(node)}
         first, other = self.reasons([0, position])
-        lost = None
-        if first["contributions"] and other["contributions"] and self.plain[[0, position]].all():
-            lost = {name: first["contributions"][name] - value for name, value in other["contributions"].items()}
+        lost = gains(first, other) if self.plain[[0, position]].all() else None
         changes = None if position == 0 else self.changes(position)
         odd = not bool(self.plain[position])
         return {**other, "rank": position + 1, "why": None, "odd": odd, "lost_by": lost, "counterfactual": changes}
@@ -300,8 +298,8 @@ def short_reason(
         [other] = past.reasons([compared])
         ahead = rated["preference"] - other["preference"]
         said += f", {abs(ahead):.3f} {'ahead of' if ahead >= 0.0 else 'behind'} {other['node']}"
-        if rated["contributions"] and other["contributions"] and past.plain[[position, compared]].all():
-            gained = {name: value - other["contributions"][name] for name, value in rated["contributions"].items()}
+        gained = gains(rated, other) if past.plain[[position, compared]].all() else None
+        if gained is not None:
             most = max(gained, key=lambda name: gained[name] if ahead >= 0.0 else -gained[name])
             if min(abs(ahead), abs(gained[most])) >= LEAST:
                 said += f", most of it by {most} ({gained[most]:+.3f}): {past.meanings[most]}"

@@ -31,6 +31,12 @@ SMALLEST: Final = 0.00005
 """Lags below this are none: rounding, by which equal nodes may differ that are rated at different times."""
 
 
+def gains(node: dict[str, Any], other: dict[str, Any]) -> dict[str, float] | None:
+    """Return by how much each contribution of a node exceeds that of another; None where one of them has none."""
+    ours, theirs = node["contributions"], other["contributions"]
+    return None if ours is None or theirs is None else {name: value - theirs[name] for name, value in ours.items()}
+
+
 def of_decision(told: dict[str, Any]) -> list[str]:
     """Return what an explanation says, as `extender.history.explain.explained` returns it."""
     return [*_question(told), *_answer(told), *_usual(told), *_second(told), *_outcome(told)]
@@ -95,8 +101,8 @@ def _answer(told: dict[str, Any]) -> list[str]:
     if len(nodes) > 1:
         second = nodes[1]
         said[0] += f", {best['preference'] - second['preference']:.3f} ahead of {second['node']}"
-        if best["contributions"] is not None and second["contributions"] is not None:
-            gained = {name: value - second["contributions"][name] for name, value in best["contributions"].items()}
+        gained = gains(best, second)
+        if gained is not None:
             name = max(gained, key=lambda each: gained[each])
             ahead = best["preference"] - second["preference"]
             whole = abs(ahead - sum(gained.values())) < LEAST  # not where one of the two is odd and was judged apart

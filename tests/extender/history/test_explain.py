@@ -204,6 +204,6 @@ def test_a_node_without_finite_bids_is_told_without_contributions(run_service: R
     assert contributions.pop("node-2") is None
     assert all(sum(each.values()) > 0.0 for each in contributions.values())
     assert (told["why_not"]["odd"], told["why_not"]["lost_by"], told["why_not"]["counterfactual"]) == (True, None, None)
-    console = Console(file=io.StringIO(), width=200)
-    cli._show(told, console)
-    assert "contributions: constant" in console.file.getvalue()  # type: ignore[attr-defined]
+    shown = io.StringIO()
+    cli._show(told, Console(file=shown, width=200))
+    assert "contributions: constant" in shown.getvalue()
