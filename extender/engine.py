@@ -188,7 +188,9 @@ class Engine:
             version = table.version
         else:
             loaded = scoring.loaded
-            scores = Scores(rating.preferences, loaded.scorer.name, None, loaded.model_sha256, rating.odd)
+            scores = Scores(
+                rating.preferences, loaded.scorer.name, None, loaded.model_sha256, rating.odd, loaded.temperature
+            )
         return self._conclude(question, rows, unknown, scores, scoring, version)
 
     def look_ahead(self, pod: Pod, nodes: Named) -> None:
@@ -262,10 +264,8 @@ class Engine:
         if scoring is None or scoring is not self.scoring or scores.fallback_reason is not None:
             shadow.skip()
             return
-        temperature = scoring.loaded.temperature
-        shadow.offer(
-            verdict.state, verdict.question.asked.demand, verdict.rows, scores.preferences, verdict.first, temperature
-        )
+        demand = verdict.question.asked.demand
+        shadow.offer(verdict.state, demand, verdict.rows, scores.preferences, verdict.first, scores.temperature)
 
     def fallen_back(self, demand: PodDemand, rows: Rows, reason: str | None) -> Scores:
         """Preferences by the fallback, from the rows as they are now."""
@@ -295,10 +295,7 @@ class Engine:
         """
         table, state, uid = self.table, self.table.state, question.pod.metadata.uid
         version = table.version if version is None else version
-        temperature = TEMPERATURE  # of every fallback, whatever the policy's is
-        if scoring is not None and scores.fallback_reason is None:
-            temperature = scoring.loaded.temperature
-        rated = priorities(scores.preferences, temperature)
+        rated = priorities(scores.preferences, scores.temperature)
         assumed: str | None = None
         first, best_count = 0, len(unknown)
         if len(rows):
@@ -327,7 +324,6 @@ class Engine:
             scores=scores,
             state=state,
             version=version,
-            temperature=temperature,
             scoring=scoring,
             latency_s=self._timer() - question.received,
         )

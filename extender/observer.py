@@ -30,7 +30,7 @@ from extender.scorer.fallback import reason_of
 from extender.verdict import Question, Scores, Verdict
 from policy.cluster import ClusterState, PodDemand
 from policy.errors import InvalidQuantityError, ScoringError
-from policy.priorities import MAX_PRIORITY, TEMPERATURE, priorities
+from policy.priorities import MAX_PRIORITY, priorities
 
 OBSERVE: Final = "observe"
 """Verb named on decisions that were only observed."""
@@ -185,15 +185,15 @@ class Observer(PodListener):
     def _rated(self, question: Question, rows: Rows) -> Verdict:
         """Our answer for these rows, had we been asked; it is assumed nowhere."""
         engine, state = self._engine, self._table.state
-        temperature = TEMPERATURE
         try:
             scoring = engine.trusted(engine.scoring)
             loaded, rating = scoring.loaded, scoring.rated(state.take(rows), question.asked.demand)
-            scores = Scores(rating.preferences, loaded.scorer.name, None, loaded.model_sha256, rating.odd)
-            temperature = loaded.temperature
+            scores = Scores(
+                rating.preferences, loaded.scorer.name, None, loaded.model_sha256, rating.odd, loaded.temperature
+            )
         except ScoringError as error:
             scores = engine.fallen_back(question.asked.demand, rows, reason_of(error))
-        rated = priorities(scores.preferences, temperature)
+        rated = priorities(scores.preferences, scores.temperature)
         first = int(scores.preferences.argmax())
         alike = int(np.count_nonzero(rated == MAX_PRIORITY))
         name = self._table.name_of(int(rows[first]))
@@ -208,7 +208,6 @@ class Observer(PodListener):
             scores=scores,
             state=state,
             version=self._table.version,
-            temperature=temperature,
             scoring=None,
             latency_s=self._timer() - question.received,
         )

@@ -19,17 +19,19 @@ from extender.scorer.scoring import Scoring
 from extender.scorer.trust import OddRows
 from policy.cluster import ClusterState
 from policy.observation import observe_unclipped
+from policy.priorities import TEMPERATURE
 from policy.scorers import Preferences
 
 
 class Scores(NamedTuple):
-    """Preferences ``[n]``, who gave them, and which of the rows are odd."""
+    """Preferences ``[n]``, who gave them, which of the rows are odd, and how sharply priorities fall with them."""
 
     preferences: Preferences
     scorer: str
     fallback_reason: str | None
     model_sha256: str = ""
     odd: OddRows | None = None
+    temperature: float = TEMPERATURE
 
 
 class Question(NamedTuple):
@@ -57,7 +59,6 @@ class Verdict(NamedTuple):
     scores: Scores
     state: ClusterState  # the table's columns as they were
     version: int  # of the table when the preferences were made
-    temperature: float  # with which they became priorities
     scoring: Scoring | None  # what was asked; None if nothing was
     latency_s: float  # time from the request's arrival to the verdict, seconds
 
@@ -123,7 +124,7 @@ def _contenders(verdict: Verdict, timeline: Timeline) -> Contenders | None:
     if moment is None:
         return None
     rows, preferences, priorities = verdict.rows, verdict.scores.preferences, verdict.priorities
-    return Contenders(moment, rows, preferences, priorities, verdict.unknown, verdict.temperature)
+    return Contenders(moment, rows, preferences, priorities, verdict.unknown, verdict.scores.temperature)
 
 
 def _told(odd: OddRows, top: list[int], verdict: Verdict, table: ClusterTable) -> tuple[OddNode, ...]:
