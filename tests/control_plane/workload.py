@@ -236,7 +236,8 @@ class Binds:
         with self._changed:
             self._stopping.set()
             if self._answer is not None:
-                with contextlib.suppress(OSError):  # the API server ended this watch meanwhile: its socket is closed
+                # The API server ended this watch meanwhile: its socket is closed, or its connection given back.
+                with contextlib.suppress(OSError, RuntimeError, ValueError):
                     self._answer.shutdown()
         self._thread.join()
 
