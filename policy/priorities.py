@@ -18,10 +18,19 @@ TEMPERATURE: Final = 0.1
 """Preference lost before the unrounded priority falls by a factor e; as in the placement softmax of training."""
 
 
+TAIL: Final = 3
+"""Priorities up to this one are for nodes that are clearly worse than the best, so that these are told apart too."""
+
+TAIL_TEMPERATURE: Final = 0.25
+"""Preference lost before the unrounded priority of the tail falls by a factor e. Preferences of a policy span 1 or 2."""
+
+
 def priorities(preferences: NDArray[np.floating[Any]], temperature: float = TEMPERATURE) -> NDArray[np.int64]:
     """10 x exp((preference - best) / temperature), rounded: integers 0..10, monotone, fine near the top.
 
-    kube-scheduler breaks ties at random, so the eleven levels are spent where the choice is made.
+    kube-scheduler breaks ties at random, so the eleven levels are spent where the choice is made. A node gets
+    `TAIL` x exp((preference - best) / `TAIL_TEMPERATURE`) where that is more: whether the choice is between nodes
+    far from the best is up to kube-scheduler's own scores, and to which nodes it asks about next.
 
     Args:
         preferences: ``[n]``, finite.
@@ -49,8 +58,11 @@ def priorities(preferences: NDArray[np.floating[Any]], temperature: float = TEMP
 def _levels(temperature: float) -> NDArray[np.float64]:
     """Preference lost, <= 0, down to which a node still has the priorities 1..10, ``[10]``: where 0.5 .. 9.5 round.
 
-    Looking a preference up here is rounding 10 x exp(lost / temperature), in one step instead of five.
+    Looking a preference up here is rounding the greater of the two exponentials, in one step instead of many.
     """
     if not 0.0 < temperature < inf:
         raise InvalidInputError(f"temperature is {temperature}; give a positive number, such as {TEMPERATURE}")
-    return temperature * np.log((np.arange(1, MAX_PRIORITY + 1) - 0.5) / MAX_PRIORITY)
+    rounding = np.arange(1, MAX_PRIORITY + 1) - 0.5
+    levels: NDArray[np.float64] = temperature * np.log(rounding / MAX_PRIORITY)
+    levels[:TAIL] = np.minimum(levels[:TAIL], TAIL_TEMPERATURE * np.log(rounding[:TAIL] / TAIL))
+    return levels

@@ -39,7 +39,7 @@ from extender.errors import OwnershipError
 from extender.pods import GIB
 from extender.quantities import NANO
 from extender.workloads import Workloads
-from policy.cluster import REFERENCE_SPEED, ClusterState, PodDemand
+from policy.cluster import REFERENCE_SPEED, UNMEASURED_MEMORY_RATIO, ClusterState, PodDemand
 from policy.errors import InvalidInputError
 from policy.observation import estimated_pressure, estimated_pressure_of_one
 
@@ -332,7 +332,7 @@ class ClusterTable:
             self._state.cpu_pressure,
         ):
             column[node.row] = 0.0
-        self._state.memory_ratio[node.row] = 1.0
+        self._state.memory_ratio[node.row] = UNMEASURED_MEMORY_RATIO
         self._bump(node.row)
         return True
 

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from policy.errors import InvalidInputError, NonFinitePreferenceError
-from policy.priorities import MAX_PRIORITY, priorities
+from policy.priorities import MAX_PRIORITY, TAIL, TAIL_TEMPERATURE, priorities
 
 finite = st.floats(-4.0, 4.0, width=32)
 
@@ -26,7 +26,14 @@ def test_priorities_are_integers_in_range_and_monotone(values: list[float], temp
 
 def test_the_levels_are_spent_near_the_top() -> None:
     got = priorities(np.array([0.0, -0.01, -0.05, -0.1, -0.3, -1.0]), temperature=0.1)
-    assert got.tolist() == [10, 9, 6, 4, 0, 0]
+    assert got.tolist() == [10, 9, 6, 4, 1, 0]
+
+
+def test_nodes_far_from_the_best_are_told_apart() -> None:
+    """The best one is no longer asked about once it is full, and in-tree scores may outweigh what it has more."""
+    got = priorities(np.array([2.21, 1.79, 1.59, 1.08]), temperature=0.012)
+    assert got.tolist() == [10, 1, 0, 0]
+    assert priorities(np.array([2.21, 2.19, 2.14, 2.0]), temperature=0.012).tolist() == [10, 3, 2, 1]
 
 
 def test_no_nodes_give_no_priorities() -> None:
@@ -46,8 +53,9 @@ def test_a_temperature_that_is_not_positive_is_refused(temperature: float) -> No
 
 
 @given(st.lists(finite, min_size=1, max_size=50), st.floats(0.01, 1.0))
-def test_priorities_are_ten_times_the_exponential_rounded(values: list[float], temperature: float) -> None:
+def test_priorities_are_the_greater_exponential_rounded(values: list[float], temperature: float) -> None:
     preferences = np.array(values, dtype=np.float32)
-    exact = MAX_PRIORITY * np.exp((preferences.astype(np.float64) - preferences.max()) / temperature)
+    lost = preferences.astype(np.float64) - preferences.max()
+    exact = np.maximum(MAX_PRIORITY * np.exp(lost / temperature), TAIL * np.exp(lost / TAIL_TEMPERATURE))
     sure = np.abs(exact % 1.0 - 0.5) > 1e-9  # at a half itself, either way is right
     assert (priorities(preferences, temperature)[sure] == np.rint(exact[sure])).all()

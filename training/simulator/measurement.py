@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from policy.cluster import NONZERO_CPU, NONZERO_MEMORY, ClusterState
+from policy.cluster import NONZERO_CPU, NONZERO_MEMORY, UNMEASURED_MEMORY_RATIO, ClusterState
 from policy.criteria import EXPECTED_USE_RATIO
 from policy.observation import estimated_pressure
 from training.simulator import draws
@@ -49,7 +49,7 @@ def draw_measurements(settings: Measurement, seeds: Seeds, nodes: Nodes, told: T
         pressure=nodes.decay,  # an idle node's pressure: PSI counts the time that system tasks wait too
         cpu_expected=np.zeros(shape),
         memory_expected=np.zeros(shape),
-        memory_ratio=np.ones(shape),
+        memory_ratio=np.full(shape, UNMEASURED_MEMORY_RATIO),
         version=np.zeros(shape, dtype=np.int64),
     )
 
@@ -63,7 +63,7 @@ def seen_state(nodes: Nodes, seen: Measurements, told: Told) -> ClusterState:
     unseen, ratio = np.maximum(seen.memory_expected / EXPECTED_USE_RATIO, 0.0), seen.memory_ratio.copy()
     if not told.use.all():
         blind = ~told.use[:, None]
-        unseen, ratio = np.where(blind, memory_nonzero, unseen), np.where(blind, 1.0, ratio)
+        unseen, ratio = np.where(blind, memory_nonzero, unseen), np.where(blind, UNMEASURED_MEMORY_RATIO, ratio)
         cpu_used = np.where(blind, EXPECTED_USE_RATIO * cpu_nonzero, cpu_used)
         memory_used = np.where(blind, EXPECTED_USE_RATIO * memory_nonzero, memory_used)
     pressure = seen.pressure.copy()
