@@ -11,7 +11,7 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 PYTEST_ARGS ?=
 
 .PHONY: help setup demo debug check test lint audit bench bench-serving robustness fuzz faults control-plane test-chart \
-  test-pages docs screenshots newcomer test-kind reference train evaluate evaluation-tables pins clean
+  test-pages docs screenshots newcomer test-kind proof reference train evaluate evaluation-tables pins clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-15s %s\n", $$1, $$2}'
@@ -145,6 +145,10 @@ newcomer: $(VENV)/.everything ## Clone, make demo, explain, in an empty folder; 
 
 test-kind: $(VENV)/.everything ## The chart on a real kind cluster, the image really built; root, or a Docker Engine, is needed
 	@KIND=1 $(BIN)/python -m pytest tests/kind $(PYTEST_ARGS)
+
+PROOF_ARGS ?=
+proof: $(VENV)/.everything ## Beside kube-scheduler alone on real containers, 45 minutes on a quiet machine; writes docs/evidence
+	@$(BIN)/python -m tests.proof $(PROOF_ARGS)
 
 reference: $(VENV)/.everything ## Write the tables of docs/operations.md, and the chart's schema and table of values
 	@$(BIN)/maddpg-extender reference --write docs/operations.md

@@ -22,7 +22,7 @@ TAIL: Final = 3
 """Priorities up to this one are for nodes that are clearly worse than the best, so that these are told apart too."""
 
 TAIL_TEMPERATURE: Final = 0.25
-"""Preference lost before the unrounded priority of the tail falls by a factor e. Preferences of a policy span 1 or 2."""
+"""Preference lost before the unrounded priority of the tail falls by a factor e; a policy's preferences span 1 or 2."""
 
 
 def priorities(preferences: NDArray[np.floating[Any]], temperature: float = TEMPERATURE) -> NDArray[np.int64]:

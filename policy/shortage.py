@@ -69,8 +69,8 @@ def expected_memory(node: ClusterState | Node, demand: Demand, to: Arithmetic[An
 def use_ratio(measured: Number, requested: Number, allocatable: Number, to: Arithmetic[Number]) -> Number:
     """Memory that a node's pods use over what they request: what `ClusterState.memory_ratio` holds.
 
-    Drawn towards `UNMEASURED_MEMORY_RATIO` while little is requested, as if pods that use so much requested `PRIOR_SHARE`
-    of the memory.
+    Drawn towards `UNMEASURED_MEMORY_RATIO` while little is requested, as if pods that use so much requested
+    `PRIOR_SHARE` of the memory.
 
     Args:
         measured: memory in use on the node when it was measured, GiB; 0 where it was not.

@@ -2,8 +2,9 @@
 
 A node whose pods are throttled (a limit, used-up credits, a busy hypervisor) is no slow core: its pods take the CPU
 time that they always take, and wait for it. So this stays apart from the speeds of `policy.speeds`, and is forgotten
-within minutes. It is shown and decides nothing: pods also wait for disks, for networks and because of their own limits,
-and what they wait for CPUs of the node is in its pressure, which the policy sees.
+within minutes. Pods also wait for disks, for networks, because of their own limits and for busy CPUs. So a node counts
+as slower (`Slowdowns.share_left`) only where its pods also end later than those of the same templates elsewhere, and
+from `LEAST_SLOWDOWN` on.
 """
 
 from __future__ import annotations
@@ -19,19 +20,31 @@ LEAST_SEEN: Final = 5
 LONGEST_SEEN: Final = 64
 """Completions that a template's usual ratio is a mean of."""
 
+LEAST_SLOWDOWN: Final = 1.35
+"""Slowdown from which a node counts as throttled.
+
+Less helps throttled nodes more, and takes busy ones for throttled where a cluster is overloaded
+(docs/decisions/0017-throttled-nodes.md).
+"""
+
+LEAST_SHARE: Final = 0.2
+"""Share of its speed that a node keeps whatever its slowdown. Assumption: a node that stands still is cordoned."""
+
 PRIOR_WEIGHT: Final = 1.0
 """How many completions the belief is worth that a node is like the others."""
 
 
 @dataclass(slots=True)
 class _Template:
-    mean: float = 0.0
+    ratio: float = 0.0  # mean logarithm of run time over CPU time
+    run: float = 0.0  # mean logarithm of the run time
     seen: int = 0
 
 
 @dataclass(slots=True)
 class _Node:
-    total: float = 0.0
+    ratio: float = 0.0  # sum of what pods differ from their templates in, weighed by age
+    run: float = 0.0
     weight: float = 0.0
     at: float = 0.0
 
@@ -54,16 +67,18 @@ class Slowdowns:
         """Take a pod that ran `run_s` seconds and used `cpu_s` seconds of CPU time; both must be positive."""
         if not (run_s > 0.0 and cpu_s > 0.0 and math.isfinite(run_s) and math.isfinite(cpu_s)):
             return
-        ratio = math.log(run_s / cpu_s)
+        ratio, run = math.log(run_s / cpu_s), math.log(run_s)
         usual = self._templates.setdefault(template, _Template())
         self._templates.move_to_end(template)
         if usual.seen >= LEAST_SEEN:
             here = self._nodes.setdefault(node, _Node(at=at))
             self._nodes.move_to_end(node)
             left = math.exp(-max(at - here.at, 0.0) / self._memory_s)
-            here.total, here.weight, here.at = here.total * left + ratio - usual.mean, here.weight * left + 1.0, at
+            here.ratio, here.run = here.ratio * left + ratio - usual.ratio, here.run * left + run - usual.run
+            here.weight, here.at = here.weight * left + 1.0, at
         usual.seen += 1
-        usual.mean += (ratio - usual.mean) / min(usual.seen, LONGEST_SEEN)
+        weight = 1.0 / min(usual.seen, LONGEST_SEEN)
+        usual.ratio, usual.run = usual.ratio + weight * (ratio - usual.ratio), usual.run + weight * (run - usual.run)
         for kept in (self._templates, self._nodes):
             if len(kept) > self._most:
                 kept.popitem(last=False)
@@ -74,10 +89,19 @@ class Slowdowns:
 
     def of(self, node: str, now: float) -> float | None:
         """Return how many times as long the node's pods run per CPU time; None where nothing recent is known."""
-        here = self._nodes.get(node)
+        here, left = self._recent(node, now)
+        return None if here is None else math.exp(here.ratio * left / (here.weight * left + PRIOR_WEIGHT))
+
+    def share_left(self, node: str, now: float) -> float:
+        """Return the share of its speed that the node's pods get lately, `LEAST_SHARE`..1; 1 where it is not known."""
+        here, left = self._recent(node, now)
         if here is None:
-            return None
-        left = math.exp(-max(now - here.at, 0.0) / self._memory_s)
-        if here.weight * left < 1.0:
-            return None
-        return math.exp(here.total * left / (here.weight * left + PRIOR_WEIGHT))
+            return 1.0
+        slowdown = math.exp(min(here.ratio, here.run) * left / (here.weight * left + PRIOR_WEIGHT))
+        return 1.0 if slowdown < LEAST_SLOWDOWN else max(1.0 / slowdown, LEAST_SHARE)
+
+    def _recent(self, node: str, now: float) -> tuple[_Node | None, float]:
+        """What is known of a node, if a completion's worth of it is left, and the share of it that is."""
+        here = self._nodes.get(node)
+        left = 0.0 if here is None else math.exp(-max(now - here.at, 0.0) / self._memory_s)
+        return (here, left) if here is not None and here.weight * left >= 1.0 else (None, left)

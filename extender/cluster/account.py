@@ -34,6 +34,8 @@ class SpeedBasis:
     # whether a label, a probe or a table of instance types gives the scale; else 1 is the geometric mean of the nodes
     # that common templates connect
     anchored: bool = False
+    # share of the speed that its pods get lately; speed and interval are less what is missing
+    share_left: float = 1.0
 
 
 UNTOLD: Final = SpeedBasis()

@@ -15,6 +15,7 @@ import math
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Final
 
@@ -102,6 +103,8 @@ class NodeSpeeds:
         self._machines: dict[str, Machine] = {}
         self._probes: dict[str, float] = {}
         self._learned: dict[str, tuple[float, SpeedBasis]] = {}
+        self._throttled: dict[str, float] = {}
+        """Share of its speed that a throttled node's pods get lately; without the nodes that are not throttled."""
         self._sources: dict[str, str] = {}
         self._changes: deque[Change] = deque()
         self._replaced: set[str] = set()
@@ -154,6 +157,7 @@ class NodeSpeeds:
             return
         self._probes.pop(name, None)
         self._learned.pop(name, None)
+        self._throttled.pop(name, None)
         self._sources.pop(name, None)
         self._replaced.add(name)
         if self.refused is None:
@@ -222,6 +226,8 @@ class NodeSpeeds:
         """Wait, take up what happened, fit, and tell the table; to be called again and again."""
         await asyncio.sleep(self._pause_s)
         if not self._changes:
+            for name in list(self._throttled):  # which is forgotten within minutes
+                self._learn(name, self.fitted.estimates.get(name))
             return
         self._replaced.clear()
         fitted, self.fit_s = await detached(self._fitted, "speeds")
@@ -264,7 +270,7 @@ class NodeSpeeds:
             yield self._changes.popleft()
 
     def _learn(self, name: str, estimate: SpeedEstimate | None) -> None:
-        """Use an estimate of a node, where it says enough."""
+        """Use an estimate of a node, where it says enough, and what its pods waited lately."""
         machine = self._machines.get(name)
         if machine is None or name in self._replaced:
             return
@@ -284,6 +290,9 @@ class NodeSpeeds:
                     estimate.anchored,
                 ),
             )
+        share, former = self._slowdowns.share_left(name, self._timer()), self._throttled.pop(name, 1.0)
+        if share < 1.0:
+            self._throttled[name] = former if abs(math.log(share / former)) < LEAST_CHANGE else share
         self._table.set_speed(name, *self._standing(name, machine))
 
     def _expect(self, name: str, machine: Machine) -> None:
@@ -310,4 +319,12 @@ class NodeSpeeds:
             basis = SpeedBasis(source) if reach is None else SpeedBasis(source, speed / reach, speed * reach)
             learned = speed, basis
         self._sources[name] = learned[1].source
-        return learned
+        return _less(*learned, self._throttled.get(name, 1.0))
+
+
+def _less(speed: float, basis: SpeedBasis, share: float) -> tuple[float, SpeedBasis]:
+    """A speed and what it rests on, less what throttling takes of it."""
+    if share == 1.0:
+        return speed, basis
+    low, high = (None if bound is None else share * bound for bound in (basis.low, basis.high))
+    return share * speed, replace(basis, low=low, high=high, share_left=share)

@@ -199,7 +199,7 @@ class Inventory:
         speeds, _ = self._parts()
         document: dict[str, Any] = {
             "value": value, "low": basis.low, "high": basis.high, "source": basis.source, "class": None,
-            "learned": None, "not_learned": None, "slowdown": None,
+            "learned": None, "not_learned": None, "slowdown": None, "share_left": basis.share_left,
         }  # fmt: skip
         if speeds is None:
             return document

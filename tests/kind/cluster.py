@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -121,13 +121,16 @@ def wait_until(holds: Callable[[], bool], what: str, timeout_s: float = 120.0, e
 
 
 @contextmanager
-def created(engine: Engine, node_image: str | None, name: str = "maddpg-test") -> Iterator[Cluster]:
+def created(
+    engine: Engine, node_image: str | None, name: str = "maddpg-test", given: Mapping[str, Any] | None = None
+) -> Iterator[Cluster]:
     """Create the cluster, wait until its nodes and its DNS are ready, and delete it at the end.
 
     Args:
         engine: where its nodes run.
         node_image: what they are made of; None for the image that kind publishes.
         name: the cluster's.
+        given: kind's configuration; default: that of deploy/kind/cluster.yaml.
 
     Raises:
         BuildError: kind failed; with what it and the nodes said.
@@ -135,7 +138,7 @@ def created(engine: Engine, node_image: str | None, name: str = "maddpg-test") -
     with tempfile.TemporaryDirectory(prefix="kind-cluster-") as scratch:
         directory = Path(scratch)
         kubeconfig = directory / "kubeconfig"
-        (directory / "cluster.yaml").write_text(yaml.safe_dump(configuration(node_image)))
+        (directory / "cluster.yaml").write_text(yaml.safe_dump(configuration(node_image, given)))
         files = ["--config", str(directory / "cluster.yaml"), "--kubeconfig", str(kubeconfig)]
         try:
             # --retain: the nodes' logs say why
@@ -165,9 +168,9 @@ def kind(engine: Engine, *arguments: str, timeout_s: float = 600.0) -> str:
     return done.stdout + done.stderr
 
 
-def configuration(node_image: str | None) -> dict[str, Any]:
-    """What users are given, with the node image, and with what this machine and that image need."""
-    given = dict(yaml.safe_load(CONFIGURATION.read_text()))
+def configuration(node_image: str | None, given: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    """What is given, else what users are, with the node image, and with what this machine and that image need."""
+    given = dict(given or yaml.safe_load(CONFIGURATION.read_text()))
     # a right that is taken away would be there for five more minutes
     kubelet: dict[str, Any] = {"authorization": {"webhook": {"cacheAuthorizedTTL": "5s"}}}
     if OLD_CGROUPS:
@@ -181,14 +184,23 @@ def configuration(node_image: str | None) -> dict[str, Any]:
     return given
 
 
-def load(cluster: Cluster, image: str) -> None:
-    """Bring an image of the engine to the cluster's workers.
+def load(cluster: Cluster, image: str, nodes: Sequence[str] = ()) -> None:
+    """Bring an image of the engine to nodes of the cluster; default: the workers.
 
     Raises:
         BuildError: kind failed.
     """
     assert cluster.engine is not None
-    kind(cluster.engine, "load", "docker-image", image, "--name", cluster.name, "--nodes", ",".join(cluster.workers))
+    kind(
+        cluster.engine,
+        "load",
+        "docker-image",
+        image,
+        "--name",
+        cluster.name,
+        "--nodes",
+        ",".join(nodes or cluster.workers),
+    )
 
 
 def _logs(engine: Engine, name: str) -> str:

@@ -24,7 +24,7 @@ class Release:
         self.cluster = cluster
         repository, _, tag = image.rpartition(":")
         images = {"repository": repository, "tag": tag, "pullPolicy": "Never"}
-        self._values = {
+        self.values: dict[str, Any] = {
             "extender": {"mode": "service", "image": images, **extender},
             "scheduler": {"image": {"pullPolicy": "IfNotPresent"}},
         }
@@ -35,7 +35,7 @@ class Release:
         namespace = {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE, "labels": labels}}
         self.cluster.apply(namespace)
         values = self.cluster.directory / "values.json"
-        values.write_text(json.dumps(self._values))
+        values.write_text(json.dumps(self.values))
         self.helm("install", RELEASE, str(CHART), "--values", str(values), "--wait", "--timeout", "180s")
 
     def helm(self, *arguments: str) -> str:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from policy.slowdowns import LEAST_SEEN, Slowdowns
+from policy.slowdowns import LEAST_SEEN, LEAST_SHARE, Slowdowns
 
 
 def test_a_node_whose_pods_wait_shows_and_the_others_do_not() -> None:
@@ -22,6 +22,31 @@ def test_a_node_whose_pods_wait_shows_and_the_others_do_not() -> None:
     assert found is not None
     assert 1.7 < found < 3.0
     assert slowdowns.of("b", 600.0) == pytest.approx(1.0)
+
+
+def after(run_s: float, cpu_s: float, others: int = 60) -> float:
+    """Share left on a node whose pods take so long, among others whose pods take 20 s with 10 s of CPU time."""
+    slowdowns = Slowdowns()
+    for _ in range(others):
+        slowdowns.completed("other", "t", 20.0, 10.0, 0.0)
+    for _ in range(20):
+        slowdowns.completed("node", "t", run_s, cpu_s, 0.0)
+    assert slowdowns.share_left("other", 0.0) == 1.0
+    return slowdowns.share_left("node", 0.0)
+
+
+def test_a_node_counts_as_slower_where_its_pods_wait_and_end_later() -> None:
+    assert after(20.0, 10.0) == 1.0
+    assert after(23.0, 10.0) == 1.0, "little"
+    assert 0.5 < after(40.0, 10.0) < 0.65
+    assert after(4e6, 10.0) == LEAST_SHARE
+    assert Slowdowns().share_left("unknown", 0.0) == 1.0
+
+
+def test_a_fast_or_a_slow_node_is_not_throttled() -> None:
+    assert after(15.0, 5.0) == 1.0, "fast: the same waiting is more per CPU time, and the pods end sooner"
+    assert after(20.0, 5.0) == 1.0, "they end as soon"
+    assert after(40.0, 30.0) == 1.0, "slow: they end later, and wait no longer"
 
 
 def test_it_is_forgotten_within_minutes_and_with_the_node() -> None:

@@ -30,6 +30,8 @@ class Knowledge:
     speed: Literal["label", "none", "learned"] = "label"
     speed_missing: Share = 0.0  # share of nodes without a label
     speed_wrong: Share = 1.0  # share of labels that are wrong by `speed_error`
+    # whether nodes count as slower where pods of their templates ran longer per CPU time before the episode
+    throttling: bool = False
     # relative error of a wrong label, up or down with equal chance
     speed_error: Annotated[float, Field(strict=True, ge=0.0, lt=1.0)] = 0.0
     # urgency of pods: their annotations; none, so that the QoS class decides; or inferred from signs
@@ -53,6 +55,7 @@ TOLD: Final = {
     "speed-off-20": Knowledge(speed_error=0.2),
     "speed-off-30": Knowledge(speed_error=0.3),
     "learned-speed": Knowledge(speed="learned"),
+    "learned-throttling": Knowledge(speed="learned", throttling=True, urgency="inferred"),
     "inferred-urgency": Knowledge(urgency="inferred"),
     "no-speed": Knowledge(speed="none"),
     "no-urgency": Knowledge(urgency="none"),
@@ -69,9 +72,9 @@ def knowledge(name: str) -> Knowledge:
     Raises:
         InvalidInputError: there is no such name.
     """
-    after = re.fullmatch(r"learned-(\d{1,6})", name)
+    after = re.fullmatch(r"(learned(?:-throttling)?)-(\d{1,6})", name)
     if after is not None:
-        return replace(TOLD["learned"], completions=int(after[1]))
+        return replace(TOLD[after[1]], completions=int(after[2]))
     if name not in TOLD:
         raise InvalidInputError(f"told is {name!r}; give one of {', '.join(TOLD)}, or learned-N for N completions")
     return TOLD[name]

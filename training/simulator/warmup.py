@@ -2,7 +2,8 @@
 
 Each cluster runs other pods of the same templates on the same machines, placed by kube-default, until every node has
 completed as many batch pods as asked for. Their CPU time goes to `policy.completions`, their run time to
-`policy.durations`. Speeds are fitted whenever the evidence has doubled, and once more at the end.
+`policy.durations`, and the one over the other to `policy.slowdowns`. Speeds are fitted whenever the evidence has
+doubled, and once more at the end.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from policy.completions import SpeedEvidence
 from policy.durations import TemplateDurations
 from policy.errors import InvalidInputError
 from policy.heuristics import by_name
+from policy.slowdowns import Slowdowns
 from training.simulator import draws
 from training.simulator.draws import FloatArray, Seeds, Stream
 from training.simulator.knowledge import Knowledge, Told, draw_told
@@ -75,7 +77,7 @@ def tell(
     told.expected_s = np.zeros((len(seeds), size))
     told.runs = np.zeros((len(seeds), size), dtype=np.int64)
     for place, row in enumerate(learning):
-        _learn(told, row, happened, happened.row == place, int(wanted[place]), speed=each[row].speed == "learned")
+        _learn(told, row, happened, happened.row == place, int(wanted[place]), each[row])
     return told
 
 
@@ -113,12 +115,12 @@ def history(scenario: Scenario, seeds: Seeds, load: FloatArray | None, wanted: N
     return History(*(column[order] for column in columns))
 
 
-def _learn(told: Told, row: int, happened: History, mine: NDArray[np.bool_], wanted: int, *, speed: bool) -> None:
+def _learn(told: Told, row: int, happened: History, mine: NDArray[np.bool_], wanted: int, known_by: Knowledge) -> None:
     """Let one cluster learn from what completed there (`mine`), the first `wanted` on each node."""
     nodes, templates = told.speed.shape[1], told.expected_s.shape[1]
     evidence, durations = SpeedEvidence(nodes=nodes, templates=templates), TemplateDurations(templates=templates)
     names = [f"node-{number}" for number in range(nodes)]
-    known = told.speed[row]
+    known, speed, slowdowns = told.speed[row], known_by.speed == "learned", Slowdowns()
     taken, counts, last = 0, [0] * nodes, 0.0
     columns = (happened.node, happened.template, happened.cpu_s, happened.run_s, happened.at)
     for node, template, cpu_s, run_s, at in zip(*(column[mine].tolist() for column in columns), strict=True):
@@ -127,11 +129,14 @@ def _learn(told: Told, row: int, happened: History, mine: NDArray[np.bool_], wan
         counts[node] += 1
         taken, last = taken + 1, at
         evidence.completed(names[node], str(template), cpu_s, at)
+        slowdowns.completed(names[node], str(template), run_s, cpu_s, at)
         durations.completed(str(template), run_s, float(known[node]), at)
         if speed and taken & (taken - 1) == 0:
             known[:] = _speeds(evidence, names, at)
     if speed:
         known[:] = _speeds(evidence, names, last)
+    if known_by.throttling:
+        known *= [slowdowns.share_left(name, last) for name in names]
     for template in range(templates):
         expected = durations.expected_s(str(template))
         if expected is not None:

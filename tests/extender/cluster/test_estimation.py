@@ -212,7 +212,7 @@ def test_the_pause_grows_with_the_work_of_a_fit(monkeypatch: pytest.MonkeyPatch)
     assert 0.0 < learning.speeds._pause_s == pytest.approx(learning.speeds.fit_s / 0.02)
 
 
-def test_pods_that_wait_more_than_elsewhere_slow_no_node_down() -> None:
+def test_a_node_whose_pods_wait_more_than_elsewhere_counts_as_slower_for_a_while() -> None:
     learning = Learning({"a": 1.0, "b": 1.0, "c": 1.0})
     learning.complete(30)
     for _ in range(20):
@@ -220,13 +220,36 @@ def test_pods_that_wait_more_than_elsewhere_slow_no_node_down() -> None:
             learning.speeds.completed(Completion("a", template, 8.0 * cpu_s, cpu_s))
             learning.speeds.completed(Completion("b", template, 2.0 * cpu_s, cpu_s))
     learning.fit()
-    assert learning.speed("a") == pytest.approx(1.0, rel=0.1)
     throttled, free = learning.speeds.slowdown("a"), learning.speeds.slowdown("b")
     assert throttled is not None
     assert free is not None
     assert throttled / free > 2.0
+    estimate, basis = learning.speeds.estimate("a"), learning.table.basis_of("a")
+    assert estimate is not None
+    assert estimate.speed == pytest.approx(1.0, rel=0.1), "its cores are as fast as the others'"
+    assert 1.0 / throttled <= basis.share_left < 0.6
+    assert basis.low is not None
+    assert basis.high is not None
+    assert basis.low < learning.speed("a") < basis.high
+    assert learning.speed("a") == pytest.approx(basis.share_left * estimate.speed, rel=0.03)
+    assert learning.speeds.present("a", machine())[0] == learning.speed("a"), "an update of the Node keeps it"
+    assert learning.table.basis_of("b").share_left == 1.0
     learning.now += 7200.0
+    learning.fit()
     assert learning.speeds.slowdown("a") is None
+    assert learning.speed("a") == pytest.approx(1.0, rel=0.1), "forgotten without another completion"
+    assert learning.table.basis_of("a").share_left == 1.0
+
+
+def test_a_labelled_node_is_throttled_too() -> None:
+    learning = Learning({"a": 1.6, "b": 1.0, "c": 1.0}, a=machine(source="label", speed=1.6))
+    learning.complete(30)
+    for _ in range(20):
+        for template, cpu_s in WORK.items():
+            learning.speeds.completed(Completion("a", template, 4.0 * cpu_s, cpu_s))
+    learning.fit()
+    assert learning.table.basis_of("a").source == "label"
+    assert 0.4 < learning.speed("a") < 1.1
 
 
 def test_a_completion_costs_less_than_fifty_microseconds() -> None:

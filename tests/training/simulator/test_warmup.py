@@ -120,3 +120,16 @@ def test_hidden_throttling_does_not_mislead_learned_speeds() -> None:
     errors = speed_errors(Condition(replace(scenario, hidden=hidden), 0.3, episodes=16, told="learned-30"), TEST_SEEDS)
     assert np.median(errors) < 0.10
     assert np.quantile(errors, 0.9) < 0.20
+
+
+def test_throttled_nodes_count_as_slower_where_their_pods_are_looked_at() -> None:
+    reference = load_scenario("reference")
+    hidden = replace(reference.hidden, throttled_share=0.25, throttled_loss=0.5)
+    scenario = replace(reference, hidden=hidden)
+    seeds = episode_seeds(TEST_SEEDS[:16])
+    throttled = draw_nodes(scenario, seeds).throttled > 0.0
+    assert throttled.any()
+    left = tell(scenario, seeds, 0.3, knowledge("learned-throttling")).speed
+    left = left / tell(scenario, seeds, 0.3, knowledge("learned")).speed
+    assert 0.5 < left[throttled].mean() < 0.85
+    assert left[~throttled].mean() > 0.99

@@ -1,0 +1,53 @@
+"""`make proof`: kube-scheduler alone and ours by turns, on real containers whose nodes differ; writes docs/evidence."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from tests.control_plane.processes import StartError
+from tests.control_plane.toolchain import BuildError
+from tests.proof.evidence import VIOLATIONS, write
+from tests.proof.machines import cluster, kinds
+from tests.proof.prediction import predict
+from tests.proof.switchback import Plan, Record, Switchback
+
+OUT = Path(__file__).resolve().parents[2] / "docs" / "evidence"
+
+
+def main(
+    pairs: Annotated[int, typer.Option(min=1, help="Pairs of blocks; two or more have an interval.")] = Plan.pairs,
+    block_seconds: Annotated[float, typer.Option(help="Length of a block.")] = Plan.block_s,
+    dropped_seconds: Annotated[float, typer.Option(help="Start of a block that is not counted.")] = Plan.dropped_s,
+    warmup_seconds: Annotated[float, typer.Option(help="Before the first block.")] = Plan.warmup_s,
+    load: Annotated[float, typer.Option(help="CPU time offered over what nodes can give.")] = Plan.load,
+    seed: Annotated[int, typer.Option(help="Of arrivals and of the order of the blocks.")] = Plan.seed,
+    out: Annotated[Path, typer.Option(help="Folder for figures, raw data and plots.")] = OUT,
+) -> None:
+    """Run the experiment; about 45 minutes. Needs root on Linux, or a Docker Engine."""
+    if dropped_seconds >= block_seconds:
+        said = f"{dropped_seconds:g} is not below the block's {block_seconds:g} s"
+        raise typer.BadParameter(said, param_hint="--dropped-seconds")
+    plan = Plan(pairs, block_seconds, dropped_seconds, warmup_seconds, load, seed)
+    try:
+        with cluster() as (made, image):
+            print(f"workers: {kinds(made)}; {plan.rate:.2f} Jobs a second; order: {plan.arms}", flush=True)
+            record = Switchback(made, image, plan, lambda text: print(text, flush=True)).run()
+    except (BuildError, StartError) as error:
+        sys.exit(f"make proof: {error}")
+    rows = write(record, predict(plan, record.nominal_s, _completions(record)), out)
+    (verdict,) = (row for row in rows if row["name"] == f"{VIOLATIONS.name}, difference")
+    print("below kube-scheduler's with the whole interval" if verdict["pass"] else "the interval holds 0, or worse")
+
+
+def _completions(record: Record) -> int:
+    """Jobs per worker that ended during the warm-up."""
+    ended = [job for job in record.jobs.values() if job.block < 0 and job.ended is not None]
+    return max(1, round(len(ended) / len(record.kinds)))
+
+
+if __name__ == "__main__":
+    typer.run(main)
