@@ -35,7 +35,7 @@ PATIENCE_S: Final = 120.0
 """Longest wait for Jobs after the last block."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Plan:
     """How long, how loaded, how often."""
 

@@ -51,6 +51,7 @@ FROZEN: Final = (
     Condition("first-look", 0.4, episodes=32),
     Condition("three", 0.4, episodes=32),
     *(Condition(name, 0.4, episodes=16) for name in PHYSICS),
+    Condition("throttled", 0.3, episodes=16, told="learned-throttling"),
     Condition("memory", 0.4, episodes=16),
     Condition("memory-1.2-0.15", 0.4, episodes=16),
     Condition("memory-1.2-0.4", 0.4, episodes=16),

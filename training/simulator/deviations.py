@@ -81,6 +81,10 @@ VARIANTS: Final[dict[str, Callable[[Scenario], Scenario]]] = {
     "decay-double": _decay(2.0),
     "use-0.2": lambda scenario: _pods(scenario, cpu_use=0.2),
     "use-1.5": lambda scenario: _pods(scenario, cpu_use=1.5),
+    # a quarter of the nodes stands still for half of the time, and neither a label nor pressure says so
+    "throttled": lambda scenario: replace(
+        scenario, hidden=replace(scenario.hidden, throttled_share=0.25, throttled_loss=0.5)
+    ),
     # what training/configs/default.yaml trains on
     "wide": _wide,
     "wide-replicas": lambda scenario: replace(
