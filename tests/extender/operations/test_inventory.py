@@ -51,7 +51,7 @@ def test_a_node_is_shown_with_what_is_known_of_it(service: Service) -> None:
     assert found["used"]["age_s"] > 0.0
     assert found["pressure"]["cpu"] == 0.25
     assert found["pressure"]["source"] == "psi"
-    assert found["speed"]["value"] == 1.25
+    assert (found["speed"]["value"], found["speed"]["share_left"]) == (1.25, 1.0)
     long = service.operations.get(f"/v1/nodes/{'n' * 253}").json()
     assert (long["ready"], long["speed"]["source"], long["speed"]["high"]) == (False, "published", 1.5)
     assert long["pressure"]["source"] == "estimated from the use"
@@ -103,6 +103,14 @@ def test_each_node_says_what_measured_it_and_whether_its_kernel_has_psi() -> Non
     assert nodes["old"]["source"] == "no PSI in this kernel: estimated from the use"
     assert nodes["old"]["memory"] is None
     assert nodes["silent"]["source"] == "no answer of its kubelet: estimated from the use"
+
+
+def test_the_table_names_nodes_whose_pods_wait(service: Service) -> None:
+    basis = SpeedBasis("completions", 0.5, 0.7, 30, 3, share_left=0.6)
+    service.change(lambda table: table.set_speed("node-2", 0.6, basis))
+    shown = service.operations.get("/v1/nodes/node-2").json()
+    assert (shown["speed"]["value"], shown["speed"]["share_left"]) == (0.6, 0.6)
+    assert "node-2: its pods wait and end late, so 60% of its speed count." in as_text(None, [shown])
 
 
 def test_the_table_says_why_nothing_is_learned() -> None:
