@@ -38,6 +38,9 @@ load 0.2. `training.simulator.scenarios.Hidden.memory_use_sigma` is 0.15 in most
 POD_MEMORY: Final = 4.0
 """Memory that pods not measured yet are taken to request each, GiB: many small ones spread less than one large one."""
 
+POD_SHARE: Final = 0.125
+"""Share of the node's memory that counts instead where it is less: pods of a small node are small. Assumption."""
+
 RISK: Final = 2.054
 """Standard deviations that must fit between the memory expected and the node's: `LARGEST_CHANCE` of a normal law."""
 
@@ -84,11 +87,9 @@ def use_ratio(measured: Number, requested: Number, allocatable: Number, to: Arit
 
 def spread(node: ClusterState | Node, demand: Demand, to: Arithmetic[Any]) -> Any:
     """Standard deviation of `expected_memory`, GiB: of pods that are not measured, independent of each other."""
-    return (
-        USE_SPREAD
-        * to.minimum(node.memory_ratio, MOST_USE)
-        * to.root((node.memory_unseen + demand.memory_nonzero) * POD_MEMORY)
-    )
+    of_each = to.minimum(POD_SHARE * node.memory_allocatable, POD_MEMORY)
+    unmeasured = to.root((node.memory_unseen + demand.memory_nonzero) * of_each)
+    return USE_SPREAD * to.minimum(node.memory_ratio, MOST_USE) * unmeasured
 
 
 def shortage_chance(state: ClusterState, demand: Demand) -> FloatArray:

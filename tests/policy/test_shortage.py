@@ -100,3 +100,20 @@ def test_no_bid_of_a_policy_overrules_the_bound(tmp_path: Path) -> None:
     others = np.delete(np.arange(6), 2)
     np.testing.assert_allclose(bounded[:, others], free[:, others], rtol=1e-5, atol=1e-6)
     assert (bounded[:, 2] < bounded[:, others].min(axis=1)).all()
+
+
+@pytest.mark.parametrize("scale", [1.0, 1.0 / 32.0])
+def test_a_small_node_of_small_pods_is_judged_as_a_large_one_of_large_pods(scale: float) -> None:
+    """Half full of pods that were not measured: 16 of 32 GiB, or half of one GiB."""
+    idle = ClusterState.idle([8.0 * scale], [32.0 * scale])
+    state = requesting(idle, [1.0 * scale], [16.0 * scale])
+    state = replace(state, memory_used=0.65 * state.memory_requested, memory_unseen=state.memory_requested)
+    chance = shortage.shortage_chance(state, PodDemand(0.1 * scale, 1.0 * scale, 0.5))
+    assert chance[0] < shortage.LARGEST_CHANCE / 10.0
+
+
+def test_the_spread_of_pods_is_that_of_large_ones_from_a_large_node_on() -> None:
+    for memory, of_each in ((1.0, 0.125), (8.0, 1.0), (32.0, 4.0), (512.0, 4.0)):
+        state = ClusterState.idle([4.0], [memory])
+        deviation = shortage.spread(state, PodDemand(0.1, 0.1, 0.5), ARRAYS)
+        assert deviation[0] == pytest.approx(shortage.USE_SPREAD * 0.95 * (0.1 * of_each) ** 0.5)

@@ -29,6 +29,8 @@ from training.evaluation.statistics import Estimate
 THEIRS, OURS = SCHEDULERS
 COLOURS: Final = {THEIRS: "#0b6fa4", OURS: "#c1272d"}
 Row = dict[str, Any]
+BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
+"""What stands between these in the folder's README.md is written by the command."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -177,8 +179,22 @@ def write(record: Record, predicted: Mapping[str, Estimate], folder: Path) -> li
     with gzip.GzipFile(folder / "nodes.jsonl.gz", "wb", mtime=0) as file:
         file.write("".join(json.dumps(each) + "\n" for each in record.nodes).encode())
     _draw(record, folder / "proof.png")
+    page = folder / "README.md"
+    if page.exists():
+        before, _, rest = page.read_text().partition(BEGIN)
+        page.write_text(f"{before}{BEGIN}\n{markdown(rows)}{END}{rest.partition(END)[2]}")
     show("proof", rows, folder / "proof.json")
     return rows
+
+
+def markdown(rows: Iterable[Row]) -> str:
+    """The figures as a table."""
+    lines = ["| figure | value | 95 % interval | goal |", "|---|---|---|---|"]
+    for row in rows:
+        interval = "" if row["low"] is None else f"{row['low']:.3g} to {row['high']:.3g}"
+        verdict = "" if row["goal"] is None else f"{row['goal']}: {'met' if row['pass'] else 'missed'}"
+        lines.append(f"| {row['name']} | {row['value']:.3g} {row['unit']} | {interval} | {verdict} |")
+    return "\n".join(lines) + "\n"
 
 
 def _table(path: Path, items: Iterable[Job] | Iterable[Request], of: type[Job] | type[Request]) -> None:
