@@ -22,6 +22,11 @@ def verify_as_kubectl(context: ssl.SSLContext) -> ssl.SSLContext:
     return context
 
 
+def pem_text(content: bytes) -> str:
+    """Return certificates in PEM as `ssl` takes them. Text around them may be in any encoding, as for Go."""
+    return content.decode("ascii", errors="replace").replace("\ufffd", "?")
+
+
 def names_of(certificate: Mapping[str, Any] | None) -> frozenset[str]:
     """Common name and alternative names (DNS, URI, address, e-mail) of a certificate as `ssl` shows it."""
     if not certificate:

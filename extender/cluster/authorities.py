@@ -9,7 +9,7 @@ from pathlib import Path
 
 import urllib3
 
-from extender.certificates import verify_as_kubectl
+from extender.certificates import pem_text, verify_as_kubectl
 from extender.errors import CertificateError, kind_of
 
 
@@ -30,7 +30,7 @@ def verifying_context(authorities: bytes | None = None, what: str = "the authori
         context.load_default_certs()
         return context
     try:
-        context.load_verify_locations(cadata=authorities.decode("ascii", errors="replace"))
+        context.load_verify_locations(cadata=pem_text(authorities))
     except (ssl.SSLError, ValueError) as error:
         raise CertificateError(f"{what}: no certificate in PEM ({kind_of(error)})") from error
     return context

@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Final, NamedTuple
 
 from extender import logs
-from extender.certificates import host_of, verify_as_kubectl
+from extender.certificates import host_of, pem_text, verify_as_kubectl
 from extender.errors import CertificateError, kind_of
 from extender.settings import Settings
 
@@ -313,7 +313,10 @@ def _authorities(context: ssl.SSLContext, file: Path) -> list[dict[str, Any]]:
     try:
         context.load_verify_locations(cadata=_text("tls_client_ca_file", file))
     except (ssl.SSLError, ValueError) as error:
-        raise CertificateError(f"tls_client_ca_file {file}: holds no certificate in PEM ({kind_of(error)})") from error
+        raise CertificateError(
+            f"tls_client_ca_file {file}: holds no certificate in PEM ({kind_of(error)}); convert DER by "
+            "openssl x509 -inform der"
+        ) from error
     found = context.get_ca_certs()
     if not found:
         raise CertificateError(
@@ -331,11 +334,7 @@ def _read(setting: str, file: Path) -> bytes:
 
 
 def _text(setting: str, file: Path) -> str:
-    try:
-        text = _read(setting, file).decode("ascii")
-    except UnicodeDecodeError as error:
-        raise CertificateError(f"{setting} {file}: is not PEM; convert it: openssl x509 -inform der") from error
-    return text
+    return pem_text(_read(setting, file))
 
 
 def _validity(certificate: Mapping[str, Any]) -> Validity:

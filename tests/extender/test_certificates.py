@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from extender.certificates import verify_as_kubectl
+from extender.certificates import pem_text, verify_as_kubectl
+from extender.cluster.authorities import verifying_context
 
 HOST = "extender.test"
 
@@ -109,3 +110,11 @@ def test_another_authority_and_another_host_are_refused(issuer: Callable[..., Is
     server = old.server()
     assert not accepts(verify_as_kubectl(strict(other.file)), server)
     assert not accepts(verify_as_kubectl(strict(old.file)), server, host="another.test")
+
+
+@pytest.mark.parametrize("comment", ["# AC Raíz\n".encode(), "# AC Raíz\n".encode("latin-1")], ids=["UTF-8", "Latin-1"])
+def test_text_between_authorities_is_skipped_in_any_encoding(issuer: Callable[..., Issuer], comment: bytes) -> None:
+    old = issuer("old")
+    bundle = comment + old.file.read_bytes() + comment
+    assert pem_text(bundle).isascii()
+    assert accepts(verifying_context(bundle), old.server())

@@ -279,6 +279,10 @@ BAD_FILES: dict[str, tuple[Callable[[Authority, Path], dict[str, Any]], str]] = 
         lambda ca, at: tls(ca.issue("a"), tls_client_ca_file=written(at / "ca", "\n")),
         r"tls_client_ca_file .*ca: holds no certificate in PEM",
     ),
+    "authorities in DER": (
+        lambda ca, at: tls(ca.issue("a"), tls_client_ca_file=written(at / "ca", b"\x30\x82\xff\x00")),
+        r"tls_client_ca_file .*ca: holds no certificate in PEM",
+    ),
     "no authority in it": (
         lambda ca, at: tls(ca.issue("a"), tls_client_ca_file=ca.issue("b").certificate),
         r"tls_client_ca_file .*b.crt: none of its certificates is an authority",
