@@ -13,9 +13,21 @@ from typing import Any, Final
 
 from extender.errors import SchedulerConfigError
 from extender.inspection.finding import Finding, Verdict
-from extender.inspection.scheduler_file import Entry, entries, is_of, milliseconds, names_in, read, split_url
+from extender.inspection.scheduler_file import (
+    CONFIGURATION,
+    EXTENDER,
+    POLICY,
+    Entry,
+    entries,
+    is_of,
+    milliseconds,
+    names_in,
+    read,
+    split_url,
+)
 from extender.proxies import is_loopback
 from extender.settings import Settings
+from policy.model import short
 
 GROUP: Final = "kubescheduler.config.k8s.io"
 VERBS: Final = {
@@ -31,18 +43,7 @@ POLICY_SCORES: Final = (
     "LeastRequestedPriority", "BalancedResourceAllocation", "MostRequestedPriority", "RequestedToCapacityRatioPriority"
 )  # fmt: skip
 """The same, as a Policy calls it."""
-FIELDS: Final = frozenset(
-    {"apiVersion", "kind", "parallelism", "leaderElection", "clientConnection", "healthzBindAddress"}
-    | {"metricsBindAddress", "enableProfiling", "enableContentionProfiling", "percentageOfNodesToScore"}
-    | {"podInitialBackoffSeconds", "podMaxBackoffSeconds", "profiles", "extenders", "delayCacheUntilActive"}
-)
-EXTENDER_FIELDS: Final = frozenset(
-    {"urlPrefix", "weight", "enableHTTPS", "tlsConfig", "httpTimeout", "nodeCacheCapable", "managedResources"}
-    | {"ignorable", *VERBS}
-)
-TLS_FIELDS: Final = frozenset(
-    {"insecure", "serverName", "certFile", "keyFile", "caFile", "certData", "keyData", "caData"}
-)
+LARGEST_WEIGHT: Final = 2**63 - 1
 TYPES: Final = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "a map"}
 
 
@@ -68,16 +69,16 @@ class _Configuration:
         self._settings = settings
         self._policy = document.get("kind") == "Policy"
         if self._policy:
-            self._document = _as_spelt(self._document, FIELDS)
+            self._document = _as_spelt(self._document, POLICY)
             listed = self._document.get("extenders")
             if isinstance(listed, list):
                 self._document["extenders"] = [
-                    _as_spelt(each, EXTENDER_FIELDS) if isinstance(each, dict) else each for each in listed
+                    _as_spelt(each, EXTENDER) if isinstance(each, dict) else each for each in listed
                 ]
 
     def findings(self) -> Iterator[Finding]:
         yield from self._version()
-        yield from self._unknown("", self._document, FIELDS | ({"predicates", "priorities"} if self._policy else set()))
+        yield from self._misformed("", self._document, POLICY if self._policy else CONFIGURATION)
         extenders = list(entries("extenders", self._document.get("extenders")))
         if not extenders:
             yield self._finding("extenders", "failed", "there is none", "add this service: docs/install.md")
@@ -85,8 +86,6 @@ class _Configuration:
         if len(binders) > 1:
             told = f"{' and '.join(binders)} bind pods, and kube-scheduler lets one"
             yield self._finding("extenders[].bindVerb", "failed", told, "leave bindVerb out of all but one")
-        for entry in extenders:
-            yield from self._mistyped(entry)
         ours = [each for each in extenders if self._calls_us(each)] or (extenders if len(extenders) == 1 else [])
         if extenders and not ours:
             told = f"none calls port {self._settings.port}, where this service answers"
@@ -112,31 +111,29 @@ class _Configuration:
             told = "Policy is gone since Kubernetes 1.23: kube-scheduler does not read it"
             yield self._finding("kind", "failed", told, f"write a KubeSchedulerConfiguration of {GROUP}/v1")
         elif version != f"{GROUP}/v1":
-            told = f"is {version!a:.60}, which kube-scheduler 1.34 and newer does not read"
+            told = f"is {short(version):.60}, which kube-scheduler 1.34 and newer does not read"
             yield self._finding("apiVersion", "failed", told, f"write {GROUP}/v1")
 
-    def _unknown(self, where: str, fields: Mapping[Any, Any], known: frozenset[str] | set[str]) -> Iterator[Finding]:
-        """Fields that kube-scheduler, which decodes strictly, would refuse."""
-        for field in fields:
-            if field not in known:
-                near = next((each for each in known if each.lower() == str(field).lower()), None)
+    def _misformed(self, name: str, value: Any, form: Any) -> Iterator[Finding]:
+        """Fields that kube-scheduler, which decodes strictly, does not know, or of another type than it takes."""
+        kind = form if isinstance(form, type) else type(form)
+        if value is None:
+            return  # as if it was absent
+        if not is_of(value, kind):
+            told = f"is {short(value):.60}: kube-scheduler would not start"
+            yield self._finding(name, "failed", told, f"give {TYPES[kind]}")
+        elif kind is list:
+            for number, each in enumerate(value):
+                yield from self._misformed(f"{name}[{number}]", each, form[0])
+        elif kind is dict:
+            for field, held in value.items():
+                where = f"{name}{'.' if name else ''}{str(field)[:60]}"
+                if field in form:
+                    yield from self._misformed(where, held, form[field])
+                    continue
+                near = next((each for each in form if each.lower() == str(field).lower()), None)
                 fix = f"write {near}" if near else "remove it"
-                name = f"{where}{'.' if where else ''}{str(field)[:60]}"
-                yield self._finding(name, "failed", "is no field of it: kube-scheduler would not start", fix)
-
-    def _mistyped(self, entry: Entry) -> Iterator[Finding]:
-        """Unknown fields, and fields of another type than kube-scheduler takes."""
-        yield from self._unknown(entry.name, entry.fields, EXTENDER_FIELDS)
-        kinds: dict[str, type] = dict.fromkeys(("urlPrefix", *VERBS), str)
-        kinds |= {"enableHTTPS": bool, "nodeCacheCapable": bool, "ignorable": bool, "weight": int}
-        kinds |= {"managedResources": list, "tlsConfig": dict}
-        for field, kind in kinds.items():
-            value = entry.fields.get(field)
-            if value is not None and not is_of(value, kind):
-                told = f"is {value!a:.60}: kube-scheduler would not start"
-                yield self._finding(f"{entry.name}.{field}", "failed", told, f"give {TYPES[kind]}")
-        tls = entry.get("tlsConfig", dict, {})
-        yield from self._unknown(f"{entry.name}.tlsConfig", tls, TLS_FIELDS)
+                yield self._finding(where, "failed", "is no field of it: kube-scheduler would not start", fix)
 
     def _calls_us(self, entry: Entry) -> bool:
         """Whether it calls the port of the verbs."""
@@ -148,7 +145,7 @@ class _Configuration:
         field, prefix = f"{entry.name}.urlPrefix", entry.get("urlPrefix", str, "")
         parts = split_url(prefix)
         if parts is None:
-            yield self._finding(field, "failed", f"{prefix[:80]!a} is no URL", "give http://host:port")
+            yield self._finding(field, "failed", "is no URL of HTTP or HTTPS", "give http://host:port")
             return
         scheme, host, port, path = parts
         encrypted = self._settings.tls_cert_file is not None
@@ -216,7 +213,8 @@ class _Configuration:
 
     def _weighing(self, entry: Entry) -> Iterator[Finding]:
         """Weight, waiting, and who is left out."""
-        if "weight" not in entry.fields or (is_of(entry.fields["weight"], int) and entry.fields["weight"] <= 0):
+        weight = 0 if entry.fields.get("weight") is None else entry.get("weight", int, 1)
+        if not 0 < weight <= LARGEST_WEIGHT:
             told = (
                 f"is {entry.fields.get('weight', 'missing')}: kube-scheduler would not start, or the policy not count"
             )
@@ -224,7 +222,7 @@ class _Configuration:
         deadline = self._settings.deadline_ms
         timeout = milliseconds(entry.fields.get("httpTimeout"), nanoseconds=self._policy)
         if timeout is None:
-            told = f"is {entry.fields['httpTimeout']!a:.40}, which is no duration"
+            told = f"is {short(entry.fields['httpTimeout']):.40}, which is no duration"
             yield self._finding(f"{entry.name}.httpTimeout", "failed", told, "give one, such as 1s")
         elif timeout <= deadline:
             told = (
@@ -260,6 +258,9 @@ class _Configuration:
         wanted = self._settings.scheduler_name
         profiles = list(entries("profiles", self._document.get("profiles"))) or [Entry("profiles", {})]
         called = [str(each.get("schedulerName", str, "default-scheduler")) for each in profiles]
+        if len(set(called)) < len(called):
+            told = "is given twice: kube-scheduler would not start"
+            yield self._finding("profiles[].schedulerName", "failed", told, "give each profile a name of its own")
         if wanted not in called:
             told = f"is {' and '.join(called)[:200]!a}, and pods of {wanted!a} are counted as waiting (scheduler_name)"
             yield self._finding("profiles[].schedulerName", "warning", told, "set scheduler_name to the profile's name")
@@ -303,7 +304,7 @@ def _left_on(names: list[str]) -> tuple[str, str]:
     return told, "disable them as scores, or lower their weight"
 
 
-def _as_spelt(fields: Mapping[Any, Any], known: frozenset[str]) -> dict[Any, Any]:
+def _as_spelt(fields: Mapping[Any, Any], known: Mapping[str, Any]) -> dict[Any, Any]:
     """A map with the fields of `known` spelt as there: a Policy was read without regard to capitals."""
     spelt = {field.lower(): field for field in known}
     return {spelt.get(str(field).lower(), field): value for field, value in fields.items()}

@@ -6,6 +6,7 @@ either. Refuses to judge: see `extender.inspection.scheduler_config`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,8 +22,56 @@ from policy.errors import InvalidInputError
 
 LARGEST_FILE: Final = 4 * 1024 * 1024
 KINDS: Final = ("KubeSchedulerConfiguration", "Policy")
+_NAMES_A_KIND: Final = re.compile(rf"\bkind\W+({'|'.join(KINDS)})\b")
 DEFAULT_TIMEOUT_MS: Final = 5000.0
 """pkg/scheduler/extender.go, DefaultExtenderTimeout."""
+
+_NAMED: Final = [{"name": str, "weight": int}]
+_POINTS: Final = (
+    "preEnqueue", "queueSort", "preFilter", "filter", "postFilter", "preScore", "score", "reserve", "permit", "preBind",
+    "bind", "postBind", "multiPoint", "placementGenerate", "placementScore", "podGroupPostFilter",
+)  # fmt: skip
+_TLS: Final = {"insecure": bool, "serverName": str} | dict.fromkeys(
+    ("certFile", "keyFile", "caFile", "certData", "keyData", "caData"), str
+)
+EXTENDER: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(("urlPrefix", "filterVerb", "prioritizeVerb", "preemptVerb", "bindVerb"), str),
+    **dict.fromkeys(("enableHTTPS", "nodeCacheCapable", "ignorable"), bool),
+    "weight": int,
+    "httpTimeout": object,
+    "managedResources": [{"name": str, "ignoredByScheduler": bool}],
+    "tlsConfig": _TLS,
+}
+CONFIGURATION: Final[Mapping[str, Any]] = {
+    **dict.fromkeys(("apiVersion", "kind", "healthzBindAddress", "metricsBindAddress"), str),
+    **dict.fromkeys(("enableProfiling", "enableContentionProfiling", "delayCacheUntilActive"), bool),
+    **dict.fromkeys(
+        ("parallelism", "percentageOfNodesToScore", "podInitialBackoffSeconds", "podMaxBackoffSeconds"), int
+    ),
+    "leaderElection": {
+        "leaderElect": bool,
+        **dict.fromkeys(("leaseDuration", "renewDeadline", "retryPeriod"), str),
+        **dict.fromkeys(("resourceLock", "resourceName", "resourceNamespace"), str),
+    },
+    "clientConnection": {
+        **dict.fromkeys(("kubeconfig", "acceptContentTypes", "contentType"), str),
+        "qps": object,
+        "burst": int,
+    },
+    "profiles": [
+        {
+            "schedulerName": str,
+            "percentageOfNodesToScore": int,
+            "plugins": {point: {"enabled": _NAMED, "disabled": _NAMED} for point in _POINTS},
+            "pluginConfig": [{"name": str, "args": object}],
+        }
+    ],
+    "extenders": [EXTENDER],
+}
+"""Every field of version v1, and what it holds: a type, a map of fields, or a list of what its one member says.
+
+From staging/src/k8s.io/kube-scheduler/config/v1/types.go of Kubernetes 1.34 to 1.37."""
+POLICY: Final = {**CONFIGURATION, "predicates": object, "priorities": object}
 
 
 class _Loader(yaml.SafeLoader):
@@ -82,7 +131,8 @@ def _configurations(text: str, inside: bool = False) -> list[dict[str, Any]]:
             found.append(document)
         elif document.get("kind") == "ConfigMap" and not inside and isinstance(document.get("data"), dict):
             for held in document["data"].values():
-                found += _configurations(held, inside=True) if isinstance(held, str) and "kind" in held else []
+                if isinstance(held, str) and _NAMES_A_KIND.search(held):
+                    found += _configurations(held, inside=True)
     return found
 
 
@@ -120,7 +170,7 @@ def names_in(value: Any) -> set[str]:
 
 
 def split_url(prefix: str) -> tuple[str, str, int, str] | None:
-    """Scheme, host, port and path of a URL; None where it is none."""
+    """Scheme, host, port and path of a URL, what follows the path included; None where it is none."""
     try:
         parts = urlsplit(prefix)
         port = parts.port or PORTS.get(parts.scheme)
@@ -128,7 +178,7 @@ def split_url(prefix: str) -> tuple[str, str, int, str] | None:
         return None
     if port is None or not parts.hostname:
         return None
-    return parts.scheme, parts.hostname, port, parts.path
+    return parts.scheme, parts.hostname, port, parts._replace(scheme="", netloc="").geturl()
 
 
 def milliseconds(value: Any, nanoseconds: bool) -> float | None:

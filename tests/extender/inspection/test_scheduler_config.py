@@ -103,6 +103,8 @@ TRAPS: dict[str, tuple[dict[str, Any], str, str]] = {
     # name: configuration, field, verdict
     "weight 0": (extender(weight=0), "extenders[0].weight", "failed"),
     "no weight": (extender(weight=None), "extenders[0].weight", "failed"),
+    "weight null": (changed(lambda all_: all_["extenders"][0].update(weight=None)), "extenders[0].weight", "failed"),
+    "a weight of more than 64 bits": (extender(weight=2**63), "extenders[0].weight", "failed"),
     "weight below 0": (extender(weight=-1), "extenders[0].weight", "failed"),
     "weight as a text": (extender(weight="10"), "extenders[0].weight", "failed"),
     "weight as a fraction": (extender(weight=1.5), "extenders[0].weight", "failed"),
@@ -119,6 +121,7 @@ TRAPS: dict[str, tuple[dict[str, Any], str, str]] = {
         extender(managedResources=[{"name": "example.com/x"}]), "extenders[0].managedResources", "warning"
     ),
     "a path": (extender(urlPrefix="http://127.0.0.1:8888/scheduler"), "extenders[0].urlPrefix", "failed"),
+    "a query": (extender(urlPrefix="http://127.0.0.1:8888?a=b"), "extenders[0].urlPrefix", "failed"),
     "another port": (extender(urlPrefix="http://127.0.0.1:9999"), "extenders[0].urlPrefix", "failed"),
     "no port": (extender(urlPrefix="http://127.0.0.1"), "extenders[0].urlPrefix", "failed"),
     "no URL": (extender(urlPrefix="127.0.0.1:8888"), "extenders[0].urlPrefix", "failed"),
@@ -138,7 +141,7 @@ TRAPS: dict[str, tuple[dict[str, Any], str, str]] = {
     "an unknown field": (extender(timeout="1s"), "extenders[0].timeout", "failed"),
     "a field of another type": (extender(ignorable="true"), "extenders[0].ignorable", "failed"),
     "an extender that is a text": (
-        changed(lambda all_: all_.update(extenders=["http://127.0.0.1:8888"])), "extenders[0].", "failed"
+        changed(lambda all_: all_.update(extenders=["http://127.0.0.1:8888"])), "extenders[0]", "failed"
     ),
     "no extender": (changed(lambda all_: all_.pop("extenders")), "extenders", "failed"),
     "ours twice": (changed(lambda all_: all_["extenders"].append(all_["extenders"][0])), "extenders", "warning"),
@@ -175,6 +178,18 @@ TRAPS: dict[str, tuple[dict[str, Any], str, str]] = {
         changed(lambda all_: all_.update(apiVersion="kubescheduler.config.k8s.io/v1beta3")), "apiVersion", "failed"
     ),
     "no version": (changed(lambda all_: all_.pop("apiVersion")), "apiVersion", "failed"),
+    "an unknown field of a profile": (
+        changed(lambda all_: all_["profiles"][0].update(plugin={})), "profiles[0].plugin", "failed"
+    ),
+    "an unknown extension point": (profile(multipoint={}), "profiles[0].plugins.multipoint", "failed"),
+    "plugins by name alone": (
+        profile(score={"disabled": ["NodeResourcesFit"]}), "profiles[0].plugins.score.disabled[0]", "failed"
+    ),
+    "profiles that are a map": (changed(lambda all_: all_.update(profiles={})), "profiles", "failed"),
+    "an election that is a text": (changed(lambda all_: all_.update(leaderElection="on")), "leaderElection", "failed"),
+    "two profiles of one name": (
+        changed(lambda all_: all_["profiles"].append(all_["profiles"][0])), "profiles[].schedulerName", "failed"
+    ),
     "an unknown field at the top": (changed(lambda all_: all_.update(Profiles=[])), "Profiles", "failed"),
 }  # fmt: skip
 
@@ -205,6 +220,16 @@ def test_a_trap_is_named_by_its_field(tmp_path: Path, name: str) -> None:
 def test_what_is_no_trap_is_let_be(tmp_path: Path, document: dict[str, Any]) -> None:
     (found,) = told(tmp_path, document)
     assert found.verdict == "ok", found
+
+
+def test_a_config_map_may_hold_other_things_too(tmp_path: Path) -> None:
+    data = {"run.sh": "kind() { echo 'a: [' }", "config.yaml": yaml.safe_dump(GOOD)}
+    (found,) = told(tmp_path, {"kind": "ConfigMap", "data": data})
+    assert found.verdict == "ok", found
+
+
+def test_a_url_is_never_shown(tmp_path: Path) -> None:
+    assert "secret" not in str(told(tmp_path, extender(urlPrefix="http://user:secret@[::1:8888")))
 
 
 POLICY = {
