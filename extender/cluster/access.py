@@ -171,14 +171,14 @@ def _of_user(access: Access, cluster: Entry[ClusterEntry], entry: Entry[UserEntr
     user = entry.content
     if user.auth_provider is not None:
         entry.refuse("auth-provider", "is not supported; use a plug-in (`exec`), as the clouds' current tools write it")
-    if user.token and (user.username or user.password):
-        entry.refuse("token", "and username exclude each other; give one of them")
+    by_password = bool(user.username or user.password)
+    if by_password and (user.token or user.token_file):
+        entry.refuse("token" if user.token else "tokenFile", "and username exclude each other; give one of them")
     certificate = _either(entry, "client-certificate", user.client_certificate, user.client_certificate_data)
     key = _either(entry, "client-key", user.client_key, user.client_key_data)
     if (certificate is None) != (key is None):
         entry.refuse("client-certificate", "and client-key belong together; give both, or none")
     plugin = None if user.exec is None else _plugin(access, cluster, entry, user.exec)
-    by_password = bool(user.username or user.password)
     return replace(
         access,
         username=user.username or "" if by_password else None,

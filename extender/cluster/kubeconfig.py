@@ -162,7 +162,9 @@ class Entry(Generic[T]):
 def read(path: Path) -> KubeconfigFile:
     """Read one file; an empty one says nothing. Raises `SourceError` if it cannot be read, or is no kubeconfig."""
     try:
-        document = yaml.safe_load(path.read_bytes())
+        content = path.read_bytes()
+        # PyYAML refuses the tabs that JSON may be indented with
+        document = yaml.safe_load(content.replace(b"\t", b" ") if content.lstrip().startswith(b"{") else content)
     except OSError as error:
         raise SourceError(f"kubeconfig {path} cannot be read: {kind_of(error)}; set `kubeconfig`") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:

@@ -115,7 +115,8 @@ def read(file: Path) -> dict[str, Any]:
 def _configurations(text: str, inside: bool = False) -> list[dict[str, Any]]:
     """Every configuration in a text, those in ConfigMaps included."""
     try:
-        documents = list(yaml.load_all(text, _Loader))
+        # PyYAML refuses the tabs that JSON may be indented with
+        documents = list(yaml.load_all(text.replace("\t", " ") if text.lstrip().startswith("{") else text, _Loader))
     except SchedulerConfigError:
         raise
     except yaml.MarkedYAMLError as error:

@@ -173,6 +173,9 @@ def test_nobody_is_somebody_too(tmp_path: Path) -> None:
         pytest.param(
             config({"token": SECRET, "username": "a", "password": "b"}), "token and username", id="two-identities"
         ),
+        pytest.param(
+            config({"tokenFile": "f", "username": "a", "password": SECRET}), "tokenFile and username", id="two-of-them"
+        ),
         pytest.param(config({"token": 12345}), "users[0].user.token", id="token-that-is-a-number"),
         pytest.param(config({"token": f"{SECRET}\n{SECRET}"}), "users[u].user.token", id="token-of-two-lines"),
         pytest.param(config({"client-certificate-data": encoded(b"c")}), "client-key", id="no-key"),
@@ -250,6 +253,10 @@ def test_a_byte_order_mark_is_none_of_our_business(tmp_path: Path, encoding: str
     path = tmp_path / "config"
     path.write_bytes(json.dumps(config({"token": "t"})).encode(encoding))
     assert find_access(path, None, {}).token == "t"
+
+
+def test_json_may_be_indented_with_tabs(tmp_path: Path) -> None:
+    assert found(tmp_path, json.dumps(config({"token": "t"}), indent="\t")).token == "t"
 
 
 # ---- KUBECONFIG and what else there may be ---------------------------------------------------------------------------

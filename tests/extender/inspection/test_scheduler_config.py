@@ -79,13 +79,16 @@ def profile(**plugins: Any) -> dict[str, Any]:
     return document
 
 
-@pytest.mark.parametrize("form", ["yaml", "json", "ConfigMap", "several documents", "byte order mark"])
+@pytest.mark.parametrize(
+    "form", ["yaml", "json", "json with tabs", "ConfigMap", "several documents", "byte order mark"]
+)
 def test_a_configuration_that_asks_as_it_should_has_nothing_to_be_said(tmp_path: Path, form: str) -> None:
     text = yaml.safe_dump(GOOD)
     config_map = yaml.safe_dump({"apiVersion": "v1", "kind": "ConfigMap", "data": {"config.yaml": text, "other": "x"}})
     forms = {
         "yaml": text,
         "json": json.dumps(GOOD),
+        "json with tabs": json.dumps(GOOD, indent="\t"),
         "ConfigMap": config_map,
         "several documents": f"---\n{yaml.safe_dump({'kind': 'Namespace'})}---\n{text}",
         "byte order mark": "\ufeff" + text,
