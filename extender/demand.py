@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from extender.errors import UrgencyError
 from extender.pods import NULL, URGENCY_ANNOTATION, Container, Pod
-from extender.quantities import positive
+from extender.quantities import number, positive
 from extender.requests import pod_requests
 from extender.settings import Settings
 from extender.workloads import Workloads, cron_run
@@ -145,10 +145,7 @@ def _annotated(pod: Pod) -> float | None:
     text = pod.metadata.annotations.urgency if pod.metadata.annotations else None
     if text is None:
         return None
-    try:
-        value = float(text)
-    except ValueError:
-        value = math.nan
+    value = number(text)
     if not 0.0 <= value <= 1.0:
         raise UrgencyError(
             f"Pod.metadata.annotations[{URGENCY_ANNOTATION}] is {text[:40]!r}; "

@@ -1,4 +1,4 @@
-"""Kubernetes resource quantities, "100m" or "1.5Gi", to exact integers, and Go's durations, "1m30s", to seconds.
+"""Kubernetes resource quantities, "100m" or "1.5Gi", to exact integers; Go's durations, "1m30s", and plain numbers.
 
 Refuses floats on the way of quantities: they drift.
 
@@ -29,6 +29,8 @@ _DECIMAL: Final = {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T"
 _FARTHEST_EXPONENT: Final = 2 * MAX_LENGTH
 """Exponents beyond are treated as this one: with at most `MAX_LENGTH` digits the result is the cap, or a billionth."""
 
+
+_NUMBER: Final = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?", re.ASCII)
 
 LONGEST_DURATION: Final = 64
 """Characters; longer ones are refused."""
@@ -74,10 +76,15 @@ def duration(text: str) -> float:
     return sum(float(number) * _UNITS[unit] for number, unit in _PART.findall(text))
 
 
+def number(text: str) -> float:
+    """The number that a label or annotation gives, blanks around it left out; NaN where it gives none.
+
+    Only what everybody else reads as one: `float` also takes underscores, and digits of other scripts.
+    """
+    return float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
+
+
 def positive(text: str) -> float | None:
     """The finite number above 0 that a label or annotation gives; None where it gives none."""
-    try:
-        value = float(text)
-    except ValueError:
-        return None
+    value = number(text)
     return value if value > 0.0 and math.isfinite(value) else None

@@ -119,7 +119,7 @@ def test_a_job_whose_name_ends_in_another_number_is_no_cronjobs() -> None:
         assert pod_demand(made(owned("Job", f"load-{number}")), RULES).urgency.reason == f"Job load-{number}"
 
 
-@pytest.mark.parametrize("text", ["high", "", "nan", "1.1", "-0.1", "inf", "0x1"])
+@pytest.mark.parametrize("text", ["high", "", "nan", "1.1", "-0.1", "inf", "0x1", "0_1", "\uff10.5"])
 def test_a_broken_annotation_is_ignored_with_a_warning(text: str) -> None:
     asked = pod_demand(annotated(text), RULES)
     assert asked.urgency == (0.8, "qos", "QoS class Guaranteed")

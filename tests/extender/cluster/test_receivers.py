@@ -56,7 +56,7 @@ def test_speed_comes_from_annotation_label_or_instance_type(
     assert found == (pytest.approx(speed), source, None)
 
 
-@pytest.mark.parametrize("text", ["fast", "", "0", "-1", "nan", "inf", "1.5GHz", "11", "1e9", "0.01"])
+@pytest.mark.parametrize("text", ["1_0", "\uff12", "fast", "", "0", "-1", "nan", "inf", "1.5GHz", "11", "1e9", "0.01"])
 def test_a_speed_that_is_none_is_ignored_with_a_warning(text: str) -> None:
     bad = a_node(labels={TYPE: "fast"}, annotations={KEY: text})
     speed, source, warning = declared_speed(bad, SpeedRules(KEY, {"fast": 2.0}))
