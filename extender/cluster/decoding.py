@@ -243,8 +243,15 @@ def decode_event(line: bytes) -> Event:
 
 
 def decode_bookmark(raw: msgspec.Raw) -> str:
-    """The version in the object of a BOOKMARK. Raises `UndecodableError` if there is none."""
-    return _decode(_BOOKMARK, raw, "a bookmark").metadata.resource_version
+    """The version in the object of a BOOKMARK.
+
+    Raises:
+        UndecodableError: there is none. A watch from "" would begin anywhere, and never tell what was deleted before.
+    """
+    version = _decode(_BOOKMARK, raw, "a bookmark").metadata.resource_version
+    if not version:
+        raise UndecodableError("the API server sent a bookmark without a version")
+    return version
 
 
 def decode_failure(raw: msgspec.Raw) -> Failure:

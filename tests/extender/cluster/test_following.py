@@ -244,6 +244,9 @@ def test_a_bookmark_saves_the_list(api: FakeApi, follow: Follow) -> None:
         pytest.param(b"[" * 100_000 + b"\n", id="deeply-nested"),
         pytest.param(b'{"type":"REPLACED","object":{}}\n', id="unknown-type"),
         pytest.param(b'{"type":"BOOKMARK","object":{"metadata":{}}}\n', id="bookmark-without-version"),
+        pytest.param(
+            b'{"type":"BOOKMARK","object":{"metadata":{"resourceVersion":""}}}\n', id="bookmark-of-an-empty-version"
+        ),
     ],
 )
 def test_garbage_in_a_watch_lists_again(api: FakeApi, follow: Follow, line: bytes) -> None:
