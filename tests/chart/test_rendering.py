@@ -264,6 +264,7 @@ WRONG = [
     ("/fullnameOverride", "does not match pattern", {"fullnameOverride": "Abc"}),
     ("/nameOverride", "does not match pattern", {"nameOverride": "A b"}),
     ("/enabled", "want boolean", {"enabled": "yes"}),
+    ("/extender/extraEnv/0/value", "want string", nested(("extender", "extraEnv"), [{"name": "A", "value": 1}])),
     ("/networkPolicy/dns/ports/0", "maximum", nested(("networkPolicy", "dns", "ports"), [70_000])),
     ("/scheduler/extender/httpTimeout", "pattern", nested(("scheduler", "extender", "httpTimeout"), "fast")),
     ("/pods/antiAffinity", "must be one of", nested(("pods", "antiAffinity"), "maybe")),
