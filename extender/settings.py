@@ -34,7 +34,8 @@ Urgency = Annotated[float, Field(ge=0.0, le=1.0)]
 Speed = Annotated[float, Field(gt=0.0, le=100.0)]
 
 
-HOST_NAME: Final = re.compile(r"(?=.*[a-zA-Z])[a-zA-Z0-9]([a-zA-Z0-9.-]*[a-zA-Z0-9])?")
+_LABEL: Final = r"[a-zA-Z0-9]([a-zA-Z0-9-]{0,61}[a-zA-Z0-9])?"
+HOST_NAME: Final = re.compile(rf"(?=.*[a-zA-Z]){_LABEL}(\.{_LABEL})*")
 """A name that stands for addresses, such as ``localhost``; what is digits and dots alone is an address or a mistake."""
 
 

@@ -10,6 +10,7 @@ def split_url(text: str) -> SplitResult | None:
     try:
         parts = urlsplit(text)
         usable = parts.scheme in ("http", "https") and parts.hostname and parts.port != 0
+        (parts.hostname or "").encode("idna")  # as every connection does: no label is empty, or too long
     except ValueError:
         return None
     return parts if usable else None

@@ -103,6 +103,7 @@ SECRET = "s3cr3t"
         (f"reader:{SECRET}@prometheus:9090", "is no URL"),
         (f"http://:{SECRET}", "is no URL"),
         ("http://", "is no URL"),
+        ("http://prometheus..svc:9090", "is no URL"),
     ],
 )
 def test_a_url_that_may_hold_a_secret_is_refused_by_name_and_never_shown(

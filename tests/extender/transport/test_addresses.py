@@ -146,7 +146,9 @@ def test_another_free_port_is_found_where_the_first_is_taken_at_another_address(
     assert len(opened) == 3
 
 
-@pytest.mark.parametrize("value", ["", "127.0.0.1,", "127.0.0.1:80", "10.0.0.300", "http://x", "::1%", "a b"])
+@pytest.mark.parametrize(
+    "value", ["", "127.0.0.1,", "127.0.0.1:80", "10.0.0.300", "http://x", "::1%", "a b", "a..b", "a" * 64]
+)
 def test_what_is_no_address_is_refused_by_name(value: str) -> None:
     with pytest.raises(SettingsError, match=r"host.*is no address; give"):
         load(flags={"host": value})
