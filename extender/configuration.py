@@ -18,7 +18,7 @@ import yaml
 from pydantic import ValidationError
 
 from extender.errors import SettingsError, kind_of
-from extender.settings import URL_SETTINGS, Settings
+from extender.settings import SECRETIVE, Settings
 
 ENVIRONMENT_PREFIX: Final = "MADDPG_"
 SERVICE_LINK: Final = re.compile(
@@ -63,17 +63,14 @@ def flag_name(name: str) -> str:
 
 
 def _from_file(file: Path) -> dict[str, Any]:
+    if file.suffix not in (".yaml", ".yml", ".toml"):
+        raise SettingsError(f"settings file {file}: the name must end in .yaml, .yml or .toml")
     try:
         text = file.read_text(encoding="utf-8")
-        if file.suffix == ".toml":
-            document: Any = tomllib.loads(text)
-        elif file.suffix in (".yaml", ".yml"):
-            document = yaml.safe_load(text)
-        else:
-            raise SettingsError(f"settings file {file}: the name must end in .yaml, .yml or .toml")
+        document: Any = tomllib.loads(text) if file.suffix == ".toml" else yaml.safe_load(text)
     except OSError as error:
         raise SettingsError(f"settings file {file}: cannot read it ({kind_of(error)})") from error
-    except (tomllib.TOMLDecodeError, yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: also a date that is none
         raise SettingsError(f"settings file {file}: does not parse: {kind_of(error)}") from error
     if document is None:
         return {}
@@ -110,7 +107,7 @@ def _parsed(name: str, text: str, where: str) -> Any:
         wanted = 'table such as {"name": 0.5}' if isinstance(field.default, dict) else 'list such as ["name"]'
         try:
             return json.loads(text)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise SettingsError(f"{where}: give a JSON {wanted} ({kind_of(error)})") from error
     return text
 
@@ -131,7 +128,7 @@ def _explain(error: ValidationError, origin: Mapping[str, str]) -> str:
         if problem["type"] == "extra_forbidden":
             lines.append(f"{path} ({origin.get(name, 'default')}) is no setting; {_instead(name)}")
         elif path:
-            found = "" if name in URL_SETTINGS else f"; found {problem['input']!r}"
+            found = "" if name in SECRETIVE else f"; found {problem['input']!r}"
             lines.append(f"{path} ({origin.get(name, 'default')}): {problem['msg']}{found}")
         else:
             lines.append(problem["msg"])

@@ -30,6 +30,9 @@ URL_SETTINGS: Final = {
 }
 """Settings that somebody may write a password into, and where it belongs: what stands in them is never shown."""
 
+SECRETIVE: Final = frozenset({*URL_SETTINGS, "prometheus_username"})
+"""Settings whose refused values are not shown: a user with a colon has the password behind it."""
+
 Urgency = Annotated[float, Field(ge=0.0, le=1.0)]
 Speed = Annotated[float, Field(gt=0.0, le=100.0)]
 

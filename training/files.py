@@ -161,7 +161,7 @@ def read_yaml(path: Path, name: str, hint: str = "give an existing file") -> Any
         return yaml.safe_load(path.read_text(encoding="utf-8"))
     except OSError as error:
         raise InvalidInputError(f"cannot read {name} ({error.strerror}); {hint}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: also a date that is none
         raise InvalidInputError(f"{name} is not YAML: {error}") from error
 
 

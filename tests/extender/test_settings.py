@@ -78,8 +78,10 @@ def test_a_setting_that_does_not_fit_is_refused_by_name(flags: dict[str, str], c
         ("a.yaml", "deadline: 3", r"deadline \(file .*a.yaml\) is no setting"),
         ("a.yaml", "- 1", "give a table of settings"),
         ("a.yaml", "a: [", "does not parse"),
+        ("a.yaml", "a: " + "[" * 10_000, "does not parse: RecursionError"),
+        ("a.yaml", "a: 2026-13-45", "does not parse: ValueError"),
         ("a.toml", "a =", "does not parse"),
-        ("a.ini", "a", "must end in"),
+        ("a.ini", "a", "ini: the name must end in"),
         ("missing/a.yaml", None, "cannot read"),
     ],
 )
@@ -122,6 +124,17 @@ def test_a_url_that_may_hold_a_secret_is_refused_by_name_and_never_shown(
     with pytest.raises(ValidationError) as invalid:
         Settings.model_validate({setting: url})
     assert SECRET not in str(invalid.value)
+
+
+def test_a_password_behind_a_user_is_never_shown() -> None:
+    with pytest.raises(SettingsError, match="prometheus_username") as raised:
+        load(flags={"prometheus_username": f"reader:{SECRET}"})
+    assert SECRET not in str(raised.value)
+
+
+def test_a_list_that_is_nested_deep_is_refused() -> None:
+    with pytest.raises(SettingsError, match=r"TLS_CLIENT_NAMES.*give a JSON list.*RecursionError"):
+        load(environment={"MADDPG_TLS_CLIENT_NAMES": "[" * 100_000})
 
 
 @pytest.mark.parametrize(

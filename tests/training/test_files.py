@@ -68,6 +68,8 @@ def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
         pytest.param(None, r"cannot read settings \(No such file or directory\); look again", id="missing"),
         pytest.param(b"a: [", "settings is not YAML", id="broken"),
         pytest.param(b"\xff\xfe\xff", "settings is not YAML", id="not text"),
+        pytest.param(b"[" * 10_000, "settings is not YAML", id="deep"),
+        pytest.param(b"rate: 2026-13-45", "settings is not YAML", id="no date"),
         pytest.param(b"- 1", "settings is not a mapping; start from example.yaml", id="a list"),
         pytest.param(b"{}", "settings: rate: Field required", id="lacking"),
         pytest.param(b"{rate: 1, nme: y}", "settings: nme: Extra inputs are not permitted", id="unknown"),
