@@ -10,8 +10,8 @@ import msgspec
 from msgspec.structs import replace
 
 from extender.errors import UrgencyError
-from extender.pods import NULL, URGENCY_ANNOTATION, Container, Pod
-from extender.quantities import number, positive
+from extender.pods import LONGEST_S, NULL, SHORTEST_S, URGENCY_ANNOTATION, Container, Pod
+from extender.quantities import number, within
 from extender.requests import pod_requests
 from extender.settings import Settings
 from extender.workloads import Workloads, cron_run
@@ -108,7 +108,7 @@ def signs_of(pod: Pod, annotated: float | None, workloads: Workloads | None = No
     if deadline_s is not None or period_s is not None:
         annotations = pod.metadata.annotations
         declared = None if annotations is None else annotations.expected_seconds
-        expected_s = None if declared is None else positive(declared)
+        expected_s = None if declared is None else within(declared, SHORTEST_S, LONGEST_S)
         if expected_s is None and workloads is not None and (known := workloads.expected_s(pod)) is not None:
             expected_s, runs = known.seconds, known.runs
     priority = _number(spec.priority)

@@ -16,6 +16,9 @@ GIB: Final = 1 << 30
 URGENCY_ANNOTATION: Final = "maddpg-scheduler.io/urgency"
 EXPECTED_ANNOTATION: Final = "maddpg-scheduler.io/expected-seconds"
 """How long the pod's owner expects it to run on an idle reference core; with the urgency it says what is late."""
+SHORTEST_S: Final = 1e-3
+LONGEST_S: Final = 1e9
+"""What the owner may say, seconds: beyond it, ratios to what pods took would be none."""
 RESTARTABLE: Final = "Always"
 """restartPolicy of an init container that keeps running beside the containers: a sidecar."""
 

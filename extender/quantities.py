@@ -84,7 +84,7 @@ def number(text: str) -> float:
     return float(text) if _NUMBER.fullmatch(text.strip()) else math.nan
 
 
-def positive(text: str) -> float | None:
-    """The finite number above 0 that a label or annotation gives; None where it gives none."""
+def within(text: str, least: float, most: float) -> float | None:
+    """The number from `least` to `most` that a label or annotation gives; None where it gives none."""
     value = number(text)
-    return value if value > 0.0 and math.isfinite(value) else None
+    return value if least <= value <= most else None

@@ -9,7 +9,7 @@ from typing import Final
 
 from extender.cluster.decoding import Node, NodeInfo
 from extender.cluster.instances import published_speed
-from extender.quantities import positive
+from extender.quantities import within
 from policy.cluster import REFERENCE_SPEED
 
 INSTANCE_TYPE_LABEL: Final = "node.kubernetes.io/instance-type"
@@ -94,8 +94,8 @@ def declared_speed(node: Node, rules: SpeedRules) -> tuple[float, str, str | Non
         given = {"annotation": annotations.get(rules.key), **given}
     source, text = next(((source, text) for source, text in given.items() if text is not None), ("", None))
     if text is not None:
-        speed = positive(text)
-        if speed is not None and SLOWEST <= speed <= FASTEST:
+        speed = within(text, SLOWEST, FASTEST)
+        if speed is not None:
             return speed, source, None
         wanted = f"a number from {SLOWEST:g} to {FASTEST:g}, 1.0 for the reference core"
         warning = f"{rules.key} is {text[:40]!r}; give {wanted}"

@@ -12,8 +12,8 @@ from datetime import datetime
 from typing import Final
 
 from extender.cluster.decoding import Terminated, WatchedCondition, WatchedContainer, WatchedPod
-from extender.pods import EXPECTED_ANNOTATION
-from extender.quantities import positive
+from extender.pods import EXPECTED_ANNOTATION, LONGEST_S, SHORTEST_S
+from extender.quantities import within
 
 ENDED: Final = ("Succeeded", "Failed")
 """Phases in which a pod holds nothing any more."""
@@ -139,7 +139,10 @@ def _expected(pod: WatchedPod) -> tuple[float | None, str | None]:
     text = pod.metadata.annotations.expected_seconds if pod.metadata.annotations else None
     if text is None:
         return None, None
-    value = positive(text)
+    value = within(text, SHORTEST_S, LONGEST_S)
     if value is not None:
         return value, None
-    return None, f"the annotation {EXPECTED_ANNOTATION} is {text[:40]!r}; give seconds > 0"
+    return (
+        None,
+        f"the annotation {EXPECTED_ANNOTATION} is {text[:40]!r}; give seconds from {SHORTEST_S:g} to {LONGEST_S:g}",
+    )

@@ -186,8 +186,10 @@ def test_a_pod_that_ran_to_its_end_is_told_with_its_times(run_service: Run) -> N
         pytest.param({EXPECTED: "60"}, "1", "01:01", True, None, id="no-slowdown-allowed"),
         pytest.param({EXPECTED: "60"}, "0", "59:00", None, "any slowdown is allowed", id="best-effort"),
         pytest.param({}, "0.5", "02:01", None, "declares no", id="undeclared"),
-        pytest.param({EXPECTED: "soon"}, "0.5", "02:01", None, "'soon'; give seconds > 0", id="not-a-number"),
-        pytest.param({EXPECTED: "-1"}, "0.5", "02:01", None, "'-1'; give seconds > 0", id="negative"),
+        pytest.param({EXPECTED: "soon"}, "0.5", "02:01", None, "'soon'; give seconds from 0.001", id="not-a-number"),
+        pytest.param({EXPECTED: "-1"}, "0.5", "02:01", None, "'-1'; give seconds from 0.001", id="negative"),
+        pytest.param({EXPECTED: "5e-324"}, "0.5", "02:01", None, "'5e-324'; give seconds from", id="tiny"),
+        pytest.param({EXPECTED: "1e300"}, "0.5", "02:01", None, "'1e300'; give seconds from", id="huge"),
     ],
 )
 def test_late_is_what_the_pods_own_declaration_makes_late(
