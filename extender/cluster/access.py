@@ -65,13 +65,13 @@ def find_access(kubeconfig: Path | None, context: str | None, environment: Mappi
     if kubeconfig is not None:
         return _chosen([kubeconfigs.read(kubeconfig)], context)
     named = [Path(name) for name in environment.get(VARIABLE, "").split(os.pathsep) if name]
-    present = [path for path in dict.fromkeys(named) if _exists(path)]
+    present = [path for path in dict.fromkeys(named) if exists(path)]
     if present:
         return _chosen([kubeconfigs.read(path) for path in present], context)
     if context is None and (inside := in_cluster(environment, SERVICE_ACCOUNT)) is not None:
         return inside
     home = Path(environment.get("HOME") or "/") / HOME_FILE
-    if not named and _exists(home):
+    if not named and exists(home):
         return _chosen([kubeconfigs.read(home)], context)
     where = f"no file of {VARIABLE} exists" if named else f"there is no {home}"
     raise SourceError(f"no way to the cluster: not in a pod, and {where}; set `kubeconfig` to a file")
@@ -85,7 +85,7 @@ def in_cluster(environment: Mapping[str, str], folder: Path) -> Access | None:
     """
     host, port = environment.get("KUBERNETES_SERVICE_HOST"), environment.get("KUBERNETES_SERVICE_PORT")
     token = folder / "token"
-    if not host or not port or not _exists(token):
+    if not host or not port or not exists(token):
         return None
     server = f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}"
     try:
@@ -95,7 +95,7 @@ def in_cluster(environment: Mapping[str, str], folder: Path) -> Access | None:
     return Access(server=server, authorities=authorities, token_file=token)
 
 
-def _exists(path: Path) -> bool:
+def exists(path: Path) -> bool:
     """Whether there is such a file. One that may not be looked at counts: to read it says what is wrong."""
     try:
         path.stat()

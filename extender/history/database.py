@@ -45,9 +45,9 @@ def prepare(path: Path) -> None:
         LedgerError: the file cannot be used; no folder, no right, no SQLite database, another
             program's, or a version that this one does not know.
     """
-    if not path.parent.is_dir():
-        raise LedgerError(f"ledger_path: there is no folder {path.parent}; make it, or mount a volume there")
     try:
+        if not path.parent.is_dir():
+            raise LedgerError(f"ledger_path: there is no folder {path.parent}; make it, or mount a volume there")
         with closing(connected(path)) as connection:
             _check(connection, path)
             connection.execute("PRAGMA journal_mode = WAL")  # once: the file remembers it

@@ -92,11 +92,11 @@ def _ledger(path: Path) -> Finding:
     """Whether the file may be written; it is not opened, because the service that runs holds it."""
     name = "ledger_path"
     folder = path.parent
-    if not folder.is_dir():
-        return Finding(name, "failed", f"there is no folder {folder}", "make it, or mount a volume there")
-    if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
-        return Finding(name, "failed", f"{path} may not be written", "give this user the right to, or another path")
     try:
+        if not folder.is_dir():
+            return Finding(name, "failed", f"there is no folder {folder}", "make it, or mount a volume there")
+        if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
+            return Finding(name, "failed", f"{path} may not be written", "give this user the right to, or another path")
         if path.exists():
             with path.open("rb") as file:
                 beginning = file.read(len(SQLITE_HEADER))

@@ -12,6 +12,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from extender.cluster.access import HOME_FILE, exists
 from extender.cluster.answers import UNAUTHORIZED, UNREACHED, ApiError
 from extender.cluster.api import ApiServer
 from extender.cluster.kubernetes import NODES, usage_reader
@@ -94,7 +95,7 @@ def _leads_to_a_cluster(settings: Settings) -> bool:
         return True
     if "KUBERNETES_SERVICE_HOST" in os.environ or os.environ.get("KUBECONFIG"):
         return True
-    return (Path.home() / ".kube" / "config").exists()
+    return exists(Path(os.environ.get("HOME") or "/") / HOME_FILE)
 
 
 def _reached(api: ApiServer) -> tuple[Finding, int | None]:

@@ -111,7 +111,11 @@ def load_candidate(name: str, threads: int = 1, kubernetes: str = heuristics.NEW
     """
     if name in heuristics.DETERMINISTIC:
         return load_heuristic(name, kubernetes)
-    if not Path(name).is_dir():
+    try:
+        is_folder = Path(name).is_dir()
+    except OSError:
+        is_folder = True  # one that may not be looked at: to read it says what is wrong
+    if not is_folder:
         known = ", ".join(sorted(heuristics.DETERMINISTIC))
         raise InvalidInputError(f"candidate {name!r} is neither a heuristic ({known}) nor the folder of a bundle")
     return load_policy(Path(name), threads)

@@ -299,6 +299,8 @@ def test_a_file_that_is_no_ledger_of_ours_is_refused_and_left_as_it_is(
 def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match=r"there is no folder .*nowhere; make it, or mount a volume there"):
         DecisionStore(tmp_path / "nowhere" / "ledger.db", 10, DAY, Failures())
+    with pytest.raises(LedgerError, match=r"cannot be used as a ledger: File name too long"):
+        DecisionStore(tmp_path / ("a" * 300) / "ledger.db", 10, DAY, Failures())
 
 
 def test_a_stored_decision_that_does_not_decode_is_left_out_and_counted(tmp_path: Path) -> None:

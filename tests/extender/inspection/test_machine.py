@@ -73,6 +73,7 @@ def test_the_ledgers_file_is_tried_and_not_touched(tmp_path: Path) -> None:
     assert found(ledger_path=tmp_path / "fresh.sqlite")["ledger_path"].verdict == "ok"
     assert list(tmp_path.iterdir()) == []
     assert found(ledger_path=tmp_path / "nowhere" / "file")["ledger_path"].verdict == "failed"
+    assert found(ledger_path=tmp_path / ("a" * 300) / "file")["ledger_path"].verdict == "failed"
     other = tmp_path / "other"
     other.write_text("no database")
     assert found(ledger_path=other)["ledger_path"].verdict == "failed"

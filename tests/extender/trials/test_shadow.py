@@ -16,7 +16,7 @@ from extender.scorer.load import LoadedScorer, load_candidate
 from extender.supervision import Failures
 from extender.trials.shadow import Shadow, rank_correlation
 from policy.cluster import ClusterState, PodDemand
-from policy.errors import InvalidInputError
+from policy.errors import BundleError, InvalidInputError
 from policy.scorers import Preferences
 from tests.extender.scorers import Controlled, open_gate
 from tests.extender.service import Service, pod
@@ -189,3 +189,5 @@ def test_a_candidate_is_a_heuristic_or_a_folder(bundle_path: Path) -> None:
     assert isinstance(load_candidate(str(bundle_path)), LoadedScorer)
     with pytest.raises(InvalidInputError, match="candidate 'leest-used' is neither a heuristic"):
         load_candidate("leest-used")
+    with pytest.raises(BundleError, match="File name too long"):
+        load_candidate("a" * 300)
