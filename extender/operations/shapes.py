@@ -55,13 +55,14 @@ class Odd(msgspec.Struct):
     some: dict[str, str]
 
 
-class Basis(msgspec.Struct):
-    """What a speed rests on."""
+class Basis(msgspec.Struct, kw_only=True):
+    """What a speed rests on, and which share of it counts where that is not all."""
 
     source: str
     low: float | None
     high: float | None
     completions: Count
+    share_left: float | UnsetType = UNSET
 
 
 class Rated(msgspec.Struct):
