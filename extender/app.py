@@ -59,6 +59,7 @@ class Application:
 
     Attributes:
         peers: the other replicas; None where the settings name none.
+        guard: decides who may read the operations endpoints; None where everybody may.
         connection, operations: class of the verbs' connections, and ASGI application of the operations endpoints alone.
         start_error: why the lifespan could not start; None while it could.
     """
@@ -164,7 +165,7 @@ class Application:
         )
         self.peers = Peers.of(settings)
         others = Replicas(self.peers)
-        guard = Guard.of(settings, source)
+        self.guard = guard = Guard.of(settings, source)
         if self.peers is not None and guard is not None and isinstance(source, ReviewsTokens):
             self.peers.authorization = source.authorization
         self.metrics.register(guard, serving.GUARD)

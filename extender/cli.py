@@ -100,11 +100,13 @@ def asks(command: Callable[..., None]) -> Callable[..., None]:
         context: KubeContext = None,
         ca_file: Annotated[Path | None, typer.Option(help="authority of the service's certificate, in PEM")] = None,
         token_file: Annotated[Path | None, typer.Option(help="file with a bearer token to show to the service")] = None,
+        cert_file: Annotated[Path | None, typer.Option(help="certificate to show to the service, in PEM")] = None,
+        key_file: Annotated[Path | None, typer.Option(help="its private key; default: in the same file")] = None,
         **rest: Any,
     ) -> None:
         try:
             with _reached(url, cluster, service, Kubectl(kubeconfig, context), ca_file) as client:
-                command(replace(client, token_file=token_file), **rest)
+                command(replace(client, token_file=token_file, cert_file=cert_file, key_file=key_file), **rest)
         except ClientError as error:
             typer.echo(str(error), err=True)
             raise typer.Exit(FAILED) from error

@@ -32,7 +32,8 @@ from extender.transport.budget import ByteBudget
 from extender.transport.handshake import Handshake
 from extender.transport.limits import LimitedConnection
 from extender.transport.port import ConnectionLimits, Port
-from extender.transport.tls import Certificates, CertificateWatch
+from extender.transport.renewal import CertificateWatch
+from extender.transport.tls import Certificates
 from extender.transport.turns import Turns
 
 OTHER_FILES: Final = 128
@@ -170,6 +171,8 @@ async def serve(
     certificates = None if settings.tls_cert_file is None else Certificates(settings)
     if app.peers is not None and certificates is not None and settings.operations_tls:
         app.peers.identity = lambda: certificates.identity
+    if app.guard is not None and certificates is not None:
+        app.guard.own_names = lambda: certificates.identity.names
     ports = _ports(app)
     app.metrics.register(certificates, CERTIFICATES)
     app.metrics.register(ports, CONNECTIONS)

@@ -159,17 +159,26 @@ class Settings(BaseModel):
     )
     tls_minimum_version: Literal["1.2", "1.3"] = setting("1.2", "least version of TLS that is spoken")
     tls_reload_interval_s: float = setting(
-        2.0, "how often the three files are looked at for a change", "s", gt=0.0, le=3600.0
+        2.0, "how often these files are looked at for a change", "s", gt=0.0, le=3600.0
     )
     operations_tls: bool = setting(
         False,
-        "serve `operations_port` over TLS too, with the same certificate; client certificates are not asked for there, "
-        "since a kubelet's probe has none",
+        "serve `operations_port` over TLS too, with the same certificate",
+    )
+    operations_client_ca_file: Path | None = setting(
+        None,
+        "authorities (PEM) of those who may read metrics, decisions and the dashboard at `operations_port`: a client "
+        "certificate of theirs is demanded for all but probes; empty: none is asked for there",
+    )
+    operations_client_names: tuple[str, ...] = setting(
+        (),
+        "common names or alternative names that such a certificate must have one of, else 403; empty: any name. "
+        "Other replicas, whose certificate has a name of this one's, are let in too",
     )
     operations_bearer: bool = setting(
         False,
         "let those read decisions and the dashboard who show a bearer token that the API server accepts (TokenReview) "
-        "and whom `operations_users` names; probes and metrics stay open",
+        "and whom `operations_users` names; probes stay open, and metrics without `operations_client_ca_file`",
     )
     operations_users: tuple[str, ...] = setting(
         (),
@@ -549,6 +558,13 @@ class Settings(BaseModel):
             raise ValueError(
                 "operations_tls needs operations_port; on one port, the settings of the verbs hold for all"
             )
+        if self.operations_client_ca_file is not None and not self.operations_tls:
+            raise ValueError("operations_client_ca_file needs operations_tls: certificates are shown over TLS alone")
+        if self.operations_client_names and self.operations_client_ca_file is None:
+            raise ValueError(
+                "operations_client_names needs operations_client_ca_file: a name counts only if an authority vouches "
+                "for it"
+            )
         return self
 
     @model_validator(mode="after")
@@ -573,9 +589,11 @@ class Settings(BaseModel):
                 "operations_bearer needs operations_tls (on one port: tls_cert_file): tokens must not cross the "
                 "network in the clear"
             )
-        if self.peers is not None and self.operations_proxies and not self.operations_bearer:
+        known = self.operations_bearer or self.operations_client_ca_file is not None
+        if self.peers is not None and self.operations_proxies and not known:
             raise ValueError(
-                "peers needs operations_bearer where operations_proxies is set: replicas ask each other with a token"
+                "peers needs operations_bearer or operations_client_ca_file where operations_proxies is set: replicas "
+                "ask each other with a token or a certificate"
             )
         return self
 

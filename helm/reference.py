@@ -35,6 +35,7 @@ OWNED = frozenset(
         "scheduler_name",
     }
     | {"tls_cert_file", "tls_key_file", "tls_client_ca_file", "tls_client_names", "operations_tls"}
+    | {"operations_client_ca_file", "operations_client_names"}
 )
 """Settings that templates/_settings.tpl decides, or that make no sense in a pod."""
 

@@ -40,6 +40,8 @@ class Client:
     hint: str = "is the service running, and --url its operations port?"
     namespace: Callable[[], str] = lambda: "default"  # that a pod is in where nobody says
     token_file: Path | None = None  # with the bearer token to show; None: none is shown
+    cert_file: Path | None = None  # certificate to show (PEM); None: none is shown
+    key_file: Path | None = None  # its private key (PEM); None: in the same file
     _context: ssl.SSLContext | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
@@ -47,12 +49,28 @@ class Client:
         object.__setattr__(self, "name", self.name or self.url)
         if self.url.startswith("https://"):
             object.__setattr__(self, "_context", _trusting(self.ca_file))
+            self._show_certificate()
         elif self.token_file is not None:
             raise ClientError(f"--token-file needs https: {self.name} is asked in plain HTTP, where all can read it")
-        elif self.ca_file is not None:
+        else:
+            for option, file in {"--ca-file": self.ca_file, "--cert-file": self.cert_file}.items():
+                if file is not None:
+                    raise ClientError(
+                        f"{option} has no use: {self.name} is asked in plain HTTP; leave it out, or give an https URL"
+                    )
+        if self.key_file is not None and self.cert_file is None:
+            raise ClientError("--key-file has no use without --cert-file: give both")
+
+    def _show_certificate(self) -> None:
+        if self._context is None or self.cert_file is None:
+            return
+        try:
+            self._context.load_cert_chain(self.cert_file, self.key_file, password=_no_password)
+        except OSError as error:  # SSLError is one
             raise ClientError(
-                f"--ca-file has no use: {self.name} is asked in plain HTTP; leave it out, or give an https URL"
-            )
+                f"--cert-file {self.cert_file} and --key-file {self.key_file or self.cert_file} cannot be used "
+                f"({kind_of(error)}); give a certificate and its private key, in PEM"
+            ) from error
 
     def ask(self, path: str) -> dict[str, Any] | None:
         """Return the JSON object at a path; None where the service answers 404.
@@ -113,9 +131,14 @@ class Client:
 
 
 _DENIED: Final = {
-    401: "it lets in who shows a token; give one with --token-file, such as that of `kubectl create token`",
-    403: "the token's user is not among its operations_users",
+    401: "it lets in who shows a token or a certificate; give one with --token-file, such as that of "
+    "`kubectl create token`, or with --cert-file and --key-file",
+    403: "neither its operations_users nor its operations_client_names has the user of the token or certificate",
 }
+
+
+def _no_password() -> str:
+    raise ClientError("--key-file is encrypted; decrypt it: openssl pkey -in KEY -out PLAIN")
 
 
 def _token(file: Path) -> str:

@@ -1,7 +1,8 @@
-"""Who may read the operations endpoints, where that is limited: by a proxy's header, or by a token of the cluster.
+"""Who may read the operations endpoints, where that is limited: by a client certificate, a proxy's header or a token.
 
-The API server checks tokens (TokenReview), in threads, a few at a time; what it said counts for a while. Tokens are
-kept as keyed digests alone. Probes and metrics are open: kubelets and Prometheus have no user.
+TLS verifies certificates; here their names are looked at. The API server checks tokens of the cluster (TokenReview), in
+threads, a few at a time; what it said counts for a while. Tokens are kept as keyed digests alone. Probes are open: a
+kubelet has no user. So are metrics, unless client certificates are demanded, which every Prometheus can show.
 """
 
 from __future__ import annotations
@@ -24,8 +25,8 @@ from extender.cluster.source import Reviewed
 from extender.errors import SourceError
 from extender.settings import Settings
 from extender.supervision import detached
-
-OPEN: Final = frozenset({"/healthz", "/readyz", "/metrics"})
+from extender.transport.limits import CERTIFIED
+from extender.transport.port import PROBES
 
 KNOWN_S: Final = 60.0
 """How long a token counts that was accepted; it may be revoked meanwhile."""
@@ -51,11 +52,8 @@ _log = logs.get(__name__)
 
 RESULTS: Final = ("admitted", "unauthenticated", "forbidden", "unchecked")
 _STATUS: Final = dict(zip(RESULTS, (200, 401, 403, 503), strict=True))
-_WHY: Final = {
-    "unauthenticated": "give a bearer token of the cluster (Authorization: Bearer ...), or come through the proxy",
-    "forbidden": "operations_users names neither this user nor a group of theirs",
-    "unchecked": "the API server has not said in time whose token this is; ask again",
-}
+FORBIDDEN: Final = "neither operations_users nor operations_client_names has this user, a group or a name of theirs"
+UNCHECKED: Final = "the API server has not said in time whose token this is; ask again"
 
 
 @runtime_checkable
@@ -75,15 +73,19 @@ class Guard:
     """Decides who is let in. Owned by the event loop's thread.
 
     Args:
-        settings: see `operations_bearer`, `operations_users`, `operations_user_header` and `operations_proxies`.
+        settings: see `operations_client_ca_file`, `operations_bearer`, `operations_proxies` and what belongs to them.
         source: may review tokens.
         timer: monotonic seconds.
 
     Attributes:
-        results: requests by what came of them, see `RESULTS`; requests to `OPEN` are not counted.
+        open: paths that everybody may read.
+        results: requests by what came of them, see `RESULTS`; requests to `open` are not counted.
+        own_names: names in this service's certificate, which the other replicas' have too.
     """
 
     def __init__(self, settings: Settings, source: object, timer: Callable[[], float] = time.monotonic) -> None:
+        self._certificates = settings.operations_client_ca_file is not None
+        self._names = frozenset(settings.operations_client_names)
         self._bearer = settings.operations_bearer
         self._users = frozenset(settings.operations_users)
         self._header = (settings.operations_user_header or "").lower().encode("latin-1")
@@ -95,20 +97,29 @@ class Guard:
         self._asked: dict[bytes, asyncio.Future[Reviewed]] = {}
         self._away_until = float("-inf")
         self._told = ""
+        self.open = PROBES if self._certificates else PROBES | {"/metrics"}
         self.results = Counter(dict.fromkeys(RESULTS, 0))
+        self.own_names: Callable[[], frozenset[str]] = frozenset
 
     @classmethod
     def of(cls, settings: Settings, source: object) -> Guard | None:
         """Return who guards by these settings; None where everybody may read."""
-        return cls(settings, source) if settings.operations_bearer or settings.operations_proxies else None
+        limited = settings.operations_client_ca_file, settings.operations_bearer, settings.operations_proxies
+        return cls(settings, source) if any(limited) else None
 
-    async def judged(self, address: str, headers: Sequence[tuple[bytes, bytes]]) -> str:
+    async def judged(
+        self, address: str, headers: Sequence[tuple[bytes, bytes]], names: frozenset[str] | None = None
+    ) -> str:
         """Return one of `RESULTS` for a request.
 
         Args:
             address: where it comes from.
             headers: its own, names in lower case.
+            names: of the client certificate that was verified; None: none was shown.
         """
+        certified = self._certificates and names is not None
+        if certified and (not self._names or (self._names | self.own_names()) & (names or frozenset())):
+            return "admitted"
         if self._proxies and self._is_proxy(address):
             users = [value.strip() for name, value in headers if name == self._header]
             if len(users) == 1 and users[0]:  # two: one may be the caller's own
@@ -117,8 +128,19 @@ class Guard:
         kind, _, token = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
         token = token.strip()
         if not self._bearer or kind.lower() != b"bearer" or not token or len(token) > LONGEST_TOKEN:
-            return "unauthenticated"
+            return "forbidden" if certified else "unauthenticated"
         return await self._reviewed(token)
+
+    def why(self, result: str) -> str:
+        """Return what to do about a result other than `admitted`."""
+        if result != "unauthenticated":
+            return FORBIDDEN if result == "forbidden" else UNCHECKED
+        ways = {
+            "show a client certificate of an authority in operations_client_ca_file": self._certificates,
+            "give a bearer token of the cluster (Authorization: Bearer ...)": self._bearer,
+            "come through the proxy": bool(self._proxies),
+        }
+        return ", or ".join(way for way, known in ways.items() if known)
 
     async def _reviewed(self, token: bytes) -> str:
         digest = hashlib.blake2b(token, key=self._key, digest_size=32).digest()
@@ -187,11 +209,12 @@ class Guarded:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""
-        if scope["type"] != "http" or scope["path"] in OPEN:
+        if scope["type"] != "http" or scope["path"] in self._guard.open:
             await self._app(scope, receive, send)
             return
         client = scope.get("client")
-        result = await self._guard.judged(client[0] if client else "", scope["headers"])
+        names = scope.get("state", {}).get(CERTIFIED)
+        result = await self._guard.judged(client[0] if client else "", scope["headers"], names)
         self._guard.results[result] += 1
         if result == "admitted":
             await self._app(scope, receive, send)
@@ -199,4 +222,4 @@ class Guarded:
         headers = {"Cache-Control": "no-store"}
         headers |= {"WWW-Authenticate": "Bearer"} if result == "unauthenticated" else {}
         headers |= {"Retry-After": "1"} if result == "unchecked" else {}
-        await JSONResponse({"detail": _WHY[result]}, _STATUS[result], headers)(scope, receive, send)
+        await JSONResponse({"detail": self._guard.why(result)}, _STATUS[result], headers)(scope, receive, send)

@@ -22,6 +22,9 @@ Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
+CERTIFIED: Final = "certified"
+"""Key of a scope's state: the names in the caller's verified certificate; absent where it showed none."""
+
 NO_ROOM: Final = "too many requests at once; see max_requests_in_flight"
 NO_BYTES: Final = "too many bytes of requests and answers at once; see max_bytes_in_flight"
 
@@ -45,10 +48,13 @@ class LimitedConnection(FramedConnection):
         super().connection_made(transport)
         # until it asks for the first time: uvicorn begins to count only after the first answer
         self.timeout_keep_alive_task = self.loop.call_later(self.timeout_keep_alive, self.timeout_keep_alive_handler)
-        names = self.port.limits.names
+        limited, certificate = self.port.limits.names, transport.get_extra_info("peercert")
+        names = names_of(certificate)
+        if certificate:
+            self.app_state = {**self.app_state, CERTIFIED: names}  # uvicorn copies it into the scope of each request
         if not self.port.enter(self):
             self.app = self._refusing(Refusal("connections", 503, "too many connections; see max_connections"), True)
-        elif names and names.isdisjoint(names_of(transport.get_extra_info("peercert"))):
+        elif limited and limited.isdisjoint(names):
             message = "no name of the client certificate is in tls_client_names"
             self.app = self._refusing(Refusal("client_name", 403, message))
 

@@ -1,4 +1,4 @@
-"""The service's certificates: read, proven by a handshake with itself, watched, and exchanged while it serves.
+"""The service's certificates: read, proven by a handshake with itself, and exchanged while it serves.
 
 Refuses what cannot serve: a key of another certificate, a certificate or an authority out of date, a file that does
 not read. At the start that ends the service; later the old ones stay in use, and it is counted and logged. Every
@@ -10,7 +10,6 @@ Only the standard library: it parses no certificate by itself, but one that was 
 
 from __future__ import annotations
 
-import asyncio
 import datetime as dt
 import hashlib
 import ssl
@@ -21,16 +20,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
-from extender import logs
-from extender.certificates import host_of, pem_text, verify_as_kubectl
+from extender.certificates import host_of, names_of, pem_text, verify_as_kubectl
 from extender.errors import CertificateError, kind_of
 from extender.settings import Settings
 
 WARN_BELOW: Final = 0.2
 """Share of a lifetime left below which a warning is logged. cert-manager renews at a third by default, so below a
 fifth nothing renews; a share, because lifetimes lie between an hour and ten years."""
-
-WARN_EVERY_S: Final = 3600.0
 
 _VERSIONS: Final = {"1.2": ssl.TLSVersion.TLSv1_2, "1.3": ssl.TLSVersion.TLSv1_3}
 _IGNORE_TIME: Final = 0x200000
@@ -50,8 +46,6 @@ _FAILURES: Final = {
     "HTTP_REQUEST": "plain_http",
 }
 
-_log = logs.get(__name__)
-
 
 class Validity(NamedTuple):
     """When a certificate holds, in seconds since the epoch."""
@@ -66,11 +60,13 @@ class Identity:
 
     # TLS of the verbs' port; asks for client certificates where there is an authority for them
     verbs: ssl.SSLContext = field(repr=False)
-    operations: ssl.SSLContext = field(repr=False)  # the same without
+    # the same of the operations port, where a caller may show none
+    operations: ssl.SSLContext = field(repr=False)
     # TLS towards other replicas, which show this certificate, or during its renewal another of the same authority
     peers: ssl.SSLContext = field(repr=False)
     name: str  # that the certificates of all replicas are for
-    # of `certificate` and, where there is one, `client_ca` (the one that lasts longest)
+    names: frozenset[str]  # all names in the certificate
+    # of `certificate` and of the authorities of clients (the one that lasts longest of each file)
     validity: Mapping[str, Validity]
     digest: str  # of the files' content
 
@@ -95,6 +91,10 @@ class Certificates:
             raise CertificateError("tls_cert_file and tls_key_file are not set")
         self._certificate, self._key = settings.tls_cert_file, settings.tls_key_file
         self._client_ca = settings.tls_client_ca_file
+        self._operations_ca = settings.operations_client_ca_file
+        given = {"tls_client_ca_file": self._client_ca, "operations_client_ca_file": self._operations_ca}
+        self._authority_files = {setting: file for setting, file in given.items() if file is not None}
+        self._has_peers = settings.peers is not None
         self._minimum = _VERSIONS[settings.tls_minimum_version]
         self._clock = clock
         self.loads = Counter({"loaded": 1, "refused": 0})
@@ -146,8 +146,7 @@ class Certificates:
 
     def _digest(self) -> str:
         parts = [_read("tls_cert_file", self._certificate), _read("tls_key_file", self._key)]
-        if self._client_ca is not None:
-            parts.append(_read("tls_client_ca_file", self._client_ca))
+        parts += [_read(setting, file) for setting, file in self._authority_files.items()]
         return hashlib.sha256(b"\0".join(hashlib.sha256(part).digest() for part in parts)).hexdigest()
 
     def _load(self) -> Identity:
@@ -166,23 +165,58 @@ class Certificates:
 
     def _read_identity(self, digest: str) -> Identity:
         operations = self._context()
-        shown = _handshake(operations, _text("tls_cert_file", self._certificate), self._certificate)
+        shown = self._shown(operations)
         validity = {"certificate": self._valid("tls_cert_file", self._certificate, [shown])}
         verbs = self._context()
         if self._client_ca is not None:
-            authorities = _authorities(verbs, self._client_ca)
-            validity["client_ca"] = self._valid("tls_client_ca_file", self._client_ca, authorities)
-            verify_as_kubectl(verbs).verify_mode = ssl.CERT_REQUIRED
+            validity["client_ca"] = self._trust(verbs, "tls_client_ca_file", self._client_ca)
+            verbs.verify_mode = ssl.CERT_REQUIRED
+        peers = self._peers()
+        if self._operations_ca is not None:
+            validity["operations_client_ca"] = self._trust(operations, "operations_client_ca_file", self._operations_ca)
+            operations.verify_mode = ssl.CERT_OPTIONAL  # a kubelet's probe shows none; `extender.operations.guard` asks
+            peers.load_cert_chain(self._certificate, self._key)
+            if self._has_peers and host_of(shown):
+                self._prove_to_peers(peers, operations, host_of(shown))
         for context in (verbs, operations):
             context.sslobject_class = _counted(self.failed_handshakes)
-        return Identity(verbs, operations, self._peers(), host_of(shown), validity, digest)
+        return Identity(verbs, operations, peers, host_of(shown), names_of(shown), validity, digest)
+
+    def _shown(self, server: ssl.SSLContext) -> dict[str, Any]:
+        """The certificate that a server shows, as `ssl` decodes it, after a whole handshake in memory."""
+        client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        client.check_hostname = False
+        client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _IGNORE_TIME
+        client.load_verify_locations(cadata=_text("tls_cert_file", self._certificate))
+        try:
+            return _handshake(client, server)
+        except ssl.SSLError as error:
+            raise CertificateError(
+                f"tls_cert_file {self._certificate}: no client could accept it ({_why(error)}); give the server's own "
+                "certificate first, with serverAuth if it limits its use"
+            ) from error
+
+    def _prove_to_peers(self, peers: ssl.SSLContext, operations: ssl.SSLContext, name: str) -> None:
+        try:
+            _handshake(peers, operations, name)
+        except (ssl.SSLError, ValueError) as error:  # ValueError: the name is none that TLS can ask for
+            raise CertificateError(
+                f"tls_cert_file {self._certificate}: another replica would not accept it ({_why(error)}); let it have "
+                f"clientAuth if it limits its use, and add its authority to operations_client_ca_file "
+                f"{self._operations_ca}"
+            ) from error
+
+    def _trust(self, context: ssl.SSLContext, setting: str, file: Path) -> Validity:
+        """Make a context trust the authorities in a file; returns until when they hold."""
+        found = _authorities(verify_as_kubectl(context), setting, file)
+        return self._valid(setting, file, found)
 
     def _peers(self) -> ssl.SSLContext:
         context = verify_as_kubectl(ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT))
         context.minimum_version = self._minimum
         context.load_verify_locations(cadata=_text("tls_cert_file", self._certificate))
-        if self._client_ca is not None:
-            context.load_verify_locations(cadata=_text("tls_client_ca_file", self._client_ca))
+        for setting, file in self._authority_files.items():
+            context.load_verify_locations(cadata=_text(setting, file))
         return context
 
     def _context(self) -> ssl.SSLContext:
@@ -221,44 +255,10 @@ class Certificates:
         best = max((_validity(each) for each in certificates), key=lambda validity: validity.end)
         now = self._clock()
         if now >= best.end:
-            raise CertificateError(f"{setting} {file}: expired on {_date(best.end)}; renew it")
+            raise CertificateError(f"{setting} {file}: expired on {date_of(best.end)}; renew it")
         if now < best.begin:
-            raise CertificateError(f"{setting} {file}: is not valid before {_date(best.begin)}; look at the clock")
+            raise CertificateError(f"{setting} {file}: is not valid before {date_of(best.begin)}; look at the clock")
         return best
-
-
-class CertificateWatch:
-    """Exchanges certificates that changed, warns of those that expire, and logs failed handshakes."""
-
-    def __init__(self, certificates: Certificates, timer: Callable[[], float] = time.monotonic) -> None:
-        self._certificates = certificates
-        self._timer = timer
-        self._warned = float("-inf")
-        self._failed = Counter(certificates.failed_handshakes)
-
-    async def look(self) -> None:
-        """Look at the files once."""
-        self._warn()
-        failed = self._certificates.failed_handshakes - self._failed
-        if failed:
-            self._failed += failed
-            _log.warning("TLS handshakes failed", **failed)
-        try:
-            identity = await asyncio.to_thread(self._certificates.poll)
-        except CertificateError as error:
-            _log.error("new certificates refused; the old ones serve on", error=str(error))
-            return
-        if identity is not None:
-            self._certificates.loads["loaded"] += 1
-            ends = {name: _date(validity.end) for name, validity in identity.validity.items()}
-            _log.info("new certificates in use", **ends)
-
-    def _warn(self) -> None:
-        expiring = self._certificates.expiring()
-        if expiring and self._timer() - self._warned >= WARN_EVERY_S:
-            self._warned = self._timer()
-            for name, left in expiring.items():
-                _log.warning("certificate expires soon; renew it", file=name, hours_left=round(left / 3600.0, 1))
 
 
 def _counted(failures: Counter[str]) -> type[ssl.SSLObject]:
@@ -278,25 +278,19 @@ def _counted(failures: Counter[str]) -> type[ssl.SSLObject]:
     return Counted
 
 
-def _handshake(server: ssl.SSLContext, chain: str, file: Path) -> dict[str, Any]:
-    """The certificate that a server shows, as `ssl` decodes it, after a whole handshake in memory."""
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN | _IGNORE_TIME
-    client.load_verify_locations(cadata=chain)
+def _handshake(client: ssl.SSLContext, server: ssl.SSLContext, name: str | None = None) -> dict[str, Any]:
+    """The certificate that a server shows, as `ssl` decodes it, after a whole handshake in memory, to that name."""
     there, back = ssl.MemoryBIO(), ssl.MemoryBIO()
-    sides = [client.wrap_bio(back, there), server.wrap_bio(there, back, server_side=True)]
+    sides = [client.wrap_bio(back, there, server_hostname=name), server.wrap_bio(there, back, server_side=True)]
     waiting = sides
-    try:
-        while waiting:
-            waiting = [side for side in waiting if not _advanced(side)]
-        return sides[0].getpeercert() or {}
-    except ssl.SSLError as error:
-        why = getattr(error, "verify_message", "") or kind_of(error)
-        raise CertificateError(
-            f"tls_cert_file {file}: no client could accept it ({why}); give the server's own certificate first, "
-            "with serverAuth if it limits its use"
-        ) from error
+    while waiting:
+        waiting = [side for side in waiting if not _advanced(side)]
+    return sides[0].getpeercert() or {}
+
+
+def _why(error: Exception) -> str:
+    """What a handshake failed of."""
+    return getattr(error, "verify_message", "") or kind_of(error)
 
 
 def _advanced(side: ssl.SSLObject) -> bool:
@@ -308,19 +302,18 @@ def _advanced(side: ssl.SSLObject) -> bool:
     return True
 
 
-def _authorities(context: ssl.SSLContext, file: Path) -> list[dict[str, Any]]:
+def _authorities(context: ssl.SSLContext, setting: str, file: Path) -> list[dict[str, Any]]:
     """Make a context trust the authorities in a file; returns them."""
     try:
-        context.load_verify_locations(cadata=_text("tls_client_ca_file", file))
+        context.load_verify_locations(cadata=_text(setting, file))
     except (ssl.SSLError, ValueError) as error:
         raise CertificateError(
-            f"tls_client_ca_file {file}: holds no certificate in PEM ({kind_of(error)}); convert DER by "
-            "openssl x509 -inform der"
+            f"{setting} {file}: holds no certificate in PEM ({kind_of(error)}); convert DER by openssl x509 -inform der"
         ) from error
     found = context.get_ca_certs()
     if not found:
         raise CertificateError(
-            f"tls_client_ca_file {file}: none of its certificates is an authority (CA:TRUE); give the one that issued "
+            f"{setting} {file}: none of its certificates is an authority (CA:TRUE); give the one that issued "
             "the clients' certificates"
         )
     return found
@@ -343,5 +336,6 @@ def _validity(certificate: Mapping[str, Any]) -> Validity:
     )
 
 
-def _date(seconds: float) -> str:
+def date_of(seconds: float) -> str:
+    """Return a date of a certificate as it is told."""
     return dt.datetime.fromtimestamp(seconds, dt.UTC).isoformat()

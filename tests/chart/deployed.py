@@ -29,12 +29,16 @@ Configuration = dict[str, Any]
 class Extender:
     """A running extender."""
 
-    def __init__(self, process: Process, port: int, operations: str, secured: bool, authority: Path | None) -> None:
+    def __init__(
+        self, process: Process, port: int, operations: str, secured: bool, authority: Path | None, reader: Path | None
+    ) -> None:
         self.process = process
         self.port = port
         self.url = f"{'https' if secured else 'http'}://127.0.0.1:{port}"
         self.operations = operations
         self._context = ssl.create_default_context(cafile=authority) if authority else None
+        if self._context is not None and reader is not None:
+            self._context.load_cert_chain(reader / "tls.crt", reader / "tls.key")
 
     def get(self, path: str) -> tuple[int, Any]:
         """Status and JSON of an operations endpoint."""
@@ -90,10 +94,14 @@ class Deployed:
         directory = self._fresh("extender")
         settings = directory / "settings.yaml"
         given = self.file(f"{self._fullname}-extender", "settings.yaml")
-        secured = "tls_cert_file" in given
+        secured, demanding = "tls_cert_file" in given, "operations_client_ca_file" in given
         if secured:
             folder = self.certificates("extender", directory)
-            given |= {name: str(folder / Path(given[name]).name) for name in given if re.match("tls_.*_file", name)}
+            given |= {
+                name: str(folder / Path(given[name]).name)
+                for name in given
+                if re.match("(tls|operations_client)_.*_file", name)
+            }
         settings.write_text(yaml.safe_dump(given))
         port, operations = free_ports(2)
         container = self._container("extender")
@@ -114,7 +122,8 @@ class Deployed:
         process = Process("extender", command, directory, answers_ok(url + probe["path"], authority))
         try:
             self._plane.launch(process)
-            yield Extender(process, port, url, secured, authority)
+            reader = self.secret(f"{self._fullname}-reader-tls", directory) if demanding else None
+            yield Extender(process, port, url, secured, authority, reader)
         finally:
             process.stop()
 
@@ -174,10 +183,14 @@ class Deployed:
         """A folder with the files of the Secret of certificates that this container has mounted."""
         volumes = {each["name"]: each for each in self._pod(container)["volumes"]}
         (mount,) = [each for each in self._container(container)["volumeMounts"] if each["name"].endswith("tls")]
-        folder = directory / "tls"
+        return self.secret(volumes[mount["name"]]["secret"]["secretName"], directory)
+
+    def secret(self, name: str, directory: Path) -> Path:
+        """A folder with the files of that Secret."""
+        folder = directory / name
         folder.mkdir()
-        for name, content in self._secret(volumes[mount["name"]]["secret"]["secretName"]).items():
-            (folder / name).write_bytes(content)
+        for file, content in self._secret(name).items():
+            (folder / file).write_bytes(content)
         return folder
 
     def _authority(self, directory: Path) -> Path:

@@ -1,6 +1,8 @@
 """Upgrade, rollback, the loss of a leader, and removal: nothing is left behind and no pod is lost."""
 
 import hashlib
+import subprocess
+import sys
 import tarfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,7 +12,7 @@ import yaml
 
 from tests.chart.audit import AuditedControlPlane
 from tests.chart.deployed import Extender
-from tests.chart.helm import CHART, CI_VALUES, NAMESPACE, RELEASE, template
+from tests.chart.helm import CHART, CI_VALUES, NAMESPACE, RELEASE, HelmError, template
 from tests.chart.installation import LEASES, SERVICE, SIDECAR, Installation, installed
 from tests.control_plane import access
 from tests.control_plane.scheduler import PROFILE
@@ -136,6 +138,29 @@ def test_metrics_and_the_call_over_loopback_go_over_tls_where_that_is_asked_for(
         assert (extender.url.split(":")[0], extender.operations.split(":")[0]) == ("https", "https")
         assert _placed(installation, extender, "over-tls")
         assert extender.metric("maddpg_synced") == 1.0
+
+
+def test_readers_show_a_certificate_where_it_is_demanded(installation: Installation, tmp_path: Path) -> None:
+    _upgrade(installation, "tls.operations=true")
+    demanded = "tls.operationsClients.required=true"
+    with pytest.raises(HelmError, match="delete both Secrets"):
+        _upgrade(installation, demanded)
+    for name in _certificates(installation):
+        access.request(installation.api, "DELETE", f"/api/v1/namespaces/{NAMESPACE}/secrets/{name}")
+    _upgrade(installation, demanded)
+    made = _certificates(installation)
+    assert len(made) == 3
+    _upgrade(installation, "scheduler.extender.weight=3")
+    assert _certificates(installation) == made
+    deployed = installation.deployed
+    with deployed.extender(installation.scheduler_account) as extender:
+        assert extender.metric("maddpg_synced") == 1.0
+        folders = [str(deployed.secret(f"{RELEASE}-{who}-tls", tmp_path)) for who in ("client", "reader")]
+        asked = [extender.operations, f"https://localhost:{extender.port}", *folders]
+        script = (CHART / "files" / "probe.py").read_text()
+        for arguments, said in ((asked, "ready, and rates nodes"), (asked[:-1], "answered 403")):
+            done = subprocess.run([sys.executable, "-c", script, *arguments], capture_output=True, text=True)
+            assert said in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("mode", [SIDECAR, SERVICE])

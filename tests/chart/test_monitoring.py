@@ -163,7 +163,8 @@ Query = Callable[[str], list[dict[str, Any]]]
 def ask(promtool: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Query]:
     """A real Prometheus with the shipped configuration, which has scraped an extender that decided a few times.
 
-    Over TLS, and with a candidate in the shadow and another in an experiment: their panels have something to show.
+    Over TLS with a client certificate, which is demanded, and with a candidate in the shadow and another in an
+    experiment: their panels have something to show.
     """
     directory = tmp_path_factory.mktemp("prometheus")
     (port,) = free_ports(1)
@@ -181,9 +182,14 @@ def ask(promtool: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Qu
         tls_cert_file=pair.certificate,
         tls_key_file=pair.key,
         operations_tls=True,
+        operations_client_ca_file=authority.certificate,
+        operations_client_names=("prometheus",),
     )
+    reader = authority.issue("prometheus")
+    context = ssl.create_default_context(cafile=authority.certificate)
+    context.load_cert_chain(reader.certificate, reader.key)
     background = BackgroundService(create_app(settings, source)).__enter__()
-    service = Service(background, source, ssl.create_default_context(cafile=authority.certificate))
+    service = Service(background, source, context)
     names = service.add_nodes(5)
     with closing(service):
         config = yaml.safe_load((MONITORING / "prometheus.yaml").read_text())
@@ -194,7 +200,11 @@ def ask(promtool: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Qu
             {
                 "job_name": scrape["job_name"],
                 "scheme": "https",
-                "tls_config": {"ca_file": str(authority.certificate)},
+                "tls_config": {
+                    "ca_file": str(authority.certificate),
+                    "cert_file": str(reader.certificate),
+                    "key_file": str(reader.key),
+                },
                 "static_configs": [{"targets": [f"127.0.0.1:{background.operations_port}"]}],
             }
         ]

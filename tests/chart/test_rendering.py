@@ -41,6 +41,8 @@ PROMETHEUS = nested(("extender", "prometheus", "url"), "https://prometheus.monit
 BASIC = nested(("extender", "prometheus", "basicAuth"), {"username": "reader", "secret": "a"})
 KUBELET = nested(("extender", "kubelet", "enabled"), True)
 SECURED = nested(("tls", "operations"), True)
+EXISTING = {"mode": "existing", "existing": {"serverSecret": "a", "clientSecret": "b"}}
+DEMANDING = nested(("tls",), {"operations": True, "operationsClients": {"required": True}})
 
 
 @pytest.mark.parametrize("values", CI_VALUES, ids=lambda path: path.stem)
@@ -85,6 +87,14 @@ COMPANY: dict[str, dict[str, Any]] = {
     "tls.existing": merged(
         SERVICE, nested(("tls",), {"mode": "existing", "existing": {"serverSecret": "a", "clientSecret": "b"}})
     ),
+    "tls.existing.readerSecret": merged(
+        DEMANDING,
+        nested(
+            ("tls",), {"mode": "existing", "existing": {"serverSecret": "a", "clientSecret": "b", "readerSecret": "c"}}
+        ),
+    ),
+    "tls.operationsClients": DEMANDING,
+    "tls.operationsClients.required": SECURED,
     "monitoring.serviceMonitor": nested(("monitoring", "serviceMonitor", "enabled"), True),
     "monitoring.serviceMonitor.enabled": {},
     "monitoring.prometheusRule": nested(("monitoring", "prometheusRule", "enabled"), True),
@@ -334,6 +344,9 @@ DISAGREEING = [
         {"benchmark": {"enabled": True}, "extender": {"settings": {"node_speed_benchmark": "a/b"}}},
     ),
     ("tls.operations", merged(SECURED, nested(("tls", "mode"), "none"))),
+    ("tls.operationsClients.required", nested(("tls", "operationsClients", "required"), True)),
+    ("tls.operationsClients.names", merged(SECURED, nested(("tls", "operationsClients", "names"), ["ann"]))),
+    ("tls.existing.readerSecret", merged(DEMANDING, nested(("tls",), EXISTING))),
     ("tls.existing.serverSecret", merged(SECURED, nested(("tls", "mode"), "existing"))),
     ("scheduler.leaderElection.renewDeadline", nested(("scheduler", "leaderElection", "renewDeadline"), "15s")),
     ("scheduler.leaderElection.retryPeriod", nested(("scheduler", "leaderElection", "retryPeriod"), "9s")),
@@ -777,6 +790,50 @@ def test_whoever_asks_the_operations_port_follows_it_to_tls(home: Path) -> None:
     assert endpoint["tlsConfig"] == {"serverName": host, "ca": authority}
     assert asked == [f"https://{host}:8889", "/etc/client-tls"]
     assert template(home, SECURED).settings()["operations_tls"] is True
+    probes, endpoint, asked = askers(DEMANDING)
+    assert probes == {"HTTPS"}
+    reader = f"{RELEASE}-reader-tls"
+    assert endpoint["tlsConfig"] == {
+        "serverName": host,
+        "ca": authority,
+        "cert": {"secret": {"name": reader, "key": "tls.crt"}},
+        "keySecret": {"name": reader, "key": "tls.key"},
+    }
+    assert asked == [f"https://{host}:8889", "/etc/client-tls", "/etc/reader-tls"]
+
+
+@pytest.mark.parametrize("mode", ["selfSigned", "certManager", "existing"])
+def test_readers_show_a_certificate_where_it_is_demanded(home: Path, mode: str) -> None:
+    given = {"mode": mode, "operationsClients": {"names": ["ann"]}}
+    if mode == "existing":
+        given["existing"] = {"serverSecret": "a", "clientSecret": "b", "readerSecret": "c"}
+    values = merged(DEMANDING, nested(("tls",), given))
+    rendered = template(home, values)
+    settings = rendered.settings()
+    assert settings["operations_client_ca_file"] == settings["tls_client_ca_file"] == "/etc/maddpg/tls/ca.crt"
+    name, secret = f"{RELEASE}-reader", "c" if mode == "existing" else f"{RELEASE}-reader-tls"
+    assert settings["operations_client_names"] == (["ann"] if mode == "existing" else [name, "ann"])
+    volumes = {
+        each["name"]: each["secret"]["secretName"] for each in rendered.one("Pod", f"{RELEASE}-test")["spec"]["volumes"]
+    }
+    assert volumes == {"tls": "b" if mode == "existing" else f"{RELEASE}-client-tls", "reader-tls": secret}
+    assert f"get secret {secret} -o jsonpath='{{.data.tls\\.key}}'" in notes(home, values)
+    assert "--ca-file ca.crt --cert-file tls.crt --key-file tls.key" in notes(home, values)
+    if mode == "selfSigned":
+        found = rendered.one("Secret", secret)["data"]
+        issued = _certificate(found["tls.crt"])
+        assert issued.subject.rfc4514_string() == f"CN={name}"
+        issued.verify_directly_issued_by(
+            _certificate(rendered.one("Secret", f"{RELEASE}-extender-tls")["data"]["ca.crt"])
+        )
+    if mode == "certManager":
+        uses = {
+            each["spec"]["secretName"]: each["spec"]["usages"]
+            for each in rendered.all("Certificate")
+            if "usages" in each["spec"]
+        }
+        assert uses[secret] == ["digital signature", "client auth"]
+        assert uses[f"{RELEASE}-extender-tls"][-1] == "client auth", "replicas show it to each other"
 
 
 def test_prometheus_is_asked_with_what_is_mounted_and_nothing_of_it_is_in_a_configmap(home: Path) -> None:

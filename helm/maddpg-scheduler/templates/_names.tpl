@@ -176,6 +176,18 @@ v{{ $found }}{{ if eq (len (splitList "." $found)) 2 }}.0{{ end }}
 {{- eq .Values.tls.mode "existing" | ternary .Values.tls.existing.clientSecret (printf "%s-client-tls" (include "maddpg.fullname" .)) -}}
 {{- end -}}
 
+{{/* The Secret of those who read the operations port; empty where no certificate is demanded of them. */}}
+{{- define "maddpg.readerSecret" -}}
+{{- if .Values.tls.operationsClients.required -}}
+{{- eq .Values.tls.mode "existing" | ternary .Values.tls.existing.readerSecret (printf "%s-reader-tls" (include "maddpg.fullname" .)) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The common name in their certificate. */}}
+{{- define "maddpg.readerName" -}}
+{{ include "maddpg.fullname" . }}-reader
+{{- end -}}
+
 {{/* The common name in the callers' certificate, which the extender asks for. */}}
 {{- define "maddpg.clientName" -}}
 {{ include "maddpg.fullname" . }}-kube-scheduler

@@ -65,6 +65,16 @@
 {{- if .Values.tls.operations -}}
 {{- $_ := set $own "operations_tls" true -}}
 {{- end -}}
+{{- if .Values.tls.operationsClients.required -}}
+{{- $_ := set $own "operations_client_ca_file" "/etc/maddpg/tls/ca.crt" -}}
+{{- $names := .Values.tls.operationsClients.names -}}
+{{- if ne .Values.tls.mode "existing" -}}
+{{- $names = prepend $names (include "maddpg.readerName" .) -}}
+{{- end -}}
+{{- with $names -}}
+{{- $_ := set $own "operations_client_names" . -}}
+{{- end -}}
+{{- end -}}
 {{- $settings := merge $own (default dict .Values.extender.settings) -}}
 {{- if not (hasKey $settings "kubernetes_version") -}}
 {{- with include "maddpg.minorVersion" . -}}
@@ -258,6 +268,15 @@ extenders:
 {{- end -}}
 {{- if and (eq (include "maddpg.tls" .) "true") (eq $tls.mode "existing") (or (not $tls.existing.serverSecret) (not $tls.existing.clientSecret)) -}}
 {{- fail "tls.existing.serverSecret: tls.mode is existing, so name it and tls.existing.clientSecret: Secrets with tls.crt, tls.key and ca.crt" -}}
+{{- end -}}
+{{- if and $tls.operationsClients.required (not $tls.operations) -}}
+{{- fail "tls.operationsClients.required: needs tls.operations: true, since certificates are shown over TLS alone" -}}
+{{- end -}}
+{{- if and $tls.operationsClients.names (not $tls.operationsClients.required) -}}
+{{- fail "tls.operationsClients.names: needs tls.operationsClients.required: true, or nobody looks at them" -}}
+{{- end -}}
+{{- if and (eq $tls.mode "existing") (ne $tls.operationsClients.required (not (empty $tls.existing.readerSecret))) -}}
+{{- fail "tls.existing.readerSecret: belongs to tls.operationsClients.required; set both, or neither" -}}
 {{- end -}}
 {{- $lease := $scheduler.leaderElection -}}
 {{- if le (trimSuffix "s" $lease.leaseDuration | int) (trimSuffix "s" $lease.renewDeadline | int) -}}
