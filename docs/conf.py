@@ -13,7 +13,7 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final
 
@@ -23,6 +23,7 @@ ROOT: Final = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))
 
 from extender.app import create_app  # noqa: E402
+from extender.operations.manual import manual  # noqa: E402
 from extender.settings import Settings  # noqa: E402
 from tests.extender.embedded import EmbeddedSource  # noqa: E402
 
@@ -77,49 +78,8 @@ def commands(program: str) -> str:
 
 
 def endpoints(_: str) -> str:
-    """Return every endpoint with its parameters and answers, from what the service has at /openapi.json."""
-    document = create_app(Settings(scorer="kube-default"), EmbeddedSource()).operations.openapi()
-    return "\n".join(line for path, item in document["paths"].items() for line in _endpoint(path, item))
-
-
-def _endpoint(path: str, item: dict[str, Any]) -> Iterator[str]:
-    for method, operation in item.items():
-        yield f"### `{method.upper()} {path}`\n\n{operation.get('description') or operation['summary']}\n"
-        if parameters := operation.get("parameters"):
-            yield "| parameter | in | type | default |\n| --- | --- | --- | --- |"
-            for each in parameters:
-                default = each["schema"].get("default", "required" if each["required"] else "")
-                yield f"| `{each['name']}` | {each['in']} | {_kind(each['schema'])} | {default} |"
-            yield ""
-        if "requestBody" in operation:
-            yield f"Body:\n\n{_fields(operation['requestBody']['content']['application/json']['schema'])}\n"
-        yield "| status | meaning | answer |\n| --- | --- | --- |"
-        for status, answer in operation["responses"].items():
-            content = answer.get("content", {})
-            yield f"| {status} | {answer['description']} | {', '.join(content)} |"
-        yield ""
-
-
-def _fields(schema: dict[str, Any]) -> str:
-    """Return the fields of the forms that a body may have."""
-    forms = schema.get("anyOf", [schema])
-    return "\n".join(
-        "- "
-        + ", ".join(f"`{name}`" + (" (required)" if name in form["required"] else "") for name in form["properties"])
-        for form in forms
-    )
-
-
-def _kind(schema: dict[str, Any]) -> str:
-    """Return a parameter's type with its limits, in words."""
-    kinds = [each["type"] for each in schema.get("anyOf", [schema])]
-    limits = [
-        f"{word} {schema[key]}"
-        for key, word in (("minimum", "from"), ("maximum", "to"), ("maxLength", "at most"))
-        if key in schema
-    ]
-    choices = [f"one of {', '.join(schema['enum'])}"] if "enum" in schema else []
-    return " ".join([" or ".join(kind for kind in kinds if kind != "null"), *limits, *choices])
+    """Return every endpoint and every answer, from what the service has at /openapi.json."""
+    return manual(create_app(Settings(scorer="kube-default"), EmbeddedSource()).operations.openapi())
 
 
 def members(names: str) -> str:

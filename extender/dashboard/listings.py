@@ -165,9 +165,15 @@ def card_of(bundle: Path) -> str:
     """Return the model card of a bundle as HTML; what is HTML in it is shown as text. Empty where there is none."""
     try:
         with (bundle / CARD).open(encoding="utf-8", errors="replace") as file:
-            tokens = _MARKDOWN.parse(_COMMENT.sub("", file.read(LARGEST_CARD)))
+            text = file.read(LARGEST_CARD)
     except OSError:
         return ""
+    return html_of(text)
+
+
+def html_of(text: str) -> str:
+    """Return Markdown as HTML, its headings one level lower; what is HTML in it is shown as text."""
+    tokens = _MARKDOWN.parse(_COMMENT.sub("", text))
     for token in tokens:
         if token.type in ("heading_open", "heading_close"):
             token.tag = f"h{min(int(token.tag[1]) + 1, 6)}"  # the page has the only heading of the first level

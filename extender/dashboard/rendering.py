@@ -1,4 +1,4 @@
-"""Content to HTML. Every text is escaped where it stands; the one exception is the model card, which `content` made."""
+"""Content to HTML. Every text is escaped where it stands; the exceptions are made of Markdown by `listings`."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ TABS: Final = (
     ("trials", "trials", "Trials"),
     ("settings", "settings", "Settings"),
     ("metrics", "metrics", "Metrics"),
+    ("api", "api", "API"),
 )
 """Page, address below the dashboard, and title."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator, Callable
-from functools import partial
+from functools import cache, partial
 from importlib import resources
 from typing import Annotated, Any, Final, Literal
 
@@ -13,12 +13,13 @@ from fastapi import APIRouter, FastAPI, Query, Request, Response
 from fastapi.responses import RedirectResponse, StreamingResponse
 
 from extender.dashboard.content import SORTS, Content
-from extender.dashboard.listings import reasoned
+from extender.dashboard.listings import html_of, reasoned
 from extender.dashboard.rendering import Pages
 from extender.errors import BusyError, LedgerError, kind_of
 from extender.history.ranking import PAGE
 from extender.operations.assembly import Assembly
 from extender.operations.federation import Replicas
+from extender.operations.manual import manual
 from extender.operations.search import CURSOR, Search
 
 ROOT: Final = "/dashboard/"
@@ -140,6 +141,18 @@ def add(app: FastAPI, content: Content, others: Replicas, refused: Callable[[str
     @router.get(ROOT + "metrics")
     async def measured(request: Request) -> Response:
         return await page(request, "metrics", content.measured)
+
+    @cache
+    def described() -> dict[str, Any]:
+        return {"api": html_of(manual(app.openapi(), 1))}
+
+    @router.get(ROOT + "api")
+    async def api(request: Request) -> Response:
+        return await page(request, "api", described)
+
+    @router.get("/docs")
+    async def docs() -> Response:
+        return RedirectResponse("dashboard/api", 307, HEADERS)
 
     @router.get(ROOT + "series.json")
     async def series() -> Response:

@@ -18,6 +18,7 @@ from extender.operations.federation import ONE, Replicas
 from extender.operations.guard import Guard, Guarded
 from extender.operations.metrics import Metrics
 from extender.operations.probes import Probes
+from extender.operations.schemas import describe
 from extender.operations.search import CURSOR, Search
 from extender.protocol.openapi import paths
 from extender.protocol.wire import LARGEST
@@ -50,7 +51,8 @@ BUSY: Final[Answers] = {503: _described(REASON, why="other answers are being put
 UNREADABLE: Final[Answers] = {
     503: _described(REASON, why="other answers are being put together, or the ledger's file cannot be read, and why")
 }
-DOCUMENT: Final[Answers] = {200: _described({"type": "object"}, why="the document")}
+DOCUMENT: Final[Answers] = {200: _described({})}
+"""`extender.operations.schemas` says the rest."""
 NOT_FOUND: Final[Answers] = {404: _described(REASON, why="nothing is known of it")}
 
 
@@ -207,6 +209,7 @@ def operations_app(
     def described() -> dict[str, Any]:
         if app.openapi_schema is None:
             schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
+            describe(schema)
             schema["paths"] |= paths()
             app.openapi_schema = schema
         return app.openapi_schema

@@ -26,7 +26,7 @@ Values = dict[str, float]
 
 
 class Pod(msgspec.Struct):
-    """Whom a decision is about."""
+    """The pod that a decision is about."""
 
     uid: str
     namespace: str
@@ -75,7 +75,7 @@ class Rated(msgspec.Struct):
 
 
 class Summary(msgspec.Struct):
-    """See `extender.history.explain.summary`."""
+    """A decision without its reasons."""
 
     number: Count
     pod: Pod
@@ -149,13 +149,13 @@ class Changes(msgspec.Struct):
 
 
 class Second(Changes):
-    """The same of the second best."""
+    """What would have made the second best node win."""
 
     node: str
 
 
 class Reasons(msgspec.Struct):
-    """See `extender.history.explain.Hindsight.reasons`."""
+    """What there is to say of one of the best nodes."""
 
     node: str
     preference: float
@@ -206,7 +206,7 @@ class Ranked(msgspec.Struct):
 
 
 class Ranking(msgspec.Struct):
-    """See `extender.history.ranking.ranking`."""
+    """One page of the nodes of a decision, best first."""
 
     rows: list[Ranked]
     page: Count
@@ -216,7 +216,7 @@ class Ranking(msgspec.Struct):
 
 
 class Explanation(Summary):
-    """See `extender.history.explain.explained`."""
+    """A decision with its reasons."""
 
     kube_default_version: str
     all_nodes: bool

@@ -27,6 +27,7 @@ PAGES = {
     "trials": "Trials",
     "settings": "Settings",
     "metrics": "Metrics",
+    "api": "API",
 }
 """Each page and how its heading begins."""
 

@@ -15,7 +15,7 @@ from extender.dashboard import rendering, site
 from tests.extender.service import Service, by_names, pod
 
 Run = Callable[..., Service]
-PAGES = ["", "decisions", "nodes", "policy", "trials", "settings", "metrics"]
+PAGES = ["", "decisions", "nodes", "policy", "trials", "settings", "metrics", "api"]
 FOREIGN = '"><img src=x onerror=alert(1)>{{7*7}}'
 
 
@@ -98,6 +98,21 @@ def test_the_entrance_leads_below_whatever_path_a_proxy_serves_it(run_service: R
         assert (answer.status_code, answer.headers["location"]) == (307, "dashboard/")
     assert (rendering._root("/dashboard/"), rendering._root("/dashboard/nodes")) == ("./", "./")
     assert rendering._root("/dashboard/decisions/uid") == "../"
+
+
+def test_docs_lead_to_every_endpoint_and_every_property(run_service: Run) -> None:
+    service = run_service(scorer="kube-default")
+    led = service.operations.get("/docs")
+    assert (led.status_code, led.headers["location"]) == (307, "dashboard/api")
+    shown = get(service, "api").text
+    document = service.operations.get("/openapi.json").json()
+    for path in document["paths"]:
+        assert f"{path}</code></h2>" in shown
+    for schema in document["components"]["schemas"].values():
+        for name in schema["properties"]:
+            assert f"<code>{name}</code>" in shown
+    assert "<td>Report</td>" in shown
+    assert "<td>list of Listed</td>" in shown
 
 
 def test_settings_tell_where_they_come_from_and_no_secret(run_service: Run, tmp_path: Path) -> None:
