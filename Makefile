@@ -132,10 +132,8 @@ test-chart: $(VENV)/.everything ## The chart and the image alone: helm, kubeconf
 test-pages: $(VENV)/.everything ## The dashboard in a real Chromium; writes build/pages.json and screenshots to build/pages
 	@$(BIN)/python -m pytest tests/pages $(PYTEST_ARGS)
 
-docs: $(VENV)/.everything ## The documents as pages, with the API and Python references; writes build/docs
-	@rm -rf build/docs
-	@$(BIN)/python -m sphinx -q -E -W --keep-going -c docs -d build/doctrees . build/docs
-	@echo "open build/docs/index.html"
+docs: $(VENV)/.everything ## The documents as pages, with the API and Python references; writes build/docs/VERSION
+	@$(BIN)/python -m tests.documents.site
 
 screenshots: $(VENV)/.everything ## Write the documents' screenshots of the dashboard, from a simulated cluster, to docs
 	@$(BIN)/python -m tests.pages.screenshots

@@ -49,6 +49,12 @@ html_theme = "furo"
 html_title = f"{project} {release}"
 html_copy_source = False
 html_domain_indices = False
+html_sidebars = {
+    "**": [
+        *(f"sidebar/{part}.html" for part in ("brand", "search", "scroll-start", "navigation", "scroll-end")),
+        "versions.html",
+    ]
+}
 html_additional_pages = {"index": "start.html"}
 templates_path = ["templates"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
@@ -21,7 +22,7 @@ from helm.reference import CHART, read_values
 from policy.cluster import COLUMNS
 from policy.heuristics import DETERMINISTIC
 from tests.control_plane.toolchain import REPOSITORY
-from tests.documents.site import SITE, Page, build, read
+from tests.documents.site import SITE, SITES, Page, build, lead, read
 from tests.extender.embedded import EmbeddedSource
 
 Site = dict[Path, Page]
@@ -82,6 +83,24 @@ def test_pages_load_nothing_from_other_hosts(site: Site) -> None:
     assert {load for load in loads if re.match(r"(https?:)?//", load)} == set()
 
 
+def test_every_page_leads_to_the_other_versions(site: Site) -> None:
+    without = [path for path, page in site.items() if not any(link.endswith("../versions.html") for link in page.links)]
+    assert without == [SITE / "index.html"]
+    assert SITE.name == tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]["version"]
+
+
+def test_the_newest_version_comes_first_and_older_ones_stay(tmp_path: Path) -> None:
+    for name in ("0.9.0", "0.10.0", "0.10.0rc1", "latest", "0.2.0"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "index.html").touch()
+    lead(tmp_path)
+    assert 'content="0; url=0.10.0/index.html"' in (tmp_path / "index.html").read_text(encoding="utf-8")
+    listed = re.findall('href="(.+?)/index.html"', (tmp_path / "versions.html").read_text(encoding="utf-8"))
+    assert listed == ["0.10.0", "0.10.0rc1", "0.9.0", "0.2.0"]
+    assert (tmp_path / "0.2.0" / "index.html").exists()
+    assert (SITES / "versions.html").exists()
+
+
 def commands(name: str, app: typer.Typer) -> Iterator[tuple[str, list[str]]]:
     """Each command as it is typed, and its options."""
     for word, command in typer.main.get_command(app).commands.items():  # type: ignore[attr-defined]
@@ -114,8 +133,12 @@ def test_every_setting_metric_value_and_alert_is_documented(site: Site) -> None:
 
 def test_every_endpoint_parameter_and_answer_is_documented(site: Site) -> None:
     text = words(site, "docs/api")
-    paths = create_app(Settings(scorer="kube-default"), EmbeddedSource()).operations.openapi()["paths"]
-    for path, item in paths.items():
+    document = create_app(Settings(scorer="kube-default"), EmbeddedSource()).operations.openapi()
+    for name, schema in document["components"]["schemas"].items():
+        _, _, section = text.partition(f"\n{name}\N{PILCROW SIGN}")
+        described = section.partition("\N{PILCROW SIGN}")[0].split()
+        assert [each for each in schema["properties"] if each not in described] == [], name
+    for path, item in document["paths"].items():
         for method, operation in item.items():
             _, _, section = text.partition(f"{method.upper()} {path}\N{PILCROW SIGN}")
             assert section, path

@@ -55,7 +55,10 @@ def walk(folder: Path) -> tuple[list[Result], str]:
             placed = time.monotonic()
             url, pod = placement
             command = (".venv/bin/maddpg-extender", "explain", pod, "--namespace", "demo", "--url", url)
-            told = subprocess.run(command, cwd=clone, check=True, capture_output=True, text=True, env=_plain()).stdout
+            # what it says of a failure goes to the terminal
+            told = subprocess.run(
+                command, cwd=clone, check=True, stdout=subprocess.PIPE, text=True, env=_plain()
+            ).stdout
             explained = time.monotonic()
         finally:
             os.killpg(demo.pid, signal.SIGINT)
