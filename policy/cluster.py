@@ -35,7 +35,7 @@ Middle of use over limit without and with autopilot, 0.54 and 0.77 (Rzadca et al
 """
 
 UNMEASURED_MEMORY_RATIO: Final = 0.95
-"""Memory used over requested that the memory bound expects of a node's pods before any was measured.
+"""Memory used over requested that the memory bound expects of the pods of a node that was never measured.
 
 Middle of what training draws, 0.5 to 1.4 (`training.simulator.deviations`). More than `EXPECTED_USE_RATIO`, because
 what the bound keeps off is a pod that is killed.
@@ -92,7 +92,7 @@ class ClusterState:
     # Default: none.
     memory_unseen: FloatArray = _NONE
     # memory that the node's pods were measured to use, over what they request: what to expect of one that is not
-    # measured yet; see `policy.shortage.use_ratio`. Default: `UNMEASURED_MEMORY_RATIO`.
+    # measured yet; see `policy.shortage.use_ratio`. Default: 1.
     memory_ratio: FloatArray = _NONE
 
     def __post_init__(self) -> None:
@@ -103,7 +103,7 @@ class ClusterState:
         if self.memory_unseen is _NONE:
             object.__setattr__(self, "memory_unseen", np.zeros(self.memory_requested.shape))
         if self.memory_ratio is _NONE:
-            object.__setattr__(self, "memory_ratio", np.full(self.memory_requested.shape, UNMEASURED_MEMORY_RATIO))
+            object.__setattr__(self, "memory_ratio", np.ones(self.memory_requested.shape))
         shape = self.cpu_allocatable.shape
         if not (
             shape
@@ -180,7 +180,7 @@ class ClusterState:
             cpu_nonzero=np.zeros(cpu.shape),
             memory_nonzero=np.zeros(cpu.shape),
             memory_unseen=np.zeros(cpu.shape),
-            memory_ratio=np.full(cpu.shape, UNMEASURED_MEMORY_RATIO),
+            memory_ratio=np.ones(cpu.shape),
         )
 
 

@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from policy.arithmetic import ARRAYS, FLOATS, Arithmetic, Number
 from policy.cluster import (
     EXPECTED_USE_RATIO,
-    UNMEASURED_MEMORY_RATIO,
     ClusterState,
     Demand,
     FloatArray,
@@ -23,7 +22,7 @@ from policy.cluster import (
 )
 
 PRIOR_SHARE: Final = 0.05
-"""Share of a node's memory that counts as pods which use what is expected of them; see `use_ratio`. Assumption."""
+"""Share of a node's memory that counts as pods which use what they request; see `use_ratio`. Assumption."""
 
 MOST_USE: Final = 2.0
 """Largest ratio of use to request that is expected of a pod. Assumption: its cgroup limits it."""
@@ -65,15 +64,15 @@ def expected_memory(node: ClusterState | Node, demand: Demand, to: Arithmetic[An
     """
     of_a_pod, prior = to.minimum(node.memory_ratio, MOST_USE), PRIOR_SHARE * node.memory_allocatable
     counted = node.memory_used + (of_a_pod - EXPECTED_USE_RATIO) * node.memory_unseen
-    in_proportion: Any = node.memory_ratio * (node.memory_nonzero + prior) - UNMEASURED_MEMORY_RATIO * prior
+    in_proportion: Any = node.memory_ratio * (node.memory_nonzero + prior) - prior
     return to.minimum(counted, in_proportion) + of_a_pod * demand.memory_nonzero
 
 
 def use_ratio(measured: Number, requested: Number, allocatable: Number, to: Arithmetic[Number]) -> Number:
     """Memory that a node's pods use over what they request: what `ClusterState.memory_ratio` holds.
 
-    Drawn towards `UNMEASURED_MEMORY_RATIO` while little is requested, as if pods that use so much requested
-    `PRIOR_SHARE` of the memory.
+    Drawn towards 1 while little is requested: as if pods that use what they request took `PRIOR_SHARE` of the memory.
+    A node that was never measured has `policy.cluster.UNMEASURED_MEMORY_RATIO` instead.
 
     Args:
         measured: memory in use on the node when it was measured, GiB; 0 where it was not.
@@ -82,7 +81,7 @@ def use_ratio(measured: Number, requested: Number, allocatable: Number, to: Arit
         to: how to compute with these.
     """
     prior = PRIOR_SHARE * allocatable
-    return to.maximum((measured + UNMEASURED_MEMORY_RATIO * prior) / (requested + prior), EXPECTED_USE_RATIO)
+    return to.maximum((measured + prior) / (requested + prior), EXPECTED_USE_RATIO)
 
 
 def spread(node: ClusterState | Node, demand: Demand, to: Arithmetic[Any]) -> Any:

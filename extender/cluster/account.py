@@ -13,7 +13,7 @@ from typing import Final
 from extender.pods import GIB
 from extender.quantities import NANO
 from policy.arithmetic import FLOATS
-from policy.cluster import NONZERO_CPU, NONZERO_MEMORY
+from policy.cluster import NONZERO_CPU, NONZERO_MEMORY, UNMEASURED_MEMORY_RATIO
 from policy.criteria import EXPECTED_USE_RATIO
 from policy.errors import InvalidInputError
 from policy.shortage import use_ratio
@@ -193,6 +193,8 @@ class NodeAccount:
         Args:
             allocatable: memory of the node, GiB.
         """
+        if self.measured_at == -math.inf:
+            return UNMEASURED_MEMORY_RATIO
         return use_ratio(self.measured_memory, self.measured_requests / GIB, allocatable, FLOATS)
 
 

@@ -332,7 +332,7 @@ class ClusterTable:
             self._state.cpu_pressure,
         ):
             column[node.row] = 0.0
-        self._state.memory_ratio[node.row] = UNMEASURED_MEMORY_RATIO
+        self._state.memory_ratio[node.row] = 1.0
         self._bump(node.row)
         return True
 
@@ -566,6 +566,7 @@ class ClusterTable:
         self._rows[name] = node.row
         self._assignments += 1
         self._names[node.row] = name
+        self._state.memory_ratio[node.row] = UNMEASURED_MEMORY_RATIO
         self._bump(node.row)
         for listener in self._row_listeners:
             listener(node.row, name)

@@ -49,7 +49,7 @@ def draw_measurements(settings: Measurement, seeds: Seeds, nodes: Nodes, told: T
         pressure=nodes.decay,  # an idle node's pressure: PSI counts the time that system tasks wait too
         cpu_expected=np.zeros(shape),
         memory_expected=np.zeros(shape),
-        memory_ratio=np.full(shape, UNMEASURED_MEMORY_RATIO),
+        memory_ratio=np.ones(shape),
         version=np.zeros(shape, dtype=np.int64),
     )
 

@@ -444,7 +444,7 @@ def test_memory_use_over_requests_is_that_of_the_pods_that_were_measured() -> No
     assert row(table, "a")["memory_ratio"] == UNMEASURED_MEMORY_RATIO
     table.pod_bound("old", "a", 1.0, 40.0, clock.now - 20.0)
     table.set_usage("a", 1.0, 50.0, None, clock.now - 10.0)
-    measured = (50.0 + UNMEASURED_MEMORY_RATIO * 5.0) / (40.0 + 5.0)
+    measured = (50.0 + 5.0) / (40.0 + 5.0)
     assert row(table, "a")["memory_ratio"] == pytest.approx(measured)
     table.pod_bound("new", "a", 1.0, 8.0, clock.now)
     found = row(table, "a")
@@ -453,7 +453,7 @@ def test_memory_use_over_requests_is_that_of_the_pods_that_were_measured() -> No
     assert row(table, "a")["memory_ratio"] == pytest.approx(measured), "it is still in what was measured"
     table.set_usage("a", 1.0, 6.0, None, clock.now)
     found = row(table, "a")
-    measured = (6.0 + UNMEASURED_MEMORY_RATIO * 5.0) / (8.0 + 5.0)
+    measured = (6.0 + 5.0) / (8.0 + 5.0)
     assert (found["memory_ratio"], found["memory_unseen"]) == (pytest.approx(measured), 0.0)
     table.forget_usage_before(clock.now + 1.0)
     found = row(table, "a")
