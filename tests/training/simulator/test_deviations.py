@@ -27,6 +27,7 @@ CHANGED = {
     "decay": {"hidden"},
     "use": {"pod_classes"},
     "memory": {"pod_classes", "hidden"},
+    "throttled": {"hidden"},
     "wide": {"pod_classes", "hidden"},
     "wide-replicas": {"pod_classes", "hidden", "arrivals"},
 }
@@ -55,6 +56,8 @@ def test_variants_have_the_values_of_their_names() -> None:
     assert find_scenario("knee-0.85").contention == Contention(knee=0.85)
     assert find_scenario("contention-double").contention == Contention(scale=2.0)
     assert find_scenario("decay-none").hidden.decay_spread == 0.0
+    throttled = find_scenario("throttled").hidden
+    assert (throttled.throttled_share, throttled.throttled_loss) == (0.25, 0.5)
     assert {pod.cpu_use for pod in find_scenario("use-1.5").pod_classes} == {1.5}
     assert {pod.slack for pod in find_scenario("urgent").pod_classes} == {(1.0, 1.2)}
     assert len(MEMORY) == len(PHYSICS) == 8
