@@ -6,6 +6,7 @@ of a block meets pods that the other scheduler has placed, and is not counted.
 
 from __future__ import annotations
 
+import json
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -18,7 +19,8 @@ import numpy as np
 from kubernetes import client
 
 from tests.chart.helm import NAMESPACE, RELEASE
-from tests.control_plane.access import Manifest, connect, request, send
+from tests.control_plane import access
+from tests.control_plane.access import Manifest, connect
 from tests.control_plane.workload import Binds
 from tests.kind.cluster import Cluster, wait_until
 from tests.kind.release import Release
@@ -31,6 +33,7 @@ USAGE_INTERVAL_S: Final = 10.0
 PODS: Final = "/api/v1/namespaces/default/pods"
 JOBS: Final = "/apis/batch/v1/namespaces/default/jobs"
 DEPLOYMENTS: Final = "/apis/apps/v1/namespaces/default/deployments"
+ATTEMPTS: Final = 5
 PATIENCE_S: Final = 120.0
 """Longest wait for Jobs after the last block."""
 
@@ -261,6 +264,25 @@ class Switchback:
 
     def _delete(self, name: str) -> None:
         send(self._api, "DELETE", f"{JOBS}/{name}?propagationPolicy=Background")
+
+
+def send(api: client.ApiClient, method: str, path: str, body: Manifest | None = None) -> bytes:
+    """`tests.control_plane.access.send`, again where a busy etcd answered too late."""
+    for attempt in range(ATTEMPTS):
+        try:
+            return access.send(api, method, path, body)
+        except client.ApiException as error:
+            if attempt and error.status == {"POST": 409, "DELETE": 404}.get(method):
+                return b""  # the one before was carried out
+            if (error.status or 500) < 500 or attempt == ATTEMPTS - 1:
+                raise
+            time.sleep(1.0)
+    raise AssertionError("unreachable")
+
+
+def request(api: client.ApiClient, method: str, path: str) -> Any:
+    """The JSON that `send` gets."""
+    return json.loads(send(api, method, path))
 
 
 def _machine_time() -> tuple[float, float]:
