@@ -10,6 +10,7 @@ import typer
 
 from tests.control_plane.processes import StartError
 from tests.control_plane.toolchain import BuildError
+from tests.kind.cluster import ClusterError
 from tests.proof.evidence import VIOLATIONS, write
 from tests.proof.machines import cluster, kinds
 from tests.proof.prediction import predict
@@ -36,7 +37,7 @@ def main(
         with cluster() as (made, image):
             print(f"workers: {kinds(made)}; {plan.rate:.2f} Jobs a second; order: {plan.arms}", flush=True)
             record = Switchback(made, image, plan, lambda text: print(text, flush=True)).run()
-    except (BuildError, StartError) as error:
+    except (BuildError, StartError, ClusterError, TimeoutError) as error:
         sys.exit(f"make proof: {error}")
     rows = write(record, predict(plan, record.nominal_s, _completions(record)), out)
     (verdict,) = (row for row in rows if row["name"] == f"{VIOLATIONS.name}, difference")

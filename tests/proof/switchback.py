@@ -22,7 +22,7 @@ from tests.chart.helm import NAMESPACE, RELEASE
 from tests.control_plane import access
 from tests.control_plane.access import Manifest, connect
 from tests.control_plane.workload import Binds
-from tests.kind.cluster import Cluster, wait_until
+from tests.kind.cluster import Cluster, ClusterError, wait_until
 from tests.kind.release import Release
 from tests.proof.machines import KINDS, kinds
 from tests.proof.work import LABEL, TEMPLATES, Template, Workload, arrivals, calibration, said
@@ -195,12 +195,15 @@ class Switchback:
         names, found = [job["metadata"]["name"] for job in jobs], []
 
         def all_ended() -> bool:
-            found[:] = [
+            pods = [
                 pod
                 for name in names
                 for pod in request(self._api, "GET", f"{PODS}?labelSelector=job-name%3D{name}")["items"]
-                if said(pod) is not None
             ]
+            for pod in pods:
+                if pod["status"]["phase"] == "Failed":
+                    raise ClusterError(f"pod {pod['metadata']['name']} failed: {pod['status']}")
+            found[:] = [pod for pod in pods if said(pod) is not None]
             return len(found) == len(jobs)
 
         wait_until(all_ended, f"{', '.join(names)} end", 120.0)
