@@ -225,9 +225,8 @@ class Switchback:
         self._read_services(number, arm, service, time.time() - seconds + plan.dropped_s)
         send(self._api, "DELETE", f"{DEPLOYMENTS}/{service}?propagationPolicy=Background")
         self._collect()
-        (pod,) = self._release.ready("extender")[:1] or [None]
-        if pod is not None:
-            self.record.nodes.append({"block": number, **self._release.ask(pod, "/v1/nodes")})
+        pod = self._release.ready("scheduler")[0]  # in mode sidecar, the extender is in kube-scheduler's pod
+        self.record.nodes.append({"block": number, **self._release.ask(pod, "/v1/nodes")})
         done = [job for job in self.record.jobs.values() if job.block == number and job.ended is not None]
         self._say(f"block {number} {arm}: {len(done)} ended, {sum(job.late for job in done)} late")
 
