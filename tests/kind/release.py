@@ -100,6 +100,18 @@ class Release:
         return dict(yaml.safe_load(found["data"]["config.yaml"]))
 
 
+def python_container(image: str, program: str, resources: Mapping[str, Any], options: str = "-c") -> dict[str, Any]:
+    """A container of the extender's image that runs a Python program, which finds the name of its node in NODE."""
+    return {
+        "name": "work",
+        "image": image,
+        "imagePullPolicy": "Never",
+        "command": ["/usr/bin/python3", options, program],
+        "env": [{"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
+        "resources": resources,
+    }
+
+
 @contextmanager
 def workload(cluster: Cluster, name: str, replicas: int, **specification: Any) -> Iterator[list[Pod]]:
     """The Deployment of deploy/kind/workload.yaml under another name, until the end of the block; yields its pods."""

@@ -14,7 +14,7 @@ import pytest
 
 from tests.chart.helm import NAMESPACE, RELEASE
 from tests.kind.cluster import Cluster, wait_until
-from tests.kind.release import Release
+from tests.kind.release import Release, python_container
 
 LABEL = "maddpg-scheduler.io/speed"
 FACTORS = (1.0, 2.0)
@@ -57,18 +57,10 @@ def release(cluster: Cluster, image_name: str, workers: list[str]) -> Iterator[R
 
 def job(name: str, node: str, image: str, program: str) -> dict[str, Any]:
     """A Job whose pods run the program on that node."""
-    container = {
-        "name": "work",
-        "image": image,
-        "imagePullPolicy": "Never",
-        "command": ["/usr/bin/python3", "-c", program],
-        "env": [{"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
-        "resources": {"requests": {"cpu": "100m", "memory": "32Mi"}},
-    }
     pods = {
         "restartPolicy": "Never",
         "nodeSelector": {"kubernetes.io/hostname": node},
-        "containers": [container],
+        "containers": [python_container(image, program, {"requests": {"cpu": "100m", "memory": "32Mi"}})],
     }
     return {
         "apiVersion": "batch/v1",

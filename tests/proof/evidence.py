@@ -129,15 +129,9 @@ def _learned(record: Record) -> list[Row]:
         learned = [speed[key] if speed[key] is None else speed[key] / scale for key in ("value", "low", "high")]
         rows.append(_row(f"learned speed of {name} ({kind})", Estimate(*learned), "x"))
         rows.append(_row(f"true speed of {name} ({kind})", _exactly(truth[name] / mean), "x"))
-        slowdown = speed.get("slowdown")
-        if slowdown is not None:
-            rows.append(_row(f"run time per CPU time on {name} ({kind})", _exactly(slowdown), "x"))
-    measured = [
-        each["pressure"]
-        for at in record.nodes
-        for each in at["nodes"]
-        if each["pressure"].get("source") in ("kubelet", "psi")
-    ]
+        if speed["slowdown"] is not None:
+            rows.append(_row(f"run time per CPU time on {name} ({kind})", _exactly(speed["slowdown"]), "x"))
+    measured = [each["pressure"] for at in record.nodes for each in at["nodes"] if each["pressure"]["source"] == "psi"]
     rows.append(_row("nodes at the end of blocks whose kernel measured pressure", _exactly(len(measured)), "nodes"))
     return rows
 

@@ -11,9 +11,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Final
 
-import numpy as np
-from numpy.typing import NDArray
-
 from policy import heuristics
 from policy.bundle import load_bundle, shipped_bundle_path
 from tests.proof.machines import CORES, KINDS, MEMORY_GIB
@@ -115,10 +112,5 @@ def predict(plan: Plan, nominal_s: Mapping[str, float], completions: int) -> dic
 def _same_machines(made: Scenario, seed: int) -> bool:
     """Whether an episode draws just the cluster's machines, in any order."""
     nodes = draw_nodes(made, episode_seeds(range(seed, seed + 1)))
-    return sorted(zip(_row(nodes.speed), _row(nodes.throttled > 0.0), strict=True)) == sorted(
-        (1.0 / kind.factor, kind.cores < CORES) for kind in KINDS
-    )
-
-
-def _row(values: NDArray[np.generic]) -> list[float]:
-    return [float(value) for value in values[0]]  # type: ignore[arg-type]
+    drawn = zip(nodes.speed[0].tolist(), (nodes.throttled[0] > 0.0).tolist(), strict=True)
+    return sorted(drawn) == sorted((1.0 / kind.factor, kind.cores < CORES) for kind in KINDS)

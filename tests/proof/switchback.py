@@ -270,16 +270,17 @@ class Switchback:
 
 def send(api: client.ApiClient, method: str, path: str, body: Manifest | None = None) -> bytes:
     """`tests.control_plane.access.send`, again where a busy etcd answered too late."""
-    for attempt in range(ATTEMPTS):
+    attempt = 1
+    while True:
         try:
             return access.send(api, method, path, body)
         except client.ApiException as error:
-            if attempt and error.status == {"POST": 409, "DELETE": 404}.get(method):
+            if attempt > 1 and error.status == {"POST": 409, "DELETE": 404}.get(method):
                 return b""  # the one before was carried out
-            if (error.status or 500) < 500 or attempt == ATTEMPTS - 1:
+            if (error.status or 500) < 500 or attempt == ATTEMPTS:
                 raise
-            time.sleep(1.0)
-    raise AssertionError("unreachable")
+        attempt += 1
+        time.sleep(1.0)
 
 
 def request(api: client.ApiClient, method: str, path: str) -> Any:

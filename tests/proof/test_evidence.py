@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.control_plane.access import Manifest
 from tests.proof import evidence
 from tests.proof.evidence import OURS, THEIRS, figures, markdown, write
 from tests.proof.machines import KINDS
@@ -112,12 +113,17 @@ def test_pairs_have_the_same_arrivals_and_others_do_not() -> None:
     assert all(set(PLAN.arms[at : at + 2]) == {THEIRS, OURS} for at in range(0, 8, 2))
 
 
+def program(specification: Manifest) -> str:
+    """What the only container of these pods runs."""
+    (container,) = specification["template"]["spec"]["containers"]
+    return str(container["command"][-1])
+
+
 def test_jobs_of_a_template_are_one_template_to_whoever_looks() -> None:
     workload = Workload("image", {"w1": 2.5}, {template.name: 1000.0 for template in TEMPLATES})
     one, other = (workload.job(f"brief-{number}", TEMPLATES[0], schedulerName="x")["spec"] for number in (1, 2))
     assert one == other
-    (container,) = one["template"]["spec"]["containers"]
-    assert "'w1': 2.5" in container["command"][-1]
-    compile(container["command"][-1], "job", "exec")
-    compile(workload.service("service", schedulerName="x")["spec"]["template"]["spec"]["containers"][0]["command"][-1], "service", "exec")  # fmt: skip  # noqa: E501
+    assert "'w1': 2.5" in program(one)
+    compile(program(one), "job", "exec")
+    compile(program(workload.service("service", schedulerName="x")["spec"]), "service", "exec")
     assert said({"status": {"containerStatuses": [{"state": {"running": {}}}]}}) is None

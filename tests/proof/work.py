@@ -14,6 +14,7 @@ from typing import Any, Final
 import numpy as np
 
 from tests.control_plane.access import Manifest
+from tests.kind.release import python_container
 
 CALIBRATION_S: Final = 0.5
 """CPU time that is measured to learn how much work a CPU second is."""
@@ -181,14 +182,7 @@ def _job(name: str, pod: Manifest) -> Manifest:
 
 
 def _pod(image: str, program: str, resources: Manifest, **pod: Any) -> Manifest:
-    container = {
-        "name": "work",
-        "image": image,
-        "imagePullPolicy": "Never",
-        "command": ["/usr/bin/python3", "-SEuc", program],
-        "env": [{"name": "NODE", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}],
-        "resources": resources,
-    }
+    container = python_container(image, program, resources, "-SEuc")
     return {"automountServiceAccountToken": False, "enableServiceLinks": False, "containers": [container], **pod}
 
 
