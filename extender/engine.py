@@ -187,10 +187,7 @@ class Engine:
             scores = self.fallen_back(demand, rows, reason)
             version = table.version
         else:
-            loaded = scoring.loaded
-            scores = Scores(
-                rating.preferences, loaded.scorer.name, None, loaded.model_sha256, rating.odd, loaded.temperature
-            )
+            scores = Scores.of(scoring, rating)
         return self._conclude(question, rows, unknown, scores, scoring, version)
 
     def look_ahead(self, pod: Pod, nodes: Named) -> None:

@@ -187,10 +187,7 @@ class Observer(PodListener):
         engine, state = self._engine, self._table.state
         try:
             scoring = engine.trusted(engine.scoring)
-            loaded, rating = scoring.loaded, scoring.rated(state.take(rows), question.asked.demand)
-            scores = Scores(
-                rating.preferences, loaded.scorer.name, None, loaded.model_sha256, rating.odd, loaded.temperature
-            )
+            scores = Scores.of(scoring, scoring.rated(state.take(rows), question.asked.demand))
         except ScoringError as error:
             scores = engine.fallen_back(question.asked.demand, rows, reason_of(error))
         rated = priorities(scores.preferences, scores.temperature)

@@ -16,7 +16,7 @@ from extender.history.ledger import TOP, Decision, OddNode
 from extender.history.timeline import Timeline
 from extender.pods import Pod
 from extender.scorer.scoring import Scoring
-from extender.scorer.trust import OddRows
+from extender.scorer.trust import OddRows, Rating
 from policy.cluster import ClusterState
 from policy.observation import observe_unclipped
 from policy.priorities import TEMPERATURE
@@ -32,6 +32,13 @@ class Scores(NamedTuple):
     model_sha256: str = ""
     odd: OddRows | None = None
     temperature: float = TEMPERATURE
+
+    @classmethod
+    def of(cls, scoring: Scoring, rating: Rating) -> Scores:
+        """Return what a scorer, which is no fallback, gave."""
+        loaded = scoring.loaded
+        name, digest = loaded.scorer.name, loaded.model_sha256
+        return cls(rating.preferences, name, None, digest, rating.odd, loaded.temperature)
 
 
 class Question(NamedTuple):

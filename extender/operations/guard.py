@@ -117,8 +117,8 @@ class Guard:
             headers: its own, names in lower case.
             names: of the client certificate that was verified; None: none was shown.
         """
-        certified = self._certificates and names is not None
-        if certified and (not self._names or (self._names | self.own_names()) & (names or frozenset())):
+        certified = names if self._certificates else None
+        if certified is not None and not (self._names and certified.isdisjoint(self._names | self.own_names())):
             return "admitted"
         if self._proxies and self._is_proxy(address):
             users = [value.strip() for name, value in headers if name == self._header]
@@ -128,7 +128,7 @@ class Guard:
         kind, _, token = given[0].partition(b" ") if len(given) == 1 else (b"", b"", b"")
         token = token.strip()
         if not self._bearer or kind.lower() != b"bearer" or not token or len(token) > LONGEST_TOKEN:
-            return "forbidden" if certified else "unauthenticated"
+            return "unauthenticated" if certified is None else "forbidden"
         return await self._reviewed(token)
 
     def why(self, result: str) -> str:

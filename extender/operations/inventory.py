@@ -267,10 +267,12 @@ def as_text(learning: dict[str, Any] | None, nodes: list[dict[str, Any]]) -> str
                 ),
             ).rstrip()
         )
-    throttled = {it["node"]: it["speed"].get("share_left", 1.0) for it in nodes}
-    for name, share in sorted(throttled.items()):
-        if share < 1.0:
-            lines.append(f"{name}: its pods wait and end late, so {share:.0%} of its speed count.")
+    shares = {it["node"]: it["speed"].get("share_left", 1.0) for it in nodes}
+    lines += [
+        f"{name}: its pods wait and end late, so {share:.0%} of its speed count."
+        for name, share in sorted(shares.items())
+        if share < 1.0
+    ]
     lines.append("PODS: completed pods that show the speed. USE, REQ: CPU used and requested.")
     lines.append("PRESSURE: of CPU, memory and I/O, % of time; - where it is not measured.")
     if learning is not None and learning["refused"] is not None:

@@ -30,10 +30,10 @@ class Knowledge:
     speed: Literal["label", "none", "learned"] = "label"
     speed_missing: Share = 0.0  # share of nodes without a label
     speed_wrong: Share = 1.0  # share of labels that are wrong by `speed_error`
-    # whether nodes count as slower where pods of their templates ran longer per CPU time before the episode
-    throttling: bool = False
     # relative error of a wrong label, up or down with equal chance
     speed_error: Annotated[float, Field(strict=True, ge=0.0, lt=1.0)] = 0.0
+    # whether nodes count as slower where pods waited more and ended later before the episode; see `policy.slowdowns`
+    throttling: bool = False
     # urgency of pods: their annotations; none, so that the QoS class decides; or inferred from signs
     urgency: Literal["label", "none", "inferred"] = "label"
     urgency_missing: Share = 0.0  # share of pods without an annotation; the QoS class decides for them
