@@ -27,6 +27,12 @@ Less helps throttled nodes more, and takes busy ones for throttled where a clust
 (docs/decisions/0017-throttled-nodes.md).
 """
 
+LEAST_LASTING: Final = 1.15
+"""Slowdown down to which a node that counted as throttled still does.
+
+A quota holds nobody up on a node that is avoided: without this it would draw pods, be avoided, and draw them again.
+"""
+
 LEAST_SHARE: Final = 0.2
 """Share of its speed that a node keeps whatever its slowdown. Assumption: a node that stands still is cordoned."""
 
@@ -47,6 +53,7 @@ class _Node:
     run: float = 0.0
     weight: float = 0.0
     at: float = 0.0
+    throttled: bool = False  # since its slowdown reached `LEAST_SLOWDOWN`
 
 
 class Slowdowns:
@@ -76,6 +83,7 @@ class Slowdowns:
             left = math.exp(-max(at - here.at, 0.0) / self._memory_s)
             here.ratio, here.run = here.ratio * left + ratio - usual.ratio, here.run * left + run - usual.run
             here.weight, here.at = here.weight * left + 1.0, at
+            here.throttled = _slowdown(here, 1.0) >= (LEAST_LASTING if here.throttled else LEAST_SLOWDOWN)
         usual.seen += 1
         weight = 1.0 / min(usual.seen, LONGEST_SEEN)
         usual.ratio, usual.run = usual.ratio + weight * (ratio - usual.ratio), usual.run + weight * (run - usual.run)
@@ -97,11 +105,16 @@ class Slowdowns:
         here, left = self._recent(node, now)
         if here is None:
             return 1.0
-        slowdown = math.exp(min(here.ratio, here.run) * left / (here.weight * left + PRIOR_WEIGHT))
-        return 1.0 if slowdown < LEAST_SLOWDOWN else max(1.0 / slowdown, LEAST_SHARE)
+        slowdown = _slowdown(here, left)
+        return max(1.0 / slowdown, LEAST_SHARE) if here.throttled and slowdown >= LEAST_LASTING else 1.0
 
     def _recent(self, node: str, now: float) -> tuple[_Node | None, float]:
         """What is known of a node, if a completion's worth of it is left, and the share of it that is."""
         here = self._nodes.get(node)
         left = 0.0 if here is None else math.exp(-max(now - here.at, 0.0) / self._memory_s)
         return (here, left) if here is not None and here.weight * left >= 1.0 else (None, left)
+
+
+def _slowdown(here: _Node, left: float) -> float:
+    """How many times as long its pods run, of the two measures the smaller one; `left` is the weight left of all."""
+    return math.exp(min(here.ratio, here.run) * left / (here.weight * left + PRIOR_WEIGHT))

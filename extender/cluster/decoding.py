@@ -183,6 +183,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     """What is read of a node's status."""
 
     allocatable: Requests | None = None
+    capacity: Requests | None = None
     conditions: list[Condition] | None = None
     addresses: list[NodeAddress] | None = None
     daemon_endpoints: DaemonEndpoints | None = msgspec.field(default=None, name="daemonEndpoints")

@@ -40,10 +40,13 @@ from extender.cluster.kubelet import (
     endpoint_of,
 )
 from extender.cluster.rounds import Kubelet, Rounds
-from extender.cluster.stats import WINDOW, NodePressure, Summary, SummaryError, decode_summary
+from extender.cluster.stats import WINDOW, Amounts, NodePressure, Summary, SummaryError, decode_summary
 from extender.cluster.table import ClusterTable
 from extender.cluster.usage import READY_INTERVAL_S, Intake, NodeUse, ignored_events
+from extender.pods import GIB
+from extender.quantities import NANO, nano_units
 from extender.supervision import Failures, detached
+from policy.errors import InvalidQuantityError
 
 THREAD: Final = "kubelets"
 """Name of the thread, and of its failures where failures of background work are counted."""
@@ -57,6 +60,21 @@ STOP_TIMEOUT: Final = 5.0
 """Seconds that stopping waits for the thread."""
 
 log = structlog.stdlib.get_logger(__name__)
+
+
+def reserved_of(node: Node) -> Amounts:
+    """What a node keeps from its pods: capacity less allocatable; none where it does not say both."""
+    capacity, allocatable = node.status.capacity, node.status.allocatable
+    if capacity is None or allocatable is None:
+        return Amounts()
+    try:
+        cpu, memory = (
+            (nano_units(str(whole or 0)) - nano_units(str(part or 0))) / NANO
+            for whole, part in ((capacity.cpu, allocatable.cpu), (capacity.memory, allocatable.memory))
+        )
+    except InvalidQuantityError:
+        return Amounts()
+    return Amounts(max(cpu, 0.0), max(memory / GIB, 0.0))
 
 
 class Kubelets:
@@ -102,6 +120,7 @@ class Kubelets:
         self._trust = Trust(lambda: api.authorities, options.ca_file, options.insecure)
         self._lock = threading.Lock()
         self._endpoints: dict[str, Endpoint | None] = {}
+        self._reserved: dict[str, Amounts] = {}
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[None] | None = None
         self._stopping = False
@@ -122,6 +141,7 @@ class Kubelets:
 
     def present(self, received: Node) -> None:
         """The node exists: its kubelet is asked from now on, where its status gives an address."""
+        self._reserved[received.metadata.name] = reserved_of(received)
         self._know(received.metadata.name, endpoint_of(received, loopback=self._options.loopback))
 
     def absent(self, received: Node) -> None:
@@ -144,6 +164,7 @@ class Kubelets:
     def _forget(self, name: str) -> None:
         with self._lock:
             self._endpoints.pop(name, None)
+            self._reserved.pop(name, None)
             if self._loop is not None:
                 self._loop.call_soon_threadsafe(self._leave, name)
 
@@ -321,11 +342,12 @@ class Kubelets:
         self.pods_ignored += summary.ignored
         if not self._found:
             asyncio.get_running_loop().call_later(HAND_OVER_S, self._hand_over)
+        claimed = summary.claimed(self._reserved.get(summary.node, Amounts()))
         self._found.append(
             NodeUse(
                 summary.node,
-                cpu=summary.cpu,
-                memory=summary.memory,
+                cpu=claimed.cpu,
+                memory=claimed.memory,
                 pressure=summary.pressure.cpu,
                 begin=summary.at - WINDOW,
                 end=summary.at,

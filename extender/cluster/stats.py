@@ -1,7 +1,7 @@
 """A kubelet's answer to /stats/summary: use and pressure of its node, and the CPU time of its pods. Pure.
 
 Source of the fields: k8s.io/kubelet/pkg/apis/stats/v1alpha1/types.go. Everything else in the answer, most of its bytes,
-is skipped unread. A pod that does not decode costs itself alone.
+is skipped unread. A pod that does not decode costs itself alone, and so does what all pods use together.
 
 Pressure (PSI) is in the answer since Kubernetes 1.34 (feature gate KubeletPSI). A kubelet whose kernel does not collect
 it either leaves it out or sends zeros (pkg/kubelet/stats/helper.go passes on what cAdvisor could not read). A kernel
@@ -10,7 +10,8 @@ that collects it has counted some waiting since it booted: a total of 0 therefor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -49,6 +50,13 @@ class CpuTime(NamedTuple):
     rate: float | None = None  # cores that the pod used between the reading before and this one; None: not known
 
 
+class Amounts(NamedTuple):
+    """CPU and memory."""
+
+    cpu: float = 0.0  # cores
+    memory: float = 0.0  # GiB
+
+
 @dataclass(frozen=True, slots=True)
 class NodePressure:
     """Share of the last ten seconds in which some task of the node waited, 0..1; None where it is not measured."""
@@ -73,8 +81,24 @@ class Summary:
     memory: float  # working set, GiB
     at: float  # when the use was sampled, seconds since the epoch; the CPU's is a mean over the `WINDOW` before
     pressure: NodePressure
+    pods: Amounts | None = None  # what all its pods use together; None where the kubelet does not say
     cpu_times: Mapping[str, CpuTime] = field(default_factory=dict)  # of pods, by UID
     ignored: int = 0  # pods without a usable UID, CPU time or time
+
+    def claimed(self, reserved: Amounts) -> Amounts:
+        """What is used of the node's allocatable: by its pods, and by its system beyond what is reserved for that.
+
+        Without a word on pods, all that the node uses.
+
+        Args:
+            reserved: capacity less allocatable.
+        """
+        if self.pods is None:
+            return Amounts(self.cpu, self.memory)
+        return Amounts(
+            max(min(self.pods.cpu, self.cpu), self.cpu - reserved.cpu),
+            max(min(self.pods.memory, self.memory), self.memory - reserved.memory),
+        )
 
 
 class _Share(msgspec.Struct):
@@ -103,11 +127,22 @@ class _Io(msgspec.Struct):
     psi: _Psi | None = None
 
 
+class _System(msgspec.Struct):
+    name: str = ""
+    cpu: _Cpu | None = None
+    memory: _Memory | None = None
+
+
 class _Node(msgspec.Struct):
     name: str = msgspec.field(default="", name="nodeName")
     cpu: _Cpu | None = None
     memory: _Memory | None = None
     io: _Io | None = None
+    systems: list[_System] | None = msgspec.field(default=None, name="systemContainers")
+
+
+class _NodeOfPieces(_Node):
+    systems: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="systemContainers")  # type: ignore[assignment]
 
 
 class _PodReference(msgspec.Struct):
@@ -130,13 +165,14 @@ class _Answer(msgspec.Struct):
 
 
 class _Pieces(msgspec.Struct):
-    node: _Node
+    node: _NodeOfPieces
     pods: list[msgspec.Raw] | None = None
 
 
 _WHOLE: Final = msgspec.json.Decoder(_Answer)
 _PIECES: Final = msgspec.json.Decoder(_Pieces)
 _POD: Final = msgspec.json.Decoder(_Pod)
+_SYSTEMS: Final = msgspec.json.Decoder(list[_System] | None)
 
 
 def decode_summary(body: bytes) -> Summary:
@@ -167,6 +203,7 @@ def decode_summary(body: bytes) -> Summary:
         cpu=cpu.cores / NANO,
         memory=memory.working_set / GIB,
         at=at,
+        pods=_of_pods(node.systems or ()),
         pressure=NodePressure(
             cpu=_share(cpu.psi), memory=_share(memory.psi), io=None if node.io is None else _share(node.io.psi), at=at
         ),
@@ -181,13 +218,26 @@ def _by_pieces(body: bytes) -> tuple[_Node, list[_Pod], int]:
         answer = _PIECES.decode(body)
     except UNDECODABLE as error:
         raise SummaryError("undecodable", f"it does not decode: {kind_of(error)}") from error
-    pods, ignored = [], 0
+    node, pods, ignored = _Node(answer.node.name, answer.node.cpu, answer.node.memory, answer.node.io), [], 0
+    with suppress(*UNDECODABLE):
+        node.systems = _SYSTEMS.decode(answer.node.systems)
     for raw in answer.pods or ():
         try:
             pods.append(_POD.decode(raw))
         except UNDECODABLE:
             ignored += 1
-    return answer.node, pods, ignored
+    return node, pods, ignored
+
+
+def _of_pods(systems: Sequence[_System]) -> Amounts | None:
+    """What all pods use together: the cgroup above them, which the kubelet calls a system container named "pods"."""
+    for each in systems:
+        cpu, memory = each.cpu, each.memory
+        if each.name == "pods" and cpu is not None and memory is not None:
+            cores, size = cpu.cores or 0.0, memory.working_set or 0.0
+            # no node without a pod at work has anything to tell apart, and no number is negative
+            return Amounts(cores / NANO, size / GIB) if cores > 0.0 and size > 0.0 else None
+    return None
 
 
 def _cpu_time(pod: _Pod, read_times: dict[str | None, float | None]) -> tuple[str, CpuTime] | None:

@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from policy.slowdowns import LEAST_SEEN, LEAST_SHARE, Slowdowns
+from policy.slowdowns import LEAST_LASTING, LEAST_SEEN, LEAST_SHARE, LEAST_SLOWDOWN, Slowdowns
 
 
 def test_a_node_whose_pods_wait_shows_and_the_others_do_not() -> None:
@@ -47,6 +47,35 @@ def test_a_fast_or_a_slow_node_is_not_throttled() -> None:
     assert after(15.0, 5.0) == 1.0, "fast: the same waiting is more per CPU time, and the pods end sooner"
     assert after(20.0, 5.0) == 1.0, "they end as soon"
     assert after(40.0, 30.0) == 1.0, "slow: they end later, and wait no longer"
+
+
+def test_a_throttled_node_counts_as_one_until_its_pods_run_as_elsewhere() -> None:
+    slowdowns = Slowdowns()
+    for _ in range(60):
+        slowdowns.completed("other", "t", 20.0, 10.0, 0.0)
+    for _ in range(20):
+        slowdowns.completed("node", "t", 40.0, 10.0, 0.0)
+    shares = [slowdowns.share_left("node", 0.0)]
+    for _ in range(120):  # avoided, it holds nobody up
+        slowdowns.completed("node", "t", 20.0, 10.0, 0.0)
+        slowdowns.completed("other", "t", 20.0, 10.0, 0.0)
+        shares.append(slowdowns.share_left("node", 0.0))
+    assert shares == sorted(shares)
+    assert any(1.0 / LEAST_SLOWDOWN < share < 1.0 for share in shares)
+    assert max(share for share in shares if share < 1.0) <= 1.0 / LEAST_LASTING
+    assert shares[-1] == 1.0
+    slowdowns.completed("node", "t", 24.0, 10.0, 0.0)
+    assert slowdowns.share_left("node", 0.0) == 1.0, "a little more does not make it throttled again"
+
+
+def test_a_throttled_node_is_forgiven_with_time_too() -> None:
+    slowdowns = Slowdowns(memory_s=600.0)
+    for _ in range(60):
+        slowdowns.completed("other", "t", 20.0, 10.0, 0.0)
+    for _ in range(20):
+        slowdowns.completed("node", "t", 40.0, 10.0, 0.0)
+    assert slowdowns.share_left("node", 0.0) < slowdowns.share_left("node", 900.0) < 1.0
+    assert slowdowns.share_left("node", 3600.0) == 1.0
 
 
 def test_it_is_forgotten_within_minutes_and_with_the_node() -> None:

@@ -26,10 +26,7 @@ from tests.kind.node_image import node
 
 NAME: Final = "maddpg-proof"
 CORES: Final = 0.3
-"""What a worker that is not throttled has for pods."""
-ALLOCATABLE_CORES: Final = 0.4
-"""What each worker says it has. Its own daemons use a quarter of it, and nothing is reserved for them (kubeadm's
-default)."""
+"""What each worker says it can allocate, and what one that is not throttled has for pods."""
 MEMORY_GIB: Final = 1.0
 
 
@@ -69,8 +66,8 @@ def cluster() -> Iterator[tuple[Cluster, str]]:
         for name, kind in kinds(found).items():
             _limit(engine, name, kind.cores)
         wait_until(
-            lambda: _allocatable(found) == {f"{ALLOCATABLE_CORES * 1000:.0f}m"},
-            f"workers say they have {ALLOCATABLE_CORES} cores",
+            lambda: _allocatable(found) == {f"{CORES * 1000:.0f}m"},
+            f"workers say that they can allocate {CORES} cores",
             120.0,
         )
         found.kubectl("wait", "nodes", "--all", "--for=condition=Ready", "--timeout=120s")
@@ -83,10 +80,10 @@ def kinds(cluster: Cluster) -> dict[str, Kind]:
 
 
 def _limit(engine: Engine, name: str, cores: float) -> None:
-    """Let a node say that it has `ALLOCATABLE_CORES`, and give its pods `cores`."""
+    """Let a node say that it can allocate `CORES`, and give its pods `cores`."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") - int(MEMORY_GIB * 2**30)
     reserved = {
-        "cpu": f"{(os.cpu_count() or 1) * 1000 - round(ALLOCATABLE_CORES * 1000)}m",
+        "cpu": f"{(os.cpu_count() or 1) * 1000 - round(CORES * 1000)}m",
         "memory": f"{memory // 1024}Ki",
     }
     file = "/var/lib/kubelet/config.yaml"

@@ -42,9 +42,9 @@ PATIENCE_S: Final = 120.0
 class Plan:
     """How long, how loaded, how often."""
 
-    pairs: int = 5
-    block_s: float = 150.0
-    dropped_s: float = 50.0
+    pairs: int = 8
+    block_s: float = 110.0
+    dropped_s: float = 40.0
     """What arrives so soon after the start of a block is not counted."""
     warmup_s: float = 200.0
     """Arrivals before the first block, under kube-scheduler alone, from which ours learns."""
@@ -192,7 +192,8 @@ class Switchback:
         """Create Jobs, wait until their pods have ended, delete them, and return the pods."""
         for job in jobs:
             send(self._api, "POST", JOBS, job)
-        names, found = [job["metadata"]["name"] for job in jobs], []
+        names = [job["metadata"]["name"] for job in jobs]
+        found: list[Manifest] = []
 
         def all_ended() -> bool:
             pods = [

@@ -61,9 +61,13 @@ def kubelet(api: FakeApi, authority: Authority) -> Iterator[Callable[..., FakeKu
         yield start
 
 
-def show(api: FakeApi, name: str, port: int, address: str = "127.0.0.1") -> None:
+def show(
+    api: FakeApi, name: str, port: int, address: str = "127.0.0.1", capacity: dict[str, str] | None = None
+) -> None:
     """Let the API server show a node with its kubelet there."""
     shown = node(name)
+    if capacity is not None:
+        shown["status"]["capacity"] = capacity
     shown["status"]["addresses"] = [{"type": "InternalIP", "address": address}]
     shown["status"]["daemonEndpoints"] = {"kubeletEndpoint": {"Port": port}}
     api.put(NODES, name, shown)
@@ -169,6 +173,26 @@ def test_values_that_make_no_sense_are_counted_and_left_out(kubelet: Any, measur
     counts = following.source.counts
     eventually(lambda: counts()["usage", "ignored_absurd"] and counts()["usage", "ignored_zero"], "counted")
     assert used(following, "node-a")[0] == used(following, "node-b")[0] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("capacity", "expected"),
+    [
+        ({"cpu": "5", "memory": "17Gi"}, (0.05, 0.05)),  # pods alone
+        ({"cpu": "4500m", "memory": "16Gi"}, (0.5, 1.0)),
+        ({"cpu": "2", "memory": "1Gi"}, (1.0, 1.0)),  # below allocatable: nothing is reserved
+        ({"cpu": "x", "memory": "17Gi"}, (1.0, 1.0)),
+        ({}, (1.0, 1.0)),
+    ],
+)
+def test_use_that_is_reserved_for_the_system_does_not_count(
+    api: FakeApi, kubelet: Any, measure: Any, capacity: dict[str, str], expected: tuple[float, float]
+) -> None:
+    fake = kubelet("node-a", cpu=1.0, memory_gib=1.0)
+    show(api, "node-a", fake.port, capacity=capacity)
+    following, _ = measure()
+    eventually(lambda: used(following, "node-a")[0] > 0.0, "measured")
+    assert used(following, "node-a")[:2] == pytest.approx(expected, rel=1e-6)
 
 
 def test_the_kubelet_of_another_node_is_not_believed(kubelet: Any, measure: Any, authority: Authority) -> None:

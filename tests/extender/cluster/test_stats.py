@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from extender.cluster.stats import CpuTime, SummaryError, decode_summary
+from extender.cluster.stats import Amounts, CpuTime, SummaryError, decode_summary
 from tests.extender.cluster.fake_kubelet import summary_of
 
 AT = 1_764_439_200.0
@@ -58,6 +58,64 @@ def test_a_kernel_without_psi_is_told_apart_from_a_node_without_pressure(
     read = decode_summary(encoded(summary))
     assert read.pressure.cpu == expected
     assert read.pressure.measured is measured
+
+
+def of_pods(summary: dict[str, Any], cpu: object = 1_500_000_000, memory: object = 3 * 2**30) -> None:
+    """Let the kubelet say what all pods use together: 1.5 cores and 3 GiB."""
+    (pods,) = (each for each in summary["node"]["systemContainers"] if each["name"] == "pods")
+    pods["cpu"]["usageNanoCores"], pods["memory"]["workingSetBytes"] = cpu, memory
+
+
+@pytest.mark.parametrize(
+    ("reserved", "expected"),
+    [
+        pytest.param((0.0, 0.0), (2.5, 4.0), id="nothing reserved: all that is used takes from pods"),
+        pytest.param((0.75, 0.5), (1.75, 3.5), id="the system uses more than is reserved for it"),
+        pytest.param((1.0, 1.0), (1.5, 3.0), id="just what is reserved"),
+        pytest.param((2.0, 8.0), (1.5, 3.0), id="less"),
+    ],
+)
+def test_what_is_reserved_for_the_system_is_not_taken_from_pods(
+    reserved: tuple[float, float], expected: tuple[float, float]
+) -> None:
+    summary = summary_of("node-a", TIME, {}, cpu=2.5, memory_gib=4.0)
+    of_pods(summary)
+    assert decode_summary(encoded(summary)).claimed(Amounts(*reserved)) == expected
+
+
+@pytest.mark.parametrize(
+    ("cpu", "memory"),
+    [(None, 3 * 2**30), (1_500_000_000, None), (0, 3 * 2**30), (-1, 3 * 2**30), (1, 0), ("many", 1), (1, [])],
+)
+def test_without_a_word_on_pods_all_use_counts(cpu: object, memory: object) -> None:
+    summary = summary_of("node-a", TIME, {UID: 3.0}, cpu=2.5, memory_gib=4.0)
+    of_pods(summary, cpu, memory)
+    read = decode_summary(encoded(summary))
+    assert read.claimed(Amounts(1.0, 1.0)) == (2.5, 4.0)
+    assert read.cpu_times == {UID: CpuTime(3.0, AT)}
+
+
+@pytest.mark.parametrize("systems", [None, [], {}, "x", [None], [{}], [{"name": "pods"}], [{"name": 7}]])
+def test_odd_system_containers_cost_nothing_else(systems: object) -> None:
+    summary = summary_of("node-a", TIME, {UID: 3.0}, cpu=2.5, memory_gib=4.0)
+    summary["node"]["systemContainers"] = systems
+    summary["pods"].append("x")
+    read = decode_summary(encoded(summary))
+    assert read.claimed(Amounts(1.0, 1.0)) == (2.5, 4.0)
+    assert (read.cpu_times, read.ignored) == ({UID: CpuTime(3.0, AT)}, 1)
+
+
+def test_one_odd_pod_does_not_hide_what_all_use() -> None:
+    summary = summary_of("node-a", TIME, {}, cpu=2.5, memory_gib=4.0)
+    of_pods(summary)
+    summary["pods"].append("x")
+    assert decode_summary(encoded(summary)).claimed(Amounts(1.0, 1.0)) == (1.5, 3.0)
+
+
+def test_pods_use_no_more_than_their_node() -> None:
+    summary = summary_of("node-a", TIME, {}, cpu=1.0, memory_gib=0.0)
+    of_pods(summary)
+    assert decode_summary(encoded(summary)).claimed(Amounts(4.0, 4.0)) == (1.0, 0.0)
 
 
 @pytest.mark.parametrize(
