@@ -4,7 +4,8 @@ A node whose pods are throttled (a limit, used-up credits, a busy hypervisor) is
 time that they always take, and wait for it. So this stays apart from the speeds of `policy.speeds`, and is forgotten
 within minutes. Pods also wait for disks, for networks, because of their own limits and for busy CPUs. So a node counts
 as slower (`Slowdowns.share_left`) only where its pods also end later than those of the same templates elsewhere, and
-from `LEAST_SLOWDOWN` on.
+from `LEAST_SLOWDOWN` on. Where its use was measured meanwhile, it also counts as full at that use
+(`Slowdowns.full_at`): a quota slows nobody below it, and keeps the use that is measured at it.
 """
 
 from __future__ import annotations
@@ -54,6 +55,9 @@ class _Node:
     weight: float = 0.0
     at: float = 0.0
     throttled: bool = False  # since its slowdown reached `LEAST_SLOWDOWN`
+    # used, waited: sum of the logarithms of its use when pods ended that had waited, and how many those were, by age
+    used: float = 0.0
+    waited: float = 0.0
 
 
 class Slowdowns:
@@ -70,8 +74,19 @@ class Slowdowns:
         self._templates: OrderedDict[str, _Template] = OrderedDict()
         self._nodes: OrderedDict[str, _Node] = OrderedDict()
 
-    def completed(self, node: str, template: str, run_s: float, cpu_s: float, at: float) -> None:
-        """Take a pod that ran `run_s` seconds and used `cpu_s` seconds of CPU time; both must be positive."""
+    def completed(
+        self, node: str, template: str, run_s: float, cpu_s: float, at: float, used: float | None = None
+    ) -> None:
+        """Take a pod that ran `run_s` seconds and used `cpu_s` seconds of CPU time; both must be positive.
+
+        Args:
+            node: where it ran.
+            template: which it is of.
+            run_s: from its start to its end.
+            cpu_s: CPU time that it used.
+            at: when it ended.
+            used: CPU use of the node then over its allocatable; None where it is not known.
+        """
         if not (run_s > 0.0 and cpu_s > 0.0 and math.isfinite(run_s) and math.isfinite(cpu_s)):
             return
         ratio, run = math.log(run_s / cpu_s), math.log(run_s)
@@ -83,6 +98,9 @@ class Slowdowns:
             left = math.exp(-max(at - here.at, 0.0) / self._memory_s)
             here.ratio, here.run = here.ratio * left + ratio - usual.ratio, here.run * left + run - usual.run
             here.weight, here.at = here.weight * left + 1.0, at
+            here.used, here.waited = here.used * left, here.waited * left
+            if used and min(ratio - usual.ratio, run - usual.run) >= math.log(LEAST_LASTING):
+                here.used, here.waited = here.used + math.log(used), here.waited + 1.0
             here.throttled = _slowdown(here, 1.0) >= (LEAST_LASTING if here.throttled else LEAST_SLOWDOWN)
         usual.seen += 1
         weight = 1.0 / min(usual.seen, LONGEST_SEEN)
@@ -107,6 +125,13 @@ class Slowdowns:
             return 1.0
         slowdown = _slowdown(here, left)
         return max(1.0 / slowdown, LEAST_SHARE) if here.throttled and slowdown >= LEAST_LASTING else 1.0
+
+    def full_at(self, node: str, now: float) -> float:
+        """Return the share of its allocatable CPU at which a node's pods wait, `LEAST_SHARE`..1; 1 if not throttled."""
+        here, _ = self._recent(node, now)
+        if here is None or not here.waited or self.share_left(node, now) == 1.0:
+            return 1.0
+        return min(max(math.exp(here.used / here.waited), LEAST_SHARE), 1.0)
 
     def _recent(self, node: str, now: float) -> tuple[_Node | None, float]:
         """What is known of a node, if a completion's worth of it is left, and the share of it that is."""

@@ -1,7 +1,9 @@
 """What one node holds: the sums of its pods' requests, exactly, and the latest measurement of its use.
 
 Sums of requests are kept as integers (billionths of a core, bytes), so that any history of pods coming and going ends
-exactly where a fresh list would. Use is what was measured, plus the expected use of the pods bound since.
+exactly where a fresh list would. Use is what was measured, plus the expected use of the pods bound since. Of CPU, what
+pods used that have ended since is taken off again, and a pod bound while it was measured counts with the share of that
+time in which it was not there yet. Memory knows neither: to expect too little of it kills pods.
 """
 
 from __future__ import annotations
@@ -36,6 +38,8 @@ class SpeedBasis:
     anchored: bool = False
     # share of the speed that its pods get lately; speed and interval are less what is missing
     share_left: float = 1.0
+    # share of its allocatable CPU that throttling leaves: at this use it counts as full
+    full_at: float = 1.0
 
 
 UNTOLD: Final = SpeedBasis()
@@ -53,7 +57,8 @@ class HeldPod:
     memory_nonzero: int  # the same for memory, bytes
     since: float  # when it was bound, seconds since the epoch
     assumed: bool
-    unmeasured: bool = True  # whether its use is only expected, because no measurement covers it yet
+    unmeasured: bool = True  # whether its use is only expected, because no measurement covers it wholly yet
+    unseen_cpu: int = 0  # the part of `expected_cpu` that the measurement does not hold, billionths of a core
 
     @classmethod
     def of(
@@ -107,9 +112,12 @@ class NodeAccount:
     # nonzero_cpu, nonzero_memory: sums of what scores count over all pods, billionths of a core and bytes
     nonzero_cpu: int = 0
     nonzero_memory: int = 0
-    # unmeasured_cpu, unmeasured_memory: sums of what expected use is a share of, over the unmeasured ones
+    # unmeasured_cpu, unmeasured_memory: sums of what expected use is a share of, over the unmeasured ones; of CPU, of
+    # their parts that the measurement does not hold
     unmeasured_cpu: int = 0
     unmeasured_memory: int = 0
+    held_cpu: int = 0  # the other parts: of the pods that are here, what the measurement holds
+    covered_cpu: int = 0  # the most that `held_cpu` has been since the measurement
     # measured_cpu, measured_memory: the latest measurement, cores and GiB
     measured_cpu: float = 0.0
     measured_memory: float = 0.0
@@ -117,6 +125,7 @@ class NodeAccount:
     # share of time that tasks waited for a CPU, 0..1; None where it is not measured
     measured_pressure: float | None = None
     measured_at: float = -math.inf  # start of the interval that was measured; minus infinity without a measurement
+    measured_until: float = -math.inf  # its end
     measured_ahead: bool = False  # whether the clock that stamped it was ahead of ours
     measured_by: str | None = None  # what measured; None: it does not say, or there is no measurement
 
@@ -127,20 +136,31 @@ class NodeAccount:
         self.requested_memory += pod.memory
         self.nonzero_cpu += pod.cpu_nonzero
         self.nonzero_memory += pod.memory_nonzero
-        pod.unmeasured = pod.since > self.measured_at
+        self._expect(pod)
+        self.covered_cpu = max(self.covered_cpu, self.held_cpu)
+
+    def _expect(self, pod: HeldPod) -> None:
+        """Tell what the measurement holds of a pod from what it does not, and count that."""
+        pod.unmeasured, pod.unseen_cpu = pod.since > self.measured_at, 0
         if pod.unmeasured:
-            self.unmeasured_cpu += pod.expected_cpu
+            pod.unseen_cpu = pod.expected_cpu
+            if pod.since < self.measured_until:
+                share = (pod.since - self.measured_at) / (self.measured_until - self.measured_at)
+                pod.unseen_cpu = round(share * pod.expected_cpu)
+            self.unmeasured_cpu += pod.unseen_cpu
             self.unmeasured_memory += pod.expected_memory
+        self.held_cpu += pod.expected_cpu - pod.unseen_cpu
 
     def remove(self, uid: str) -> None:
-        """Undo `add`. Use already measured stays until the next measurement shows the pod gone."""
+        """Undo `add`. Memory already measured stays until the next measurement shows the pod gone."""
         pod = self.pods.pop(uid)
         self.requested_cpu -= pod.cpu
         self.requested_memory -= pod.memory
         self.nonzero_cpu -= pod.cpu_nonzero
         self.nonzero_memory -= pod.memory_nonzero
+        self.held_cpu -= pod.expected_cpu - pod.unseen_cpu
         if pod.unmeasured:
-            self.unmeasured_cpu -= pod.expected_cpu
+            self.unmeasured_cpu -= pod.unseen_cpu
             self.unmeasured_memory -= pod.expected_memory
 
     def measure(
@@ -150,17 +170,19 @@ class NodeAccount:
         pressure: float | None,
         measured_at: float,
         *,
+        until: float | None = None,
         now: float = math.inf,
         ahead: bool = False,
         by: str | None = None,
     ) -> None:
-        """Take a measurement; only pods bound after `measured_at` count with their expected use from now on.
+        """Take a measurement; pods bound after `measured_at` count with what is expected of them besides from now on.
 
         Args:
             cpu: use, cores.
             memory: use, GiB.
             pressure: share of time that tasks waited for a CPU, 0..1; None where it is not measured.
             measured_at: start of the interval that was measured, seconds since the epoch.
+            until: its end; None: it was no longer than a moment, or is not known.
             now: no pod was bound later; one that says so was stamped by a clock that was ahead, or ours was set back.
             ahead: whether the clock that stamped the measurement is ahead of ours.
             by: what measured; None: it does not say.
@@ -168,19 +190,26 @@ class NodeAccount:
         self.measured_by = by
         self.measured_cpu, self.measured_memory = cpu, memory
         self.measured_pressure, self.measured_at, self.measured_ahead = pressure, measured_at, ahead
-        self.unmeasured_cpu = self.unmeasured_memory = 0
+        self.measured_until = measured_at if until is None else until
+        self.unmeasured_cpu = self.unmeasured_memory = self.held_cpu = 0
         for pod in self.pods.values():
             pod.since = min(pod.since, now)
-            pod.unmeasured = pod.since > measured_at
-            if pod.unmeasured:
-                self.unmeasured_cpu += pod.expected_cpu
-                self.unmeasured_memory += pod.expected_memory
+            self._expect(pod)
+        self.covered_cpu = self.held_cpu
         self.measured_requests = sum(pod.expected_memory for pod in self.pods.values() if not pod.unmeasured)
 
     @property
     def cpu_used(self) -> float:
-        """Measured and expected CPU use, cores."""
-        return self.measured_cpu + EXPECTED_USE_RATIO * self.unmeasured_cpu / NANO
+        """Measured and expected CPU use, cores; of a throttled node, over the share at which it is full.
+
+        Pods that ended since take with them their part of what was measured, by requests, but no more than was expected
+        of them: one that requested much and used little leaves no busy node looking idle.
+        """
+        used = self.measured_cpu + EXPECTED_USE_RATIO * self.unmeasured_cpu / NANO
+        ended = self.covered_cpu - self.held_cpu
+        if ended > 0:
+            used -= min(self.measured_cpu * ended / self.covered_cpu, EXPECTED_USE_RATIO * ended / NANO)
+        return used / self.basis.full_at
 
     @property
     def memory_used(self) -> float:

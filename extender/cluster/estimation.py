@@ -65,6 +65,7 @@ MOST_PROBES: Final = 20_000
 
 _SPREADS: Final = {**dict.fromkeys(TOLD, LABELLED_SPREAD), "probe": PROBE_SPREAD, "published": TABLE_SPREAD}
 _REACH: Final = 1.96
+_FREE: Final = (1.0, 1.0)
 
 log = structlog.stdlib.get_logger(__name__)
 
@@ -103,8 +104,9 @@ class NodeSpeeds:
         self._machines: dict[str, Machine] = {}
         self._probes: dict[str, float] = {}
         self._learned: dict[str, tuple[float, SpeedBasis]] = {}
-        self._throttled: dict[str, float] = {}
-        """Share of its speed that a throttled node's pods get lately; without the nodes that are not throttled."""
+        self._throttled: dict[str, tuple[float, float]] = {}
+        """Share of its speed that a throttled node's pods get lately, and share of its CPU at which it is full; without
+        the nodes that are not throttled."""
         self._sources: dict[str, str] = {}
         self._changes: deque[Change] = deque()
         self._replaced: set[str] = set()
@@ -190,7 +192,8 @@ class NodeSpeeds:
         if len(self._changes) >= MOST_WAITING:
             self.dropped += 1
             return
-        self._changes.append(partial(self._take, completion, completion.cpu_s, self._timer()))
+        used = self._table.share_in_use(completion.node)
+        self._changes.append(partial(self._take, completion, completion.cpu_s, self._timer(), used))
 
     # ---- what is known -------------------------------------------------------------------------------------------
 
@@ -253,9 +256,9 @@ class NodeSpeeds:
             self._keeper.keep(RECORD, saved(kept, identities, self._clock()))
         return fitted, time.thread_time() - used
 
-    def _take(self, completion: Completion, cpu_s: float, at: float) -> None:
+    def _take(self, completion: Completion, cpu_s: float, at: float, used: float | None) -> None:
         if self._evidence.completed(completion.node, completion.template, cpu_s, at):
-            self._slowdowns.completed(completion.node, completion.template, completion.run_s, cpu_s, at)
+            self._slowdowns.completed(completion.node, completion.template, completion.run_s, cpu_s, at, used)
 
     def _restore(self, name: str, completions: list[KeptCompletion], now: float) -> None:
         for it in completions:
@@ -290,9 +293,11 @@ class NodeSpeeds:
                     estimate.anchored,
                 ),
             )
-        share, former = self._slowdowns.share_left(name, self._timer()), self._throttled.pop(name, 1.0)
-        if share < 1.0:
-            self._throttled[name] = former if abs(math.log(share / former)) < LEAST_CHANGE else share
+        now, former = self._timer(), self._throttled.pop(name, _FREE)
+        found = self._slowdowns.share_left(name, now), self._slowdowns.full_at(name, now)
+        if found != _FREE:
+            moved = max(abs(math.log(share / before)) for share, before in zip(found, former, strict=True))
+            self._throttled[name] = former if moved < LEAST_CHANGE else found
         self._table.set_speed(name, *self._standing(name, machine))
 
     def _expect(self, name: str, machine: Machine) -> None:
@@ -319,12 +324,12 @@ class NodeSpeeds:
             basis = SpeedBasis(source) if reach is None else SpeedBasis(source, speed / reach, speed * reach)
             learned = speed, basis
         self._sources[name] = learned[1].source
-        return _less(*learned, self._throttled.get(name, 1.0))
+        return _less(*learned, *self._throttled.get(name, _FREE))
 
 
-def _less(speed: float, basis: SpeedBasis, share: float) -> tuple[float, SpeedBasis]:
+def _less(speed: float, basis: SpeedBasis, share: float, full_at: float) -> tuple[float, SpeedBasis]:
     """A speed and what it rests on, less what throttling takes of it."""
-    if share == 1.0:
+    if (share, full_at) == _FREE:
         return speed, basis
     low, high = (None if bound is None else share * bound for bound in (basis.low, basis.high))
-    return share * speed, replace(basis, low=low, high=high, share_left=share)
+    return share * speed, replace(basis, low=low, high=high, share_left=share, full_at=full_at)

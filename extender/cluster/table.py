@@ -228,6 +228,13 @@ class ClusterTable:
         cpu, memory = self._state.cpu_allocatable[node.row], self._state.memory_allocatable[node.row]
         return float(cpu), float(memory), any(not pod.assumed for pod in node.pods.values())
 
+    def share_in_use(self, name: str) -> float | None:
+        """Return a node's measured CPU use over its allocatable; None where it is not measured. From any thread."""
+        node = self._nodes.get(name)
+        if node is None or node.measured_at == -math.inf:
+            return None
+        return node.measured_cpu / float(self._state.cpu_allocatable[node.row])
+
     def pods_on(self, name: str) -> int:
         """Pods on a node, assumed ones included; 0 if it is not known."""
         node = self._nodes.get(name)
@@ -279,7 +286,7 @@ class ClusterTable:
             node = self._add(name, ready)
         self._ready += int(ready) - int(node.ready)
         node.ready = ready
-        node.basis = basis
+        self._rest_on(name, node, basis)
         state, row = self._state, node.row
         changed = (
             state.cpu_allocatable[row] != cpu
@@ -300,10 +307,15 @@ class ClusterTable:
         node = self._nodes.get(name)
         if node is None:
             return
-        node.basis = basis
+        self._rest_on(name, node, basis)
         if self._state.node_speed[node.row] != speed:
             self._state.node_speed[node.row] = speed
             self._bump(node.row)
+
+    def _rest_on(self, name: str, node: NodeAccount, basis: SpeedBasis) -> None:
+        if node.basis.full_at != basis.full_at:
+            self._dirty[name] = node
+        node.basis = basis
 
     def remove_node(self, name: str) -> bool:
         """Forget a node and free its row; pods still seen on it wait for its return. Returns whether it was known."""
@@ -499,6 +511,7 @@ class ClusterTable:
         pressure: float | None,
         measured_at: float,
         *,
+        until: float | None = None,
         ahead: bool = False,
         by: str | None = None,
     ) -> bool:
@@ -511,7 +524,8 @@ class ClusterTable:
             pressure: share of time that tasks waited for a CPU, 0..1; None where it is not measured: then it is
                 estimated from the CPU use.
             measured_at: start of the interval that the measurement covers, seconds since the epoch. Pods bound later
-                are not in it, or only in part, and keep counting with their expected use.
+                are not in it, or only in part, and keep counting with their expected use, or the rest of it.
+            until: its end; None: it was no longer than a moment, or is not known.
             ahead: whether the clock that stamped it is known to be ahead of ours.
             by: what measured, such as "kubelet"; None: it does not say.
 
@@ -530,7 +544,8 @@ class ClusterTable:
             return False
         ahead = ahead or measured_at > now
         pressure = None if pressure is None else min(pressure, 1.0)
-        known.measure(cpu, memory, pressure, min(measured_at, now), now=now, ahead=ahead, by=by)
+        until = None if until is None else min(until, now)
+        known.measure(cpu, memory, pressure, min(measured_at, now), until=until, now=now, ahead=ahead, by=by)
         self._dirty[node] = known
         return True
 

@@ -191,7 +191,7 @@ class Intake:
                 self._ahead = {node: end for node, end in self._ahead.items() if self._table.room_of(node) is not None}
             use = replace(use, begin=use.begin - ahead, end=now)
         values = (use.cpu, use.memory, use.pressure, use.begin)
-        if not self._table.set_usage(use.node, *values, ahead=ahead > 0.0, by=self._by):
+        if not self._table.set_usage(use.node, *values, until=use.end, ahead=ahead > 0.0, by=self._by):
             return "older"
         newest = use.end if self._newest is None else min(self._newest, now)
         self._newest = max(newest, use.end)

@@ -216,7 +216,7 @@ class Content:
         place = np.digitize(times, edges) - 1
         values = np.array(latencies)
         rate, median, slow = list[float](), list[float | None](), list[float | None]()
-        for i in range(len(edges) - 1):
+        for i in unhurried(range(len(edges) - 1)):
             part = values[place == i]
             rate.append(len(part) / step)
             median.append(round(float(np.median(part)), 3) if len(part) else None)

@@ -11,6 +11,8 @@ import jinja2
 from jinja2 import StrictUndefined
 from markupsafe import Markup
 
+from extender.pace import unhurried
+
 TABS: Final = (
     ("now", "", "Now"),
     ("decisions", "decisions", "Decisions"),
@@ -48,7 +50,7 @@ class Pages:
         self._environment.globals |= {"digests": digests, "version": version, "tabs": TABS}
 
     def render(self, name: str, build: Callable[[], dict[str, Any]], path: str, part: str) -> bytes:
-        """Return a page, or only the part of it that htmx replaces.
+        """Return a page, or only the part of it that htmx replaces; piece by piece, at a thread's pace.
 
         Args:
             name: of the page.
@@ -61,8 +63,8 @@ class Pages:
         values = {**content, "tab": "decisions" if name == "why" else name, "root": _root(path)}
         if part == PART:
             context = template.new_context(values)
-            return "".join(template.blocks[PART](context)).encode()
-        return template.render(values).encode()
+            return "".join(unhurried(template.blocks[PART](context))).encode()
+        return "".join(unhurried(template.generate(values))).encode()
 
     def failure(self, why: str, path: str) -> bytes:
         """Return a page that says why there is none."""

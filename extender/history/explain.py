@@ -328,7 +328,8 @@ def _basis(basis: SpeedBasis) -> dict[str, Any]:
     """Source and interval of a speed, in few bytes."""
     low, high = (None if bound is None else round(bound, 3) for bound in (basis.low, basis.high))
     told: dict[str, Any] = {"source": basis.source, "low": low, "high": high, "completions": basis.completions}
-    return told if basis.share_left == 1.0 else {**told, "share_left": round(basis.share_left, 3)}
+    shares = {"share_left": basis.share_left, "full_at": basis.full_at}
+    return told | {name: round(share, 3) for name, share in shares.items() if share != 1.0}
 
 
 def _named(names: tuple[str, ...], values: np.ndarray[Any, Any]) -> dict[str, float]:

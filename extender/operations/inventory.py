@@ -200,6 +200,7 @@ class Inventory:
         document: dict[str, Any] = {
             "value": value, "low": basis.low, "high": basis.high, "source": basis.source, "class": None,
             "learned": None, "not_learned": None, "slowdown": None, "share_left": basis.share_left,
+            "full_at": basis.full_at,
         }  # fmt: skip
         if speeds is None:
             return document
@@ -267,11 +268,11 @@ def as_text(learning: dict[str, Any] | None, nodes: list[dict[str, Any]]) -> str
                 ),
             ).rstrip()
         )
-    shares = {it["node"]: it["speed"].get("share_left", 1.0) for it in nodes}
+    speeds = {it["node"]: it["speed"] for it in nodes if it["speed"].get("share_left", 1.0) < 1.0}
     lines += [
-        f"{name}: its pods wait and end late, so {share:.0%} of its speed count."
-        for name, share in sorted(shares.items())
-        if share < 1.0
+        f"{name}: its pods wait and end late, so {speed['share_left']:.0%} of its speed count"
+        + (f", and {full_at:.0%} of its CPU." if (full_at := speed.get("full_at", 1.0)) < 1.0 else ".")
+        for name, speed in sorted(speeds.items())
     ]
     lines.append("PODS: completed pods that show the speed. USE, REQ: CPU used and requested.")
     lines.append("PRESSURE: of CPU, memory and I/O, % of time; - where it is not measured.")

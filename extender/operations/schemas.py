@@ -214,6 +214,7 @@ class NodeSpeed(msgspec.Struct):
     not_learned: str | None
     slowdown: float | None
     share_left: float
+    full_at: float
 
 
 class NodeUse(Amounts):

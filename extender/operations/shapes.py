@@ -56,13 +56,14 @@ class Odd(msgspec.Struct):
 
 
 class Basis(msgspec.Struct, kw_only=True):
-    """What a speed rests on, and which share of it counts where that is not all."""
+    """What a speed rests on, and which share of it and of the CPU counts where that is not all."""
 
     source: str
     low: float | None
     high: float | None
     completions: Count
     share_left: float | UnsetType = UNSET
+    full_at: float | UnsetType = UNSET
 
 
 class Rated(msgspec.Struct):

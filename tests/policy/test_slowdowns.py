@@ -78,6 +78,28 @@ def test_a_throttled_node_is_forgiven_with_time_too() -> None:
     assert slowdowns.share_left("node", 3600.0) == 1.0
 
 
+def test_a_node_is_full_at_the_use_at_which_its_pods_wait() -> None:
+    slowdowns = Slowdowns()
+    for _ in range(60):
+        slowdowns.completed("other", "t", 20.0, 10.0, 0.0, 0.8)
+    for used, run_s in ((0.4, 40.0), (0.1, 20.0), (None, 60.0)) * 20:
+        slowdowns.completed("node", "t", run_s, 10.0, 0.0, used)
+    assert slowdowns.full_at("node", 0.0) == pytest.approx(0.4), "not where they did not wait"
+    assert slowdowns.full_at("other", 0.0) == slowdowns.full_at("unknown", 0.0) == 1.0
+    assert slowdowns.full_at("node", 7200.0) == 1.0
+
+
+@pytest.mark.parametrize(("used", "expected"), [(1.7, 1.0), (0.01, LEAST_SHARE), (0.0, 1.0), (None, 1.0)])
+def test_a_node_is_full_within_bounds(used: float | None, expected: float) -> None:
+    slowdowns = Slowdowns()
+    for _ in range(60):
+        slowdowns.completed("other", "t", 20.0, 10.0, 0.0)
+    for _ in range(20):
+        slowdowns.completed("node", "t", 60.0, 10.0, 0.0, used)
+    assert slowdowns.share_left("node", 0.0) < 1.0
+    assert slowdowns.full_at("node", 0.0) == expected
+
+
 def test_it_is_forgotten_within_minutes_and_with_the_node() -> None:
     slowdowns = Slowdowns(memory_s=600.0)
     for _ in range(LEAST_SEEN + 3):

@@ -42,11 +42,11 @@ PATIENCE_S: Final = 120.0
 class Plan:
     """How long, how loaded, how often."""
 
-    pairs: int = 8
-    block_s: float = 110.0
-    dropped_s: float = 40.0
+    pairs: int = 6
+    block_s: float = 150.0
+    dropped_s: float = 50.0
     """What arrives so soon after the start of a block is not counted."""
-    warmup_s: float = 200.0
+    warmup_s: float = 300.0
     """Arrivals before the first block, under kube-scheduler alone, from which ours learns."""
     load: float = 0.45
     """CPU time offered by Jobs over what the nodes can give, both in a fast node's."""

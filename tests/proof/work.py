@@ -46,11 +46,12 @@ class Template:
 
 
 TEMPLATES: Final = (
-    Template("brief", 0.5, 0.5, 0.05, "32Mi"),
-    Template("lengthy", 0.3, 1.5, 0.025, "32Mi"),  # uses twice the CPU that it requests
-    Template("copying", 0.2, 0.75, 0.05, "64Mi", _COPYING),  # holds more memory than it requests, and reads it
+    Template("brief", 0.5, 1.0, 0.04, "32Mi"),
+    Template("lengthy", 0.3, 3.0, 0.025, "32Mi"),  # uses twice the CPU that it requests
+    Template("copying", 0.2, 1.5, 0.03, "64Mi", _COPYING),  # holds more memory than it requests, and reads it
 )
-"""The Jobs. What they use differs from what they request; services use less than they do."""
+"""The Jobs. All use more CPU than they request, so that a worker's quota is used up before its requests are, and no Job
+is refused because two schedulers had the same room in mind."""
 SERVICE_REPLICAS: Final = 4
 SERVICE_RATE: Final = 2.0
 """Requests per second and replica, at constant times, whatever became of those before."""
@@ -138,7 +139,7 @@ class Workload:
         """A Deployment whose replicas answer requests and print how long each took."""
         units = round(SERVICE_CPU_S * self.units[TEMPLATES[0].name])
         program = _SERVICE.format(work=_PLAIN, units=units, factors=dict(self.factors), rate=SERVICE_RATE)
-        resources = {"requests": {"cpu": "25m", "memory": "32Mi"}}
+        resources = {"requests": {"cpu": "20m", "memory": "32Mi"}}
         labels = {LABEL: "service", "app": name}
         template = {
             "metadata": {"labels": labels},

@@ -129,7 +129,7 @@ def test_no_metrics_server_is_an_error_that_says_so(kubeconfig: Any) -> None:
         MetricsServer(ApiServer(kubeconfig)).read()
 
 
-def test_use_counts_pods_bound_after_the_measurement_began_as_expected(
+def test_use_counts_what_is_expected_of_pods_bound_half_way_through_the_measurement(
     api: FakeApi, follow: Callable[..., Following]
 ) -> None:
     api.put(NODES, "n0", node("n0"))
@@ -148,7 +148,7 @@ def test_use_counts_pods_bound_after_the_measurement_began_as_expected(
     eventually(lambda: following.source.counts()["usage", "failures"] > 1, "absence counted")
 
     api.metrics = {"items": [metrics(cpu="1500m")]}
-    following.wait(lambda table: used(table) == pytest.approx(1.5 + EXPECTED_USE_RATIO * 2.0), "measured and expected")
+    following.wait(lambda table: used(table) == pytest.approx(1.5 + EXPECTED_USE_RATIO * 1.0), "measured and expected")
     age = following.source.staleness()["usage"]
     assert age is not None
     assert age > 1_000_000.0, "as old as the sample says, however recently it was fetched"
@@ -156,7 +156,7 @@ def test_use_counts_pods_bound_after_the_measurement_began_as_expected(
     api.metrics = None
     failures = following.source.counts()["usage", "failures"]
     eventually(lambda: following.source.counts()["usage", "failures"] > failures, "absence counted again")
-    assert following.see(used) == pytest.approx(1.5 + EXPECTED_USE_RATIO * 2.0), (
+    assert following.see(used) == pytest.approx(1.5 + EXPECTED_USE_RATIO * 1.0), (
         "what is known stays until it is too old"
     )
     api.metrics = {"items": [metrics(cpu="1", at="2026-01-01T00:02:00Z")]}
@@ -282,7 +282,7 @@ def test_a_measurement_from_the_future_was_made_just_now_and_gives_way_to_the_ne
     )
     poll(poller)
     table.pod_bound("just-now", "n", 2.0, 1.0, since=990.0)
-    assert used(table)[0] == 1.0 + EXPECTED_USE_RATIO * 2.0, "bound within the 20 s that end now"
+    assert used(table)[0] == 1.0 + EXPECTED_USE_RATIO * 1.0, "bound half way through the 20 s that end now"
     assert poller.staleness() == 0.0
     clock.now += 1.0
     poll(poller)

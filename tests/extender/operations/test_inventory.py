@@ -106,11 +106,14 @@ def test_each_node_says_what_measured_it_and_whether_its_kernel_has_psi() -> Non
 
 
 def test_the_table_names_nodes_whose_pods_wait(service: Service) -> None:
-    basis = SpeedBasis("completions", 0.5, 0.7, 30, 3, share_left=0.6)
+    basis = SpeedBasis("completions", 0.5, 0.7, 30, 3, share_left=0.6, full_at=0.25)
     service.change(lambda table: table.set_speed("node-2", 0.6, basis))
     shown = service.operations.get("/v1/nodes/node-2").json()
     assert (shown["speed"]["value"], shown["speed"]["share_left"]) == (0.6, 0.6)
-    assert "node-2: its pods wait and end late, so 60% of its speed count." in as_text(None, [shown])
+    assert shown["speed"]["full_at"] == 0.25
+    assert "node-2: its pods wait and end late, so 60% of its speed count, and 25% of its CPU." in as_text(
+        None, [shown]
+    )
 
 
 def test_the_table_says_why_nothing_is_learned() -> None:
