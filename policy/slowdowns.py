@@ -2,17 +2,22 @@
 
 A node whose pods are throttled (a limit, used-up credits, a busy hypervisor) is no slow core: its pods take the CPU
 time that they always take, and wait for it. So this stays apart from the speeds of `policy.speeds`, and is forgotten
-within minutes. Pods also wait for disks, for networks, because of their own limits and for busy CPUs. So a node counts
-as slower (`Slowdowns.share_left`) only where its pods also end later than those of the same templates elsewhere, and
-from `LEAST_SLOWDOWN` on. Where its use was measured meanwhile, it also counts as full at that use
-(`Slowdowns.full_at`): a quota slows nobody below it, and keeps the use that is measured at it.
+within minutes.
+
+Pods also wait because of their own limits, which takes longer on slow cores, and for disks and networks, which takes as
+long on any. Of a template of the first kind the ratio of run time to CPU time is the same on every node, of one of the
+second kind the run time. So of each template that measure counts which differs less from pod to pod.
+
+A node counts as slower (`Slowdowns.share_left`) from a mean slowdown of `LEAST_SLOWDOWN` on. And it counts as full
+(`Slowdowns.full_at`) at the use that was measured when pods ended that had waited: a quota slows nobody below it, and
+holds the use that is measured at it, however many pods wait.
 """
 
 from __future__ import annotations
 
 import math
 from collections import OrderedDict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 LEAST_SEEN: Final = 5
@@ -21,7 +26,7 @@ LEAST_SEEN: Final = 5
 LONGEST_SEEN: Final = 64
 """Completions that a template's usual ratio is a mean of."""
 
-LEAST_SLOWDOWN: Final = 1.35
+LEAST_SLOWDOWN: Final = 1.5
 """Slowdown from which a node counts as throttled.
 
 Less helps throttled nodes more, and takes busy ones for throttled where a cluster is overloaded
@@ -35,29 +40,76 @@ A quota holds nobody up on a node that is avoided: without this it would draw po
 """
 
 LEAST_SHARE: Final = 0.2
-"""Share of its speed that a node keeps whatever its slowdown. Assumption: a node that stands still is cordoned."""
+"""Share of its speed, and of its CPU, that a node keeps whatever its slowdown. Assumption: a node that stands still is
+cordoned."""
+
+FULL: Final = 0.85
+"""Use over allocatable from which pods wait because the node is full, which its use says already: that tells nothing of
+throttling."""
+
+LEAST_WAIT: Final = 1.35
+"""Slowdown from which a pod counts as one that waited."""
+
+LEAST_WAITED: Final = 2.0
+"""Pods that waited, by age, before a node counts as full below its allocatable."""
+
+AS_USED: Final = 0.9
+"""From this share of the use at which pods waited on, pods that did not wait speak against it."""
 
 PRIOR_WEIGHT: Final = 1.0
 """How many completions the belief is worth that a node is like the others."""
 
 
 @dataclass(slots=True)
+class _Usual:
+    """Mean and variance of a logarithm."""
+
+    mean: float = 0.0
+    variance: float = 0.0
+
+    def take(self, value: float, weight: float) -> None:
+        """Take another value, which counts so much."""
+        apart = value - self.mean
+        self.mean += weight * apart
+        self.variance = (1.0 - weight) * (self.variance + weight * apart * apart)
+
+
+@dataclass(slots=True)
 class _Template:
-    ratio: float = 0.0  # mean logarithm of run time over CPU time
-    run: float = 0.0  # mean logarithm of the run time
+    ratio: _Usual = field(default_factory=_Usual)  # run time over CPU time
+    run: _Usual = field(default_factory=_Usual)  # run time
     seen: int = 0
+
+    def excess(self, ratio: float, run: float) -> float:
+        """How much longer than usual a pod ran, as a logarithm."""
+        by_ratio, by_run = ratio - self.ratio.mean, run - self.run.mean
+        if self.ratio.variance == self.run.variance:
+            return min(by_ratio, by_run)
+        return by_ratio if self.ratio.variance < self.run.variance else by_run
 
 
 @dataclass(slots=True)
 class _Node:
-    ratio: float = 0.0  # sum of what pods differ from their templates in, weighed by age
-    run: float = 0.0
-    weight: float = 0.0
-    at: float = 0.0
+    """Sums over pods, which weigh less with age."""
+
+    ratio: float = 0.0  # what run time over CPU time differs in from the templates'
+    excess: float = 0.0
+    weight: float = 0.0  # how many there were
+    used: float = 0.0  # logarithms of its use when pods ended that had waited
+    waited: float = 0.0  # how many those were
+    free: float = 0.0  # how many had not waited, though it was as used
+    at: float = 0.0  # when the last one ended
     throttled: bool = False  # since its slowdown reached `LEAST_SLOWDOWN`
-    # used, waited: sum of the logarithms of its use when pods ended that had waited, and how many those were, by age
-    used: float = 0.0
-    waited: float = 0.0
+
+    def age(self, left: float) -> None:
+        """Let the sums weigh so much less."""
+        self.ratio, self.excess, self.weight = self.ratio * left, self.excess * left, self.weight * left
+        self.used, self.waited, self.free = self.used * left, self.waited * left, self.free * left
+
+    @property
+    def full_at(self) -> float:
+        """Use at which its pods waited, in the geometric mean; 0 where none did."""
+        return math.exp(self.used / self.waited) if self.waited else 0.0
 
 
 class Slowdowns:
@@ -92,19 +144,22 @@ class Slowdowns:
         ratio, run = math.log(run_s / cpu_s), math.log(run_s)
         usual = self._templates.setdefault(template, _Template())
         self._templates.move_to_end(template)
-        if usual.seen >= LEAST_SEEN:
+        if usual.seen >= LEAST_SEEN and (used is None or used < FULL):
             here = self._nodes.setdefault(node, _Node(at=at))
             self._nodes.move_to_end(node)
-            left = math.exp(-max(at - here.at, 0.0) / self._memory_s)
-            here.ratio, here.run = here.ratio * left + ratio - usual.ratio, here.run * left + run - usual.run
-            here.weight, here.at = here.weight * left + 1.0, at
-            here.used, here.waited = here.used * left, here.waited * left
-            if used and min(ratio - usual.ratio, run - usual.run) >= math.log(LEAST_LASTING):
+            here.age(math.exp(-max(at - here.at, 0.0) / self._memory_s))
+            excess = usual.excess(ratio, run)
+            here.ratio, here.excess = here.ratio + ratio - usual.ratio.mean, here.excess + excess
+            here.weight, here.at = here.weight + 1.0, at
+            if used and excess >= math.log(LEAST_WAIT):
                 here.used, here.waited = here.used + math.log(used), here.waited + 1.0
+            elif used and here.waited and used >= AS_USED * here.full_at:
+                here.free += 1.0
             here.throttled = _slowdown(here, 1.0) >= (LEAST_LASTING if here.throttled else LEAST_SLOWDOWN)
         usual.seen += 1
         weight = 1.0 / min(usual.seen, LONGEST_SEEN)
-        usual.ratio, usual.run = usual.ratio + weight * (ratio - usual.ratio), usual.run + weight * (run - usual.run)
+        usual.ratio.take(ratio, weight)
+        usual.run.take(run, weight)
         for kept in (self._templates, self._nodes):
             if len(kept) > self._most:
                 kept.popitem(last=False)
@@ -127,11 +182,14 @@ class Slowdowns:
         return max(1.0 / slowdown, LEAST_SHARE) if here.throttled and slowdown >= LEAST_LASTING else 1.0
 
     def full_at(self, node: str, now: float) -> float:
-        """Return the share of its allocatable CPU at which a node's pods wait, `LEAST_SHARE`..1; 1 if not throttled."""
-        here, _ = self._recent(node, now)
-        if here is None or not here.waited or self.share_left(node, now) == 1.0:
+        """Return the share of its allocatable CPU at which a node's pods wait, `LEAST_SHARE`..1; 1 where none is known.
+
+        `LEAST_WAITED` pods must have waited lately, and no more have ended there without, though it was as used.
+        """
+        here, left = self._recent(node, now)
+        if here is None or here.waited * left < LEAST_WAITED or here.waited < here.free:
             return 1.0
-        return min(max(math.exp(here.used / here.waited), LEAST_SHARE), 1.0)
+        return min(max(here.full_at, LEAST_SHARE), 1.0)
 
     def _recent(self, node: str, now: float) -> tuple[_Node | None, float]:
         """What is known of a node, if a completion's worth of it is left, and the share of it that is."""
@@ -141,5 +199,5 @@ class Slowdowns:
 
 
 def _slowdown(here: _Node, left: float) -> float:
-    """How many times as long its pods run, of the two measures the smaller one; `left` is the weight left of all."""
-    return math.exp(min(here.ratio, here.run) * left / (here.weight * left + PRIOR_WEIGHT))
+    """How many times as long its pods run; `left` is the weight left of all."""
+    return math.exp(here.excess * left / (here.weight * left + PRIOR_WEIGHT))

@@ -89,14 +89,13 @@ def test_a_node_is_full_at_the_use_at_which_its_pods_wait() -> None:
     assert slowdowns.full_at("node", 7200.0) == 1.0
 
 
-@pytest.mark.parametrize(("used", "expected"), [(1.7, 1.0), (0.01, LEAST_SHARE), (0.0, 1.0), (None, 1.0)])
+@pytest.mark.parametrize(("used", "expected"), [(0.8, 0.8), (0.01, LEAST_SHARE), (0.0, 1.0), (None, 1.0)])
 def test_a_node_is_full_within_bounds(used: float | None, expected: float) -> None:
     slowdowns = Slowdowns()
     for _ in range(60):
         slowdowns.completed("other", "t", 20.0, 10.0, 0.0)
     for _ in range(20):
         slowdowns.completed("node", "t", 60.0, 10.0, 0.0, used)
-    assert slowdowns.share_left("node", 0.0) < 1.0
     assert slowdowns.full_at("node", 0.0) == expected
 
 
@@ -108,6 +107,39 @@ def test_it_is_forgotten_within_minutes_and_with_the_node() -> None:
     assert slowdowns.of("a", 3600.0) is None
     slowdowns.forget("a")
     assert slowdowns.of("a", 60.0) is None
+
+
+def test_waiting_on_a_full_node_is_no_throttling() -> None:
+    slowdowns = Slowdowns()
+    for used in (0.4, 0.9):
+        for _ in range(60):
+            slowdowns.completed(f"other-{used}", "t", 20.0, 10.0, 0.0, used)
+        for _ in range(20):
+            slowdowns.completed(f"node-{used}", "t", 60.0, 10.0, 0.0, used)
+    assert slowdowns.share_left("node-0.4", 0.0) < 1.0
+    assert slowdowns.share_left("node-0.9", 0.0) == slowdowns.full_at("node-0.9", 0.0) == 1.0
+
+
+def test_pods_that_did_not_wait_at_the_same_use_speak_against_a_full_node() -> None:
+    slowdowns = Slowdowns()
+    for _ in range(60):
+        slowdowns.completed("other", "t", 20.0, 10.0, 0.0, 0.5)
+    found = []
+    for run_s in (40.0, 20.0, 40.0, 20.0, 20.0):
+        slowdowns.completed("node", "t", run_s, 10.0, 0.0, 0.5)
+        found.append(slowdowns.full_at("node", 0.0))
+    assert found == pytest.approx([1.0, 1.0, 0.5, 0.5, 1.0])
+
+
+def test_slow_nodes_do_not_hide_a_throttled_one() -> None:
+    """Pods use 0.05 cores by their limit; slow cores take 2.5 times the CPU time, and a quota doubles the run time."""
+    slowdowns = Slowdowns()
+    for _ in range(20):
+        for node, cpu_s, run_s in (("fast", 1.0, 20.0), ("slow", 2.5, 50.0), ("throttled", 1.0, 40.0)):
+            slowdowns.completed(node, "t", run_s, cpu_s, 0.0, 0.4)
+    assert slowdowns.share_left("throttled", 0.0) < 0.75
+    assert slowdowns.share_left("slow", 0.0) == slowdowns.share_left("fast", 0.0) == 1.0
+    assert slowdowns.full_at("throttled", 0.0) == pytest.approx(0.4)
 
 
 @pytest.mark.parametrize(("run_s", "cpu_s"), [(0.0, 1.0), (1.0, 0.0), (math.nan, 1.0), (1.0, math.inf)])

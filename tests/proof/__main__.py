@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -32,6 +33,7 @@ def main(
     if dropped_seconds >= block_seconds:
         said = f"{dropped_seconds:g} is not below the block's {block_seconds:g} s"
         raise typer.BadParameter(said, param_hint="--dropped-seconds")
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # so that the cluster is taken down
     plan = Plan(pairs, block_seconds, dropped_seconds, warmup_seconds, load, seed)
     try:
         with cluster() as (made, image):

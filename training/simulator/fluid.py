@@ -43,6 +43,7 @@ class Completed:
     cpu_s: FloatArray  # CPU time of one of its threads, seconds: grows with interference, not with waiting
     run_s: FloatArray  # time since it was bound, seconds
     at: FloatArray  # when it ended, seconds
+    used: FloatArray  # CPU use over capacity of its node then
 
 
 @dataclass(slots=True)
@@ -269,7 +270,9 @@ def _finish(
     batch = np.array([pod.lifetime == 1.0 for pod in world.scenario.pod_classes])[kind]
     there = row * nodes.cores.shape[1] + pods.node.reshape(-1)[done]
     cpu_s = nodes.cpu_time.reshape(-1)[there] - running.reshape(-1)[there] * before - pods.cpu_began.reshape(-1)[done]
-    columns = (row, there % nodes.cores.shape[1], number, kind, work, cpu_s, end - pods.bound_at.reshape(-1)[done], end)
+    used = np.minimum(passage.use.reshape(-1)[there], 1.0)
+    run_s = end - pods.bound_at.reshape(-1)[done]
+    columns = (row, there % nodes.cores.shape[1], number, kind, work, cpu_s, run_s, end, used)
     passage.completed = Completed(*(columns if batch.all() else (column[batch] for column in columns)))
     units = pods.units.reshape(-1)
     units[done] -= 1

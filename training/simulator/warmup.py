@@ -46,6 +46,7 @@ class History:
     cpu_s: FloatArray  # CPU time, seconds
     run_s: FloatArray  # time from binding to end, seconds
     at: FloatArray  # when it ended, seconds
+    used: FloatArray  # CPU use over capacity of its node then
 
 
 def tell(
@@ -105,13 +106,13 @@ def history(scenario: Scenario, seeds: Seeds, load: FloatArray | None, wanted: N
         decision += 1
         if part is not None:
             template = simulator.template_of(part.row, part.number, part.kind, part.work)
-            parts.append((part.row, part.node, template, part.cpu_s, part.run_s, part.at))
+            parts.append((part.row, part.node, template, part.cpu_s, part.run_s, part.at, part.used))
             np.add.at(done, (part.row, part.node), 1)
     if not parts:
         none, never = np.zeros(0, dtype=np.int64), np.zeros(0)
-        return History(none, none, none, never, never, never)
+        return History(none, none, none, never, never, never, never)
     columns = [np.concatenate(column) for column in zip(*parts, strict=True)]
-    order = np.argsort(columns[-1], kind="stable")
+    order = np.argsort(columns[-2], kind="stable")
     return History(*(column[order] for column in columns))
 
 
@@ -122,14 +123,14 @@ def _learn(told: Told, row: int, happened: History, mine: NDArray[np.bool_], wan
     names = [f"node-{number}" for number in range(nodes)]
     known, speed, slowdowns = told.speed[row], known_by.speed == "learned", Slowdowns()
     taken, counts, last = 0, [0] * nodes, 0.0
-    columns = (happened.node, happened.template, happened.cpu_s, happened.run_s, happened.at)
-    for node, template, cpu_s, run_s, at in zip(*(column[mine].tolist() for column in columns), strict=True):
+    columns = (happened.node, happened.template, happened.cpu_s, happened.run_s, happened.at, happened.used)
+    for node, template, cpu_s, run_s, at, used in zip(*(column[mine].tolist() for column in columns), strict=True):
         if counts[node] == wanted:
             continue
         counts[node] += 1
         taken, last = taken + 1, at
         evidence.completed(names[node], str(template), cpu_s, at)
-        slowdowns.completed(names[node], str(template), run_s, cpu_s, at)
+        slowdowns.completed(names[node], str(template), run_s, cpu_s, at, used)
         durations.completed(str(template), run_s, float(known[node]), at)
         if speed and taken & (taken - 1) == 0:
             known[:] = _speeds(evidence, names, at)
