@@ -39,14 +39,12 @@ from extender.cluster.kubelet import (
     Trust,
     endpoint_of,
 )
+from extender.cluster.machines import reserved_of
 from extender.cluster.rounds import Kubelet, Rounds
 from extender.cluster.stats import WINDOW, Amounts, NodePressure, Summary, SummaryError, decode_summary
 from extender.cluster.table import ClusterTable
 from extender.cluster.usage import READY_INTERVAL_S, Intake, NodeUse, ignored_events
-from extender.pods import GIB
-from extender.quantities import NANO, nano_units
 from extender.supervision import Failures, detached
-from policy.errors import InvalidQuantityError
 
 THREAD: Final = "kubelets"
 """Name of the thread, and of its failures where failures of background work are counted."""
@@ -60,21 +58,6 @@ STOP_TIMEOUT: Final = 5.0
 """Seconds that stopping waits for the thread."""
 
 log = structlog.stdlib.get_logger(__name__)
-
-
-def reserved_of(node: Node) -> Amounts:
-    """What a node keeps from its pods: capacity less allocatable; none where it does not say both."""
-    capacity, allocatable = node.status.capacity, node.status.allocatable
-    if capacity is None or allocatable is None:
-        return Amounts()
-    try:
-        cpu, memory = (
-            (nano_units(str(whole or 0)) - nano_units(str(part or 0))) / NANO
-            for whole, part in ((capacity.cpu, allocatable.cpu), (capacity.memory, allocatable.memory))
-        )
-    except InvalidQuantityError:
-        return Amounts()
-    return Amounts(max(cpu, 0.0), max(memory / GIB, 0.0))
 
 
 class Kubelets:
@@ -344,14 +327,7 @@ class Kubelets:
             asyncio.get_running_loop().call_later(HAND_OVER_S, self._hand_over)
         claimed = summary.claimed(self._reserved.get(summary.node, Amounts()))
         self._found.append(
-            NodeUse(
-                summary.node,
-                cpu=claimed.cpu,
-                memory=claimed.memory,
-                pressure=summary.pressure.cpu,
-                begin=summary.at - WINDOW,
-                end=summary.at,
-            )
+            NodeUse(summary.node, *claimed, pressure=summary.pressure.cpu, begin=summary.at - WINDOW, end=summary.at)
         )
 
     def _hand_over(self) -> None:

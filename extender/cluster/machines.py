@@ -1,4 +1,4 @@
-"""What a Node object says of its machine: which one it is, which others are like it, how fast its cores are. Pure."""
+"""What a Node object says of its machine: which one it is, which are like it, how fast it is, what it keeps. Pure."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ from typing import Final
 
 from extender.cluster.decoding import Node, NodeInfo
 from extender.cluster.instances import published_speed
-from extender.quantities import within
+from extender.cluster.stats import Amounts
+from extender.pods import GIB
+from extender.quantities import NANO, nano_units, within
 from policy.cluster import REFERENCE_SPEED
+from policy.errors import InvalidQuantityError
 
 INSTANCE_TYPE_LABEL: Final = "node.kubernetes.io/instance-type"
 
@@ -105,3 +108,18 @@ def declared_speed(node: Node, rules: SpeedRules) -> tuple[float, str, str | Non
     if rules.published and (found := published_speed(kind)) is not None:
         return found.speed, "published", warning
     return REFERENCE_SPEED, "default", warning
+
+
+def reserved_of(node: Node) -> Amounts:
+    """What a node keeps from its pods: capacity less allocatable; none where it does not say both."""
+    capacity, allocatable = node.status.capacity, node.status.allocatable
+    if capacity is None or allocatable is None:
+        return Amounts()
+    try:
+        cpu, memory = (
+            (nano_units(str(whole or 0)) - nano_units(str(part or 0))) / NANO
+            for whole, part in ((capacity.cpu, allocatable.cpu), (capacity.memory, allocatable.memory))
+        )
+    except InvalidQuantityError:
+        return Amounts()
+    return Amounts(max(cpu, 0.0), max(memory / GIB, 0.0))
