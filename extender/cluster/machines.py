@@ -10,7 +10,7 @@ from typing import Final
 from extender.cluster.decoding import Node, NodeInfo
 from extender.cluster.instances import published_speed
 from extender.cluster.stats import Amounts
-from extender.pods import GIB
+from extender.pods import GIB, Requests
 from extender.quantities import NANO, nano_units, within
 from policy.cluster import REFERENCE_SPEED
 from policy.errors import InvalidQuantityError
@@ -110,16 +110,19 @@ def declared_speed(node: Node, rules: SpeedRules) -> tuple[float, str, str | Non
     return REFERENCE_SPEED, "default", warning
 
 
+def amounts_of(listed: Requests | None) -> Amounts:
+    """What a resource list says; 0 where it says nothing. Raises `InvalidQuantityError` if it makes no sense."""
+    if listed is None:
+        return Amounts()
+    return Amounts(nano_units(str(listed.cpu or 0)) / NANO, nano_units(str(listed.memory or 0)) / NANO / GIB)
+
+
 def reserved_of(node: Node) -> Amounts:
     """What a node keeps from its pods: capacity less allocatable; none where it does not say both."""
-    capacity, allocatable = node.status.capacity, node.status.allocatable
-    if capacity is None or allocatable is None:
+    if node.status.capacity is None or node.status.allocatable is None:
         return Amounts()
     try:
-        cpu, memory = (
-            (nano_units(str(whole or 0)) - nano_units(str(part or 0))) / NANO
-            for whole, part in ((capacity.cpu, allocatable.cpu), (capacity.memory, allocatable.memory))
-        )
+        whole, left = amounts_of(node.status.capacity), amounts_of(node.status.allocatable)
     except InvalidQuantityError:
         return Amounts()
-    return Amounts(max(cpu, 0.0), max(memory / GIB, 0.0))
+    return Amounts(max(whole.cpu - left.cpu, 0.0), max(whole.memory - left.memory, 0.0))

@@ -17,15 +17,14 @@ from extender.cluster.benchmarks import Benchmarks
 from extender.cluster.completed import CompletedPods, Completion
 from extender.cluster.decoding import SUCCEEDED, Node, ObservedNode, WatchedCondition, WatchedPod
 from extender.cluster.estimation import NodeSpeeds
-from extender.cluster.machines import Machine, SpeedRules, machine_of
+from extender.cluster.machines import Machine, SpeedRules, amounts_of, machine_of
 from extender.cluster.resource import Receiver
+from extender.cluster.stats import Amounts
 from extender.cluster.status import ENDED, ReadReport, ending, given_up, is_gated, report_of, seconds
 from extender.cluster.table import UNKNOWN, ClusterTable
 from extender.demand import pod_demand
 from extender.errors import UNDECODABLE, kind_of
 from extender.feasibility import NodeFacts, facts_of
-from extender.pods import GIB
-from extender.quantities import NANO, nano_units
 from extender.requests import NEWEST, PodRequests, RequestRules, pod_requests
 from extender.workloads import cron_run
 from policy.cluster import REFERENCE_SPEED
@@ -104,18 +103,14 @@ class NodeChanges:
         """The node exists. One that does not say what it can allocate is forgotten, as the table prescribes."""
         name = received.metadata.name
         machine, warning = machine_of(received, self._rules)
-        allocatable = received.status.allocatable
-        cpu = memory = 0.0
         try:
-            if allocatable is not None:
-                cpu = nano_units(str(allocatable.cpu or 0)) / NANO
-                memory = nano_units(str(allocatable.memory or 0)) / NANO / GIB
+            allocatable = amounts_of(received.status.allocatable)
         except InvalidQuantityError as error:
-            warning = f"status.allocatable: {error}"
+            allocatable, warning = Amounts(), f"status.allocatable: {error}"
         if warning is not None:
             self.ignored += 1
             log.warning("ignored what a node says", node=name, reason=warning)
-        self._put(partial(self._upsert, name, cpu, memory, machine, is_ready(received)))
+        self._put(partial(self._upsert, name, *allocatable, machine, is_ready(received)))
 
     def _upsert(self, name: str, cpu: float, memory: float, machine: Machine, ready: bool) -> None:
         speed, basis = self._speeds.present(name, machine)

@@ -10,8 +10,7 @@ that collects it has counted some waiting since it booted: a total of 0 therefor
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
@@ -138,11 +137,7 @@ class _Node(msgspec.Struct):
     cpu: _Cpu | None = None
     memory: _Memory | None = None
     io: _Io | None = None
-    systems: list[_System] | None = msgspec.field(default=None, name="systemContainers")
-
-
-class _NodeOfPieces(_Node):
-    systems: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="systemContainers")  # type: ignore[assignment]
+    systems: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="systemContainers")
 
 
 class _PodReference(msgspec.Struct):
@@ -165,7 +160,7 @@ class _Answer(msgspec.Struct):
 
 
 class _Pieces(msgspec.Struct):
-    node: _NodeOfPieces
+    node: _Node
     pods: list[msgspec.Raw] | None = None
 
 
@@ -203,7 +198,7 @@ def decode_summary(body: bytes) -> Summary:
         cpu=cpu.cores / NANO,
         memory=memory.working_set / GIB,
         at=at,
-        pods=_of_pods(node.systems or ()),
+        pods=_of_pods(node.systems),
         pressure=NodePressure(
             cpu=_share(cpu.psi), memory=_share(memory.psi), io=None if node.io is None else _share(node.io.psi), at=at
         ),
@@ -218,20 +213,22 @@ def _by_pieces(body: bytes) -> tuple[_Node, list[_Pod], int]:
         answer = _PIECES.decode(body)
     except UNDECODABLE as error:
         raise SummaryError("undecodable", f"it does not decode: {kind_of(error)}") from error
-    node, pods, ignored = _Node(answer.node.name, answer.node.cpu, answer.node.memory, answer.node.io), [], 0
-    with suppress(*UNDECODABLE):
-        node.systems = _SYSTEMS.decode(answer.node.systems)
+    pods, ignored = [], 0
     for raw in answer.pods or ():
         try:
             pods.append(_POD.decode(raw))
         except UNDECODABLE:
             ignored += 1
-    return node, pods, ignored
+    return answer.node, pods, ignored
 
 
-def _of_pods(systems: Sequence[_System]) -> Amounts | None:
+def _of_pods(systems: msgspec.Raw) -> Amounts | None:
     """What all pods use together: the cgroup above them, which the kubelet calls a system container named "pods"."""
-    for each in systems:
+    try:
+        found = _SYSTEMS.decode(systems) or ()
+    except UNDECODABLE:
+        return None
+    for each in found:
         cpu, memory = each.cpu, each.memory
         if each.name == "pods" and cpu is not None and memory is not None:
             cores, size = cpu.cores or 0.0, memory.working_set or 0.0

@@ -32,7 +32,7 @@ class Knowledge:
     speed_wrong: Share = 1.0  # share of labels that are wrong by `speed_error`
     # relative error of a wrong label, up or down with equal chance
     speed_error: Annotated[float, Field(strict=True, ge=0.0, lt=1.0)] = 0.0
-    # whether nodes count as slower where pods waited more and ended later before the episode; see `policy.slowdowns`
+    # whether nodes count as slower where pods ran longer before the episode than elsewhere; see `policy.slowdowns`
     throttling: bool = False
     # urgency of pods: their annotations; none, so that the QoS class decides; or inferred from signs
     urgency: Literal["label", "none", "inferred"] = "label"
