@@ -22,7 +22,7 @@ from scipy import stats
 
 from tests.bench.report import show
 from tests.proof.machines import KINDS
-from tests.proof.switchback import SCHEDULERS, Job, Record, Request
+from tests.proof.switchback import LEAST_IDLE, SCHEDULERS, Job, Record, Request
 from tests.proof.work import LIMIT_CORES, SERVICE_BOUND_S
 from training.evaluation.statistics import Estimate
 
@@ -103,7 +103,8 @@ def figures(record: Record, predicted: Mapping[str, Estimate]) -> list[Row]:
         _row(f"simulator's prediction of SLA violations, {name}", estimate, "%") for name, estimate in predicted.items()
     ]
     rows += _learned(record)
-    rows.append(_row("CPU of the machine that nobody used", _exactly(100.0 * record.idle), "%"))
+    enough = (f">= {100.0 * LEAST_IDLE:g}", record.idle >= LEAST_IDLE)
+    rows.append(_row("CPU of the machine that nobody used", _exactly(100.0 * record.idle), "%", *enough))
     return rows
 
 

@@ -36,6 +36,8 @@ DEPLOYMENTS: Final = "/apis/apps/v1/namespaces/default/deployments"
 ATTEMPTS: Final = 5
 PATIENCE_S: Final = 120.0
 """Longest wait for Jobs after the last block."""
+LEAST_IDLE: Final = 0.1
+"""Share of the machine's CPU time that must be left over. In a run that left 0.05, half of all Jobs were late."""
 
 
 @dataclass(frozen=True)
@@ -141,12 +143,13 @@ class Switchback:
         plan, offset = self._plan, time.time() - time.monotonic()
         with self._installed(), Binds(self._api) as binds:
             workload = self._calibrated()
+            before = _machine_time()
             self._block(workload, -1, "kube-scheduler", plan.warmup_s, (plan.seed, 1))
+            _enough(_idle_since(before))
             before = _machine_time()
             for number, arm in enumerate(plan.arms):
                 self._block(workload, number, arm, plan.block_s, (plan.seed, 2, number // 2))
-            idle, total = (end - start for start, end in zip(before, _machine_time(), strict=True))
-            self.record.idle = idle / total
+            self.record.idle = _idle_since(before)
             deadline = time.monotonic() + PATIENCE_S
             while self._unfinished() and time.monotonic() < deadline:
                 time.sleep(2.0)
@@ -287,6 +290,21 @@ def send(api: client.ApiClient, method: str, path: str, body: Manifest | None = 
 def request(api: client.ApiClient, method: str, path: str) -> Any:
     """The JSON that `send` gets."""
     return json.loads(send(api, method, path))
+
+
+def _enough(idle: float) -> None:
+    """Give up early where the machine has too little CPU to spare for nodes to get their quotas."""
+    if idle < LEAST_IDLE:
+        raise ClusterError(
+            f"nobody used {idle:.1%} of the machine's CPU during the warm-up; workers may miss their quotas below "
+            f"{LEAST_IDLE:.0%}: end what else runs, or lower --load"
+        )
+
+
+def _idle_since(before: tuple[float, float]) -> float:
+    """Share of the machine's CPU time that nobody used since `_machine_time` was `before`."""
+    idle, total = (end - start for start, end in zip(before, _machine_time(), strict=True))
+    return idle / total
 
 
 def _machine_time() -> tuple[float, float]:

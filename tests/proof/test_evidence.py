@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from tests.control_plane.access import Manifest
-from tests.proof import evidence
+from tests.kind.cluster import ClusterError
+from tests.proof import evidence, switchback
 from tests.proof.evidence import OURS, THEIRS, figures, markdown, write
 from tests.proof.machines import KINDS
 from tests.proof.switchback import Job, Plan, Record, Request
@@ -63,6 +64,19 @@ def test_a_job_is_late_after_its_slack_or_if_it_never_ends() -> None:
     assert (made.slowdown, made.late) == (2.0, False)
     made.ended = 120.1
     assert made.late
+
+
+@pytest.mark.parametrize(("used", "enough"), [(89.0, True), (96.0, False)])
+def test_a_machine_with_little_cpu_to_spare_ends_a_run_early_and_misses_its_goal(used: float, enough: bool) -> None:
+    record = recorded({THEIRS: [4, 5, 6, 5], OURS: [1, 2, 3, 1]})
+    record.idle = 1.0 - used / 100.0
+    row = next(row for row in figures(record, {}) if row["name"] == "CPU of the machine that nobody used")
+    assert (row["goal"], row["pass"]) == (">= 10", enough)
+    if enough:
+        switchback._enough(record.idle)
+    else:
+        with pytest.raises(ClusterError, match=r"4\.0% of the machine's CPU"):
+            switchback._enough(record.idle)
 
 
 def test_differences_are_paired_and_have_students_interval() -> None:
