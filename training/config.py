@@ -28,6 +28,7 @@ NotNegative = Annotated[float, Field(ge=0.0)]
 Step = Annotated[float, Field(gt=0.0, le=1.0)]
 Bid = Annotated[float, Field(gt=-1.0, lt=1.0)]
 Count = Annotated[int, Field(ge=1)]
+Matmul = Literal["float32", "bfloat16", "auto"]
 
 
 def _known(name: str) -> str:
@@ -134,8 +135,9 @@ class OptimiserConfig(Section):
     """Adam's learning rates, how they end, and the arithmetic of an update."""
 
     # precision in which the hidden layers multiply during updates; ``bfloat16`` takes about half the time on a CPU
-    # with AMX or AVX512-BF16 and longer on others. Placement, selection and export are always float32.
-    matmul: Literal["float32", "bfloat16"] = "float32"
+    # with AMX or AVX512-BF16 and longer on others, and ``auto`` measures when the run begins and keeps what is faster.
+    # Only float32 gives the same run on every CPU. Placement, selection and export are always float32.
+    matmul: Matmul = "float32"
     actor_rate: Positive = 3e-4  # at the start
     critic_rate: Positive = 1e-3  # at the start
     # updates before which the actor keeps its initial rule: what critics say before they know anything unlearns it

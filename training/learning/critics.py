@@ -13,7 +13,8 @@ from torch import Tensor, nn
 
 from policy.criteria import CRITERIA_COUNT
 from policy.features import FEATURE_COUNT
-from training.learning.networks import hidden_stack, in_full
+from training.learning.networks import hidden_stack
+from training.learning.precision import in_full
 
 
 class SetCritic(nn.Module):

@@ -22,6 +22,7 @@ from training.learning.algorithms import build_algorithm
 from training.learning.checkpoint import CheckpointError, load_checkpoint, save_checkpoint
 from training.learning.collector import Arena
 from training.learning.networks import AnyActor, build_actor, soft_update
+from training.learning.precision import settled
 from training.learning.records import Records
 from training.learning.selection import ActorModuleScorer, Selection
 from training.learning.updates import DivergedError
@@ -59,7 +60,7 @@ class Trainer:
     """One run in one folder: ``latest.pt``, ``best.pt``, ``metrics.jsonl`` and ``tensorboard/``.
 
     Args:
-        config: of the run.
+        config: of the run; `optimiser.matmul: auto` is settled here, and checkpoints keep what was chosen.
         folder: where it lives.
         command: what repeats the run, for the model card.
         clock: monotonic seconds; read for time limits and time spent, never for anything learned.
@@ -69,6 +70,7 @@ class Trainer:
     """
 
     def __init__(self, config: TrainingConfig, folder: Path, command: str = "", clock: Clock = time.monotonic) -> None:
+        config = settled(config)
         self.config = config
         self._command = command
         self._folder = folder

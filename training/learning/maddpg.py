@@ -17,8 +17,9 @@ from torch import Tensor, nn
 from training.config import TrainingConfig
 from training.learning.critics import Critic, Critics, JointCritic, SetCritic
 from training.learning.monotone import gain_where_worse
-from training.learning.networks import AnyActor, build_actor, reduced_precision, soft_update
+from training.learning.networks import AnyActor, build_actor, soft_update
 from training.learning.placement import entropy, one_hot, placement_probabilities, preferences
+from training.learning.precision import reduced_precision
 from training.learning.replay import Batch
 from training.learning.updates import Update, absolute_errors, weighted_loss
 

@@ -136,7 +136,7 @@ class MonotoneActor(nn.Module):
     def unsquashed(self, observation: Tensor) -> Tensor:
         """The bids before the logistic function, ``[..., 4]``."""
         flow = self.body(observation)
-        with torch.autocast("cpu", enabled=False):  # as `training.learning.networks.in_full`
+        with torch.autocast("cpu", enabled=False):  # as `training.learning.precision.in_full`
             output: Tensor = self.head(flow.float())
         return output
 

@@ -15,6 +15,7 @@ from policy.criteria import CONSTANT, CRITERIA_COUNT
 from policy.features import FEATURE_COUNT, FEATURE_NAMES
 from training.config import ActorConfig
 from training.learning.monotone import MonotoneActor, see_only
+from training.learning.precision import in_full
 
 OUTPUT_WEIGHT_BOUND: Final = 3e-3
 """Uniform bound of the last layer's initial weights (Lillicrap et al., DDPG, arXiv:1509.02971, section 7)."""
@@ -30,18 +31,6 @@ def hidden_stack(inputs: int, hidden: Sequence[int]) -> nn.Sequential:
         layers += [nn.Linear(inputs, width), nn.LayerNorm(width), nn.ReLU()]
         inputs = width
     return nn.Sequential(*layers)
-
-
-def reduced_precision(matmul: str) -> torch.autocast:
-    """Context in which hidden layers multiply in bfloat16 where `matmul` says so; weights and sums stay float32."""
-    return torch.autocast("cpu", torch.bfloat16, enabled=matmul == "bfloat16")
-
-
-def in_full(head: nn.Module, inputs: Tensor) -> Tensor:
-    """A last layer in float32 under any autocast: bfloat16 keeps three digits, and differences of Q need more."""
-    with torch.autocast("cpu", enabled=False):
-        output: Tensor = head(inputs.float())
-    return output
 
 
 class Actor(nn.Module):

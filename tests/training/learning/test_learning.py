@@ -15,6 +15,7 @@ from tests.training.tiny_runs import NODES, one_thread, random_batch, tiny_confi
 from training.config import parse_config
 from training.learning.algorithms import build_algorithm
 from training.learning.critics import Critics, JointCritic, SetCritic
+from training.learning.loop import Trainer
 from training.learning.networks import Actor, parameter_count, soft_update
 from training.learning.noise import Noise
 from training.learning.placement import (
@@ -24,6 +25,7 @@ from training.learning.placement import (
     preferences,
     sample_placement,
 )
+from training.learning.precision import settled
 from training.learning.replay import Look, Replay
 
 
@@ -49,6 +51,22 @@ def test_bfloat16_updates_follow_float32_ones_and_keep_weights_and_values_in_flo
         assert {parameter.dtype for parameter in learner.actor.parameters()} == {torch.float32}
     assert logs["bfloat16"] != logs["float32"]
     assert logs["bfloat16"] == pytest.approx(logs["float32"], rel=0.03)
+
+
+@pytest.mark.parametrize(("bfloat16_s", "chosen"), [(0.5, "bfloat16"), (0.95, "float32"), (20.0, "float32")])
+def test_auto_takes_bfloat16_where_it_is_clearly_faster(bfloat16_s: float, chosen: str, tmp_path: Path) -> None:
+    times = {"bfloat16": bfloat16_s, "float32": 1.0}
+    config = tiny_config(tmp_path, optimiser={"matmul": "auto"})
+    assert settled(config, lambda matmul, _: times[matmul]).optimiser.matmul == chosen
+    fixed = tiny_config(tmp_path, optimiser={"matmul": "bfloat16"})
+    assert settled(fixed, lambda *_: pytest.fail("measured")) is fixed
+
+
+def test_a_run_with_auto_keeps_what_was_measured_when_it_began(tmp_path: Path) -> None:
+    trainer = Trainer(tiny_config(tmp_path, optimiser={"matmul": "auto"}), tmp_path / "run")
+    assert trainer.config.optimiser.matmul in ("float32", "bfloat16")
+    trainer.save()
+    assert Trainer.resume(tmp_path / "run").config == trainer.config
 
 
 def test_last_layer_is_computed_in_float32_under_autocast() -> None:
