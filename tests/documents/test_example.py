@@ -102,5 +102,5 @@ def test_the_files_of_the_guide_to_own_data_are_read(tmp_path: Path, monkeypatch
     monkeypatch.chdir(tmp_path)
     assert len(load_trace(load_scenario("ours.yaml"))) == 2
     config = load_config(tmp_path / "train.yaml")
-    assert [arena.scenario for arena in config.arenas] == ["ours.yaml", "reference"]
+    assert [arena.scenario for arena in config.arenas] == ["ours.yaml", "wide"]
     assert yaml.safe_load(scenario)["name"] == config.name
