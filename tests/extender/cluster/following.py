@@ -65,7 +65,7 @@ class Following:
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         return asyncio.run_coroutine_threadsafe(coroutine, self.loop).result(10.0)
 
-    def wait(self, look: Callable[[ClusterTable], object], what: str, timeout: float = 10.0) -> None:
+    def wait(self, look: Callable[[ClusterTable], object], what: str, timeout: float = 30.0) -> None:
         """Until `look` is true."""
         eventually(lambda: self.see(look), what, timeout)
 
@@ -112,7 +112,7 @@ def followed(loop: asyncio.AbstractEventLoop, source: KubernetesSource) -> Itera
         following.run(source.stop())
 
 
-def eventually(condition: Callable[[], object], what: str, timeout: float = 10.0) -> None:
+def eventually(condition: Callable[[], object], what: str, timeout: float = 30.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"did not happen within {timeout} s: {what}"
