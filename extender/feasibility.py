@@ -7,6 +7,7 @@ pod is not modelled, and named: see `Constraints.unmodelled`.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -24,6 +25,9 @@ KEEPS_OUT: Final = frozenset({"NoSchedule", "NoExecute"})
 
 OWN: Final = frozenset({"cpu", "memory", "pods", "ephemeral-storage"})
 """Resources that are no extended ones."""
+
+_INTEGER: Final = re.compile(r"[+-]?[0-9]{1,63}")
+"""As long as a label may be."""
 
 SLACK: Final = 1e-9
 """Cores, or GiB, by which sums of floating-point requests may be off."""
@@ -78,12 +82,19 @@ class Expression(msgspec.Struct, frozen=True):
             case "DoesNotExist":
                 return found is None
             case "Gt" | "Lt":
-                try:
-                    label, limit = int(found or ""), int(values[0] if len(values) == 1 else "")
-                except ValueError:
+                label, limit = _integer(found), _integer(values[0] if len(values) == 1 else None)
+                if label is None or limit is None:
                     return False
                 return label > limit if self.operator == "Gt" else label < limit
         return False
+
+
+def _integer(text: str | None) -> int | None:
+    """The number that Go's strconv.ParseInt reads; `int` also takes underscores, blanks and digits of other scripts."""
+    if text is None or not _INTEGER.fullmatch(text):
+        return None
+    value = int(text)
+    return value if -(2**63) <= value < 2**63 else None
 
 
 class Term(msgspec.Struct, frozen=True, rename="camel"):

@@ -11,8 +11,9 @@ status of pods on its own node, as it can label its node.
 
 from __future__ import annotations
 
+import time
 from collections import Counter, OrderedDict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
@@ -53,14 +54,18 @@ class Benchmarks:
     Args:
         daemonset: namespace and name of the DaemonSet that runs the benchmark, ``namespace/name``.
         tell: is told the node and the speed of each new result; on this thread.
+        clock: seconds since the epoch.
 
     Attributes:
         counts: results by what became of them, one of `RESULTS`.
     """
 
-    def __init__(self, daemonset: str, tell: Callable[[str, float], object]) -> None:
+    def __init__(
+        self, daemonset: str, tell: Callable[[str, float], object], clock: Callable[[], float] = time.time
+    ) -> None:
         self._namespace, _, self._name = daemonset.partition("/")
         self._tell = tell
+        self._clock = clock
         self._seen: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self.counts: Counter[str] = Counter(dict.fromkeys(RESULTS, 0))
 
@@ -72,10 +77,11 @@ class Benchmarks:
         owner = metadata.controller
         if (owner.kind, owner.name) != ("DaemonSet", self._name):
             return
-        latest = max(_results(pod), default=None)
-        before = self._seen.get(node)
-        if latest is None or (before is not None and latest <= before):
+        latest, before = _latest(pod), self._seen.get(node)
+        if latest is None or latest == before:
             return
+        if before is not None and latest < before and before[0] <= self._clock():
+            return  # of an older pod; what ended in the future was stamped by a clock that is right by now
         self._seen[node] = latest
         if len(self._seen) > REMEMBERED:
             self._seen.popitem(last=False)
@@ -101,14 +107,19 @@ class Benchmarks:
         return (None if 0.0 <= result.spread <= NOISIEST else "noisy"), result.speed
 
 
-def _results(pod: WatchedPod) -> Iterator[tuple[float, str]]:
-    """When each container that ended well ended, seconds since the epoch, and what it left."""
+def _latest(pod: WatchedPod) -> tuple[float, str] | None:
+    """When the pod last ended well, seconds since the epoch, and what it left; None where it never did.
+
+    Init containers end before the others begin, and a last state before the state: their times do not count here,
+    because the clock that stamped them may have jumped.
+    """
     status = pod.status
-    for container in (*(status.init_container_statuses or ()), *(status.container_statuses or ())):
-        for state in (container.last_state, container.state):
+    for container in (*(status.container_statuses or ()), *reversed(status.init_container_statuses or ())):
+        for state in (container.state, container.last_state):
             ended: Terminated | None = None if state is None else state.terminated
             if ended is None or ended.exit_code != 0 or not ended.message:
                 continue
             at = seconds(ended.finished_at)
             if at is not None:
-                yield at, ended.message
+                return at, ended.message
+    return None

@@ -92,6 +92,8 @@ def endpoint_of(node: Node, *, loopback: bool = False) -> Endpoint | None:
             address = ipaddress.ip_address(each.address)
         except ValueError:
             continue
+        # an IPv4 address that is written as an IPv6 one is what it is, as in Go's net.IP
+        address = getattr(address, "ipv4_mapped", None) or address
         if address.is_multicast or address.is_link_local or address.is_unspecified:
             continue
         if address.is_loopback and not loopback:

@@ -79,7 +79,7 @@ class PrometheusOptions:
     def __post_init__(self) -> None:
         if (problem := secret_problem(self.url, URL_SETTINGS["prometheus_url"])) is not None:
             raise InvalidInputError(f"Prometheus URL {problem}")
-        if not self.node_label.isidentifier():
+        if not (self.node_label.isascii() and self.node_label.isidentifier()):
             raise InvalidInputError(f"Prometheus node label is {self.node_label!r}; give a label name such as node")
         if not self.window >= 1.0:
             raise InvalidInputError(f"Prometheus window is {self.window}; give at least one second")

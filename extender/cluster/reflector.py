@@ -328,6 +328,9 @@ class Reflector(Generic[T]):
             else:
                 self._receiver.present(seen)
             self._version = self._resource.version(seen) or self._version
+        elif event.type == "DELETED":
+            # what went cannot be told: only a list shows what is left
+            raise _MissedError(f"the watch deleted one of {self._resource.name} that does not decode")
         self._proven(self._clock())
 
     def _decoded(self, raw: msgspec.Raw) -> T | None:

@@ -13,6 +13,7 @@ import msgspec
 
 from extender.cluster.usage import UsageError
 from extender.errors import UNDECODABLE, kind_of
+from extender.quantities import number
 
 _ERROR_TYPE: Final = re.compile(r"[a-z_]{1,40}")
 
@@ -76,7 +77,7 @@ def values_of(status: int, body: bytes, node_label: str) -> Values:
             ignored["undecodable"] += 1
             continue
         labels |= series.metric.keys()
-        name, value = without_port(series.metric.get(node_label, "")), _number(series.value[1])
+        name, value = without_port(series.metric.get(node_label, "")), number(series.value[1])
         if not name:
             ignored["incomplete"] += 1
         elif not math.isfinite(value):
@@ -100,11 +101,3 @@ def _hint(status: int) -> str:
     if 300 <= status < 400:
         return "; it redirects: give prometheus_url the address that it redirects to"
     return ""
-
-
-def _number(text: str) -> float:
-    """A sample's value, which Prometheus sends as text; NaN if it is none."""
-    try:
-        return float(text)
-    except ValueError:
-        return math.nan

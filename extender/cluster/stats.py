@@ -1,7 +1,7 @@
 """A kubelet's answer to /stats/summary: use and pressure of its node, and the CPU time of its pods. Pure.
 
 Source of the fields: k8s.io/kubelet/pkg/apis/stats/v1alpha1/types.go. Everything else in the answer, most of its bytes,
-is skipped unread. A pod that does not decode costs itself alone, and so does what all pods use together.
+is skipped unread. A pod that does not decode costs itself alone, and so do pressure and what all pods use together.
 
 Pressure (PSI) is in the answer since Kubernetes 1.34 (feature gate KubeletPSI). A kubelet whose kernel does not collect
 it either leaves it out or sends zeros (pkg/kubelet/stats/helper.go passes on what cAdvisor could not read). A kernel
@@ -107,23 +107,21 @@ class _Share(msgspec.Struct):
 
 class _Psi(msgspec.Struct):
     some: _Share | None = None
-    full: _Share | None = None
 
 
 class _Cpu(msgspec.Struct):
     time: str | None = None
     cores: float | None = msgspec.field(default=None, name="usageNanoCores")
-    total: float | None = msgspec.field(default=None, name="usageCoreNanoSeconds")
-    psi: _Psi | None = None
+    psi: msgspec.Raw = msgspec.Raw()
 
 
 class _Memory(msgspec.Struct):
     working_set: float | None = msgspec.field(default=None, name="workingSetBytes")
-    psi: _Psi | None = None
+    psi: msgspec.Raw = msgspec.Raw()
 
 
 class _Io(msgspec.Struct):
-    psi: _Psi | None = None
+    psi: msgspec.Raw = msgspec.Raw()
 
 
 class _System(msgspec.Struct):
@@ -136,7 +134,7 @@ class _Node(msgspec.Struct):
     name: str = msgspec.field(default="", name="nodeName")
     cpu: _Cpu | None = None
     memory: _Memory | None = None
-    io: _Io | None = None
+    io: msgspec.Raw = msgspec.Raw()
     systems: msgspec.Raw = msgspec.field(default=msgspec.Raw(), name="systemContainers")
 
 
@@ -161,12 +159,15 @@ class _Answer(msgspec.Struct):
 
 class _Pieces(msgspec.Struct):
     node: _Node
-    pods: list[msgspec.Raw] | None = None
+    pods: msgspec.Raw = msgspec.Raw()
 
 
 _WHOLE: Final = msgspec.json.Decoder(_Answer)
 _PIECES: Final = msgspec.json.Decoder(_Pieces)
+_PODS: Final = msgspec.json.Decoder(list[msgspec.Raw])
 _POD: Final = msgspec.json.Decoder(_Pod)
+_IO: Final = msgspec.json.Decoder(_Io)
+_PSI: Final = msgspec.json.Decoder(_Psi)
 _SYSTEMS: Final = msgspec.json.Decoder(list[_System] | None)
 
 
@@ -199,9 +200,7 @@ def decode_summary(body: bytes) -> Summary:
         memory=memory.working_set / GIB,
         at=at,
         pods=_of_pods(node.systems),
-        pressure=NodePressure(
-            cpu=_share(cpu.psi), memory=_share(memory.psi), io=None if node.io is None else _share(node.io.psi), at=at
-        ),
+        pressure=NodePressure(cpu=_share(cpu.psi), memory=_share(memory.psi), io=_share_of_io(node.io), at=at),
         cpu_times=times,
         ignored=ignored,
     )
@@ -213,8 +212,13 @@ def _by_pieces(body: bytes) -> tuple[_Node, list[_Pod], int]:
         answer = _PIECES.decode(body)
     except UNDECODABLE as error:
         raise SummaryError("undecodable", f"it does not decode: {kind_of(error)}") from error
-    pods, ignored = [], 0
-    for raw in answer.pods or ():
+    pods: list[_Pod] = []
+    try:
+        listed = _PODS.decode(answer.pods)
+    except UNDECODABLE:
+        return answer.node, pods, 1
+    ignored = 0
+    for raw in listed:
         try:
             pods.append(_POD.decode(raw))
         except UNDECODABLE:
@@ -248,8 +252,20 @@ def _cpu_time(pod: _Pod, read_times: dict[str | None, float | None]) -> tuple[st
     return pod.reference.uid, CpuTime(pod.cpu.total / NANO, at)
 
 
-def _share(psi: _Psi | None) -> float | None:
-    """Share of time in which some task waited, 0..1; None where it is not measured, or is no percentage."""
-    if psi is None or psi.some is None or psi.some.total <= 0.0 or not 0.0 <= psi.some.avg10 <= 100.0:
+def _share_of_io(io: msgspec.Raw) -> float | None:
+    """`_share` of the disks."""
+    try:
+        return _share(_IO.decode(io).psi)
+    except UNDECODABLE:
         return None
-    return psi.some.avg10 / 100.0
+
+
+def _share(psi: msgspec.Raw) -> float | None:
+    """Share of time in which some task waited, 0..1; None where it is not measured, or is no percentage."""
+    try:
+        some = _PSI.decode(psi).some
+    except UNDECODABLE:
+        return None
+    if some is None or some.total <= 0.0 or not 0.0 <= some.avg10 <= 100.0:
+        return None
+    return some.avg10 / 100.0

@@ -10,7 +10,7 @@ import pytest
 
 from extender.feasibility import UNMODELLED, Room, can_run, constraints_of, facts_of
 
-LABELS = {"zone": "a", "cores": "8", "kubernetes.io/arch": "amd64"}
+LABELS = {"zone": "a", "cores": "8", "underscored": "1_0", "huge": "9223372036854775808", "kubernetes.io/arch": "amd64"}
 GPU = "nvidia.com/gpu"
 
 
@@ -80,6 +80,10 @@ def test_a_cordoned_node_takes_only_pods_that_tolerate_it() -> None:
         (expression("cores", "Gt", "8"), False),
         (expression("cores", "Lt", "9"), True),
         (expression("zone", "Gt", "1"), False),
+        (expression("underscored", "Gt", "1"), False),
+        (expression("huge", "Gt", "1"), False),
+        (expression("cores", "Gt", "-1"), True),
+        (expression("cores", "Gt", "1", "2"), False),
         (expression("zone", "Unheard"), False),
         ({"matchFields": [{"key": "metadata.name", "operator": "In", "values": ["n"]}]}, True),
         ({"matchFields": [{"key": "metadata.name", "operator": "NotIn", "values": ["n"]}]}, False),

@@ -50,9 +50,10 @@ def pod(
 class Told:
     """Benchmarks, and what they told."""
 
-    def __init__(self) -> None:
+    def __init__(self, now: float = 1_798_761_600.0) -> None:
         self.speeds: list[tuple[str, float]] = []
-        self.benchmarks = Benchmarks(f"maddpg/{NAME}", lambda node, speed: self.speeds.append((node, speed)))
+        told = self.speeds.append
+        self.benchmarks = Benchmarks(f"maddpg/{NAME}", lambda node, speed: told((node, speed)), lambda: now)
 
     def by(self, *pods: WatchedPod) -> list[tuple[str, float]]:
         for each in pods:
@@ -71,6 +72,17 @@ def test_the_latest_result_counts_once() -> None:
     first, later = ended(line(1.5)), ended(line(1.1), "12:00:00")
     told.by(pod(first), pod(first), pod(first, later), pod(first, {"running": {}}, later), pod(first))
     assert told.speeds == [("node-1", 1.5), ("node-1", 1.1)]
+
+
+def test_a_clock_that_was_ahead_does_not_block_later_results() -> None:
+    """An init container ended an hour ahead; the clock was set right, and the next measurement is stamped before it."""
+    ahead, true = ended(line(1.5), "13:00:00"), ended(line(1.1), "12:10:00")
+    told = Told(now=1_767_269_400.0)  # 2026-01-01, 12:10:00
+    told.by(pod(ahead), pod(ahead, true), pod(ahead, true), pod(ahead, {"running": {}}, true))
+    assert told.speeds == [("node-1", 1.5), ("node-1", 1.1)]
+    replaced = Told(now=1_767_269_400.0)
+    replaced.by(pod(ahead), pod(true), pod(true))  # by another pod
+    assert replaced.speeds == [("node-1", 1.5), ("node-1", 1.1)]
 
 
 def test_nodes_are_told_apart() -> None:

@@ -97,6 +97,9 @@ def node(*addresses: tuple[str, str], port: int | None = None) -> Any:
         ([("InternalIP", "fe80::1")], None, None),
         ([("InternalIP", "0.0.0.0")], None, None),
         ([("InternalIP", "224.0.0.1")], None, None),
+        ([("InternalIP", "::ffff:127.0.0.1")], None, None),
+        ([("InternalIP", "::ffff:169.254.169.254")], None, None),
+        ([("InternalIP", "::ffff:10.0.0.7")], None, ("10.0.0.7", 10250)),
     ],
 )
 def test_a_kubelet_is_at_the_internal_address_of_its_node(

@@ -184,6 +184,7 @@ def test_two_ports_of_one_machine_are_one_machine(prometheus: FakePrometheus) ->
         pytest.param({"metric": {"node": "x"}, "value": [1]}, "undecodable", id="short"),
         pytest.param({"metric": {"node": "x"}, "value": [1, "NaN"]}, "value", id="nan"),
         pytest.param({"metric": {"node": "x"}, "value": [1, "-Inf"]}, "value", id="infinite"),
+        pytest.param({"metric": {"node": "x"}, "value": [1, "1_0"]}, "value", id="what-python-alone-reads"),
         pytest.param({"metric": {"node": "x"}, "histogram": [1, {}]}, "undecodable", id="histogram"),
         pytest.param({"metric": {"node": 7}, "value": [1, "1"]}, "undecodable", id="label-that-is-no-text"),
         pytest.param(None, "undecodable", id="null"),

@@ -280,6 +280,20 @@ def test_a_watch_that_is_refused_lists_where_the_version_may_be_at_fault(status:
     assert len(server.watches) <= 14
 
 
+def test_a_deletion_that_does_not_decode_lists_again() -> None:
+    """Nothing says which object went: without a list it would be held until the next one is due."""
+
+    def script(server: Server) -> Iterator[bytes | float]:
+        yield 5.0
+        if len(server.lists) == 1:
+            yield b'{"type": "DELETED", "object": {"metadata": []}}'
+        yield 100.0
+
+    server = Server(script)
+    reflector = followed(server, 60.0)
+    assert (len(server.lists), reflector.tally.undecodable, reflector.trouble) == (2, 1, None)
+
+
 def test_a_server_that_is_away_is_found_again_within_ten_seconds() -> None:
     server = Server(quiet)
     reflector = followed(server, 10.0)

@@ -48,6 +48,9 @@ def test_use_pressure_and_cpu_times_are_read() -> None:
         pytest.param(psi(100.5), None, False, id="above 100 %"),
         pytest.param(psi(-1.0), None, False, id="negative"),
         pytest.param({"full": {"total": 5, "avg10": 3.0}}, None, False, id="without some"),
+        pytest.param({"some": {"total": 5, "avg10": "3.0"}}, None, False, id="another type"),
+        pytest.param({"some": {"total": None, "avg10": 3.0}}, None, False, id="null"),
+        pytest.param([], None, False, id="a list"),
     ],
 )
 def test_a_kernel_without_psi_is_told_apart_from_a_node_without_pressure(
@@ -58,6 +61,19 @@ def test_a_kernel_without_psi_is_told_apart_from_a_node_without_pressure(
     read = decode_summary(encoded(summary))
     assert read.pressure.cpu == expected
     assert read.pressure.measured is measured
+
+
+@pytest.mark.parametrize("io", [None, "x", [], {"psi": "x"}, {"psi": {"some": []}}, {"time": 5}])
+@pytest.mark.parametrize("pods", [None, {}, "x", 5])
+def test_odd_pressure_and_odd_pods_cost_nothing_else(io: object, pods: object) -> None:
+    summary = summary_of("node-a", TIME, {UID: 3.0}, cpu=2.5, memory_gib=4.0)
+    summary["node"]["cpu"]["psi"] = psi(20.0)
+    summary["node"]["memory"]["psi"], summary["node"]["io"] = {"some": "x"}, io
+    summary["pods"] = pods
+    read = decode_summary(encoded(summary))
+    assert (read.cpu, read.memory, read.cpu_times) == (2.5, 4.0, {})
+    assert (read.pressure.cpu, read.pressure.memory, read.pressure.io) == (0.2, None, None)
+    assert read.ignored == (0 if pods is None else 1)
 
 
 def of_pods(summary: dict[str, Any], cpu: object = 1_500_000_000, memory: object = 3 * 2**30) -> None:
