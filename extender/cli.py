@@ -31,7 +31,7 @@ from rich.table import Table
 
 from extender import configuration, logs
 from extender.errors import ClientError, SettingsError, kind_of
-from extender.operations.client import Client
+from extender.operations.client import Client, plain
 from extender.operations.tunnel import Kubectl
 from extender.settings import Settings
 from policy.errors import SchedulerError
@@ -206,7 +206,7 @@ def observe(
     except SchedulerError as error:
         _refuse(error)
     found = observer.document()
-    typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
+    typer.echo(json.dumps(found, indent=2) if as_json else as_text(plain(found)))
 
 
 @app.command()
@@ -330,7 +330,7 @@ def explain(
         if as_json:
             typer.echo(json.dumps(found, indent=2))
         else:
-            _show(found, Console())
+            _show(plain(found), Console())
 
 
 @app.command()
@@ -346,7 +346,7 @@ def nodes(service: Client, as_json: AsJson = False) -> None:
             if page["next"] is not None and not page["nodes"]:
                 raise ValueError("a page without nodes that others follow")
             found = {**page, "nodes": [*found["nodes"], *page["nodes"]]}
-        typer.echo(json.dumps(found, indent=2) if as_json else as_text(found["learning"], found["nodes"]))
+        typer.echo(json.dumps(found, indent=2) if as_json else as_text(*plain([found["learning"], found["nodes"]])))
 
 
 @app.command()
@@ -375,7 +375,7 @@ def report(service: Client, as_json: AsJson = False) -> None:
 
     found = service.known("/v1/report")
     with _answers(service):
-        typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
+        typer.echo(json.dumps(found, indent=2) if as_json else as_text(plain(found)))
 
 
 @app.command()
@@ -407,7 +407,7 @@ def experiment(service: Client, as_json: AsJson = False) -> None:
             why = f": {found['refused']}" if found["refused"] else "; set `experiment` to a candidate"
             typer.echo(f"there is no experiment{why}", err=True)
             raise typer.Exit(FAILED)
-        typer.echo(json.dumps(found, indent=2) if as_json else as_text(found))
+        typer.echo(json.dumps(found, indent=2) if as_json else as_text(plain(found)))
 
 
 @app.command()

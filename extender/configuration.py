@@ -1,7 +1,8 @@
 """Settings from a file, the environment and flags: the only reader of all three.
 
 A value comes from, strongest first: a flag (``--deadline-ms 20``), the environment (``MADDPG_DEADLINE_MS``), the
-settings file (YAML or TOML), the default. Tables and lists (``urgency_by_qos``) are JSON in flags and environment.
+settings file (YAML or TOML), the default. Tables and lists (``urgency_by_qos``) are JSON in flags and environment. An
+empty text means "none" for every setting that may have no value.
 """
 
 from __future__ import annotations
@@ -18,7 +19,9 @@ import yaml
 from pydantic import ValidationError
 
 from extender.errors import SettingsError, kind_of
+from extender.mappings import Loader
 from extender.settings import SECRETIVE, Settings
+from policy.errors import InvalidInputError
 
 ENVIRONMENT_PREFIX: Final = "MADDPG_"
 SERVICE_LINK: Final = re.compile(
@@ -67,9 +70,11 @@ def _from_file(file: Path) -> dict[str, Any]:
         raise SettingsError(f"settings file {file}: the name must end in .yaml, .yml or .toml")
     try:
         text = file.read_text(encoding="utf-8")
-        document: Any = tomllib.loads(text) if file.suffix == ".toml" else yaml.safe_load(text)
+        document: Any = tomllib.loads(text) if file.suffix == ".toml" else yaml.load(text, Loader)  # noqa: S506 # it is a safe one
     except OSError as error:
         raise SettingsError(f"settings file {file}: cannot read it ({kind_of(error)})") from error
+    except InvalidInputError as error:
+        raise SettingsError(f"settings file {file}: {error}") from error
     except (yaml.YAMLError, ValueError, RecursionError) as error:  # ValueError: also a date that is none
         raise SettingsError(f"settings file {file}: does not parse: {kind_of(error)}") from error
     if document is None:
@@ -78,7 +83,7 @@ def _from_file(file: Path) -> dict[str, Any]:
         raise SettingsError(
             f"settings file {file}: give a table of settings at the top, not a {type(document).__name__}"
         )
-    return {str(name): value for name, value in document.items()}
+    return {str(name): None if value == "" and _may_be_empty(str(name)) else value for name, value in document.items()}
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, Any]:
@@ -101,7 +106,7 @@ def _parsed(name: str, text: str, where: str) -> Any:
     field = Settings.model_fields.get(name)
     if field is None:
         raise SettingsError(f"{where} is no setting; {_instead(name)}")
-    if text == "" and type(None) in get_args(field.annotation):
+    if text == "" and _may_be_empty(name):
         return None
     if isinstance(field.default, dict | tuple):
         wanted = 'table such as {"name": 0.5}' if isinstance(field.default, dict) else 'list such as ["name"]'
@@ -110,6 +115,12 @@ def _parsed(name: str, text: str, where: str) -> Any:
         except (ValueError, RecursionError) as error:
             raise SettingsError(f"{where}: give a JSON {wanted} ({kind_of(error)})") from error
     return text
+
+
+def _may_be_empty(name: str) -> bool:
+    """Whether a setting takes None, which an empty text stands for wherever the value comes from."""
+    field = Settings.model_fields.get(name)
+    return field is not None and type(None) in get_args(field.annotation)
 
 
 def _instead(name: str) -> str:

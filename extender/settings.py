@@ -19,7 +19,7 @@ from policy import heuristics
 from policy.urgency import BY_OWNER_KIND, BY_QOS
 
 QOS_CLASSES: Final = tuple(BY_QOS)
-_MATCHER: Final = r"""[a-zA-Z_]\w*\s*(=|!=|=~|!~)\s*("([^"\\\n]|\\.)*"|'([^'\\\n]|\\.)*')\s*"""
+_MATCHER: Final = r"""[a-zA-Z_][a-zA-Z0-9_]*\s*(=|!=|=~|!~)\s*("([^"\\\n]|\\.)*"|'([^'\\\n]|\\.)*')\s*"""
 _MATCHERS: Final = rf"\s*{_MATCHER}(,\s*{_MATCHER})*,?\s*"
 SELECTOR_PATTERN: Final = rf"^(|{_MATCHERS}|\s*\{{{_MATCHERS}\}}\s*)$"
 """Matchers of PromQL, such as ``cluster="ours", region=~"eu-.*"``; braces around them may be left out."""
@@ -364,7 +364,7 @@ class Settings(BaseModel):
     prometheus_node_label: str = setting(
         "node",
         "label of node-exporter's series whose value, a port cut off, is the node's name",
-        pattern=r"^[a-zA-Z_]\w*$",
+        pattern=r"^[a-zA-Z_][a-zA-Z0-9_]*$",
     )
     prometheus_window_s: float = setting(
         120.0, "interval that rates are taken over; at least two scrapes must lie in it", "s", ge=1.0, le=3600.0
@@ -496,7 +496,7 @@ class Settings(BaseModel):
             raise ValueError(f"give exactly the classes {', '.join(QOS_CLASSES)}; found {', '.join(sorted(value))}")
         return value
 
-    @field_validator("tls_minimum_version", mode="before")
+    @field_validator("tls_minimum_version", "kubernetes_version", mode="before")
     @classmethod
     def _version_as_text(cls, value: object) -> object:
         return str(value) if isinstance(value, float) else value  # YAML reads 1.2 as a number

@@ -13,8 +13,8 @@ import training
 
 OVERRIDDEN = {
     "extender.cluster.kubelet.Connection": {"connection_lost", "connection_made", "data_received"},
-    "extender.inspection.scheduler_file._Loader": {"construct_mapping"},
     "extender.logs._Handler": {"handleError"},
+    "extender.mappings.Loader": {"construct_mapping"},
     "extender.operations.tracing.TracedConnection": {"on_message_complete"},
     "extender.operations.families.PartCollector": {"collect"},
     "extender.operations.metrics._Part": {"collect"},

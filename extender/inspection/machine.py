@@ -6,6 +6,7 @@ import datetime as dt
 import errno
 import os
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 from extender.errors import CertificateError, SettingsError
@@ -68,7 +69,13 @@ def _certificates(settings: Settings) -> Finding:
 
 
 def _addresses(settings: Settings) -> Iterator[Finding]:
-    """Whether the ports can be listened at; one that is taken may be taken by this very service."""
+    """Whether the ports can be listened at, all at once; one that is taken may be taken by a service that runs."""
+    with ExitStack() as opened:
+        yield from _listened_at(settings, opened)
+
+
+def _listened_at(settings: Settings, opened: ExitStack) -> Iterator[Finding]:
+    ours: set[int] = set()
     ports = [("host", settings.host, "port", settings.port)]
     if settings.operations_port is not None:
         ports.append(("operations_host", settings.operations_host, "operations_port", settings.operations_port))
@@ -77,15 +84,16 @@ def _addresses(settings: Settings) -> Iterator[Finding]:
         try:
             sockets = listen(host_setting, hosts, port)
         except SettingsError as error:
-            if isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
+            if port in ours:
+                yield Finding(name, "failed", f"port {port} is that of the verbs too", f"give {port_setting} another")
+            elif isinstance(error.__cause__, OSError) and error.__cause__.errno == errno.EADDRINUSE:
                 told = f"{hosts} port {port} is taken, perhaps by this service"
                 yield Finding(name, "warning", told, f"stop what listens there, or set {port_setting}")
             else:
                 yield Finding(name, "failed", str(error))
         else:
             yield Finding(name, "ok", f"{', '.join(shown(sockets))} can be listened at")
-            for each in sockets:
-                each.close()
+            ours.update(opened.enter_context(each).getsockname()[1] for each in sockets)
 
 
 def _ledger(path: Path) -> Finding:
@@ -98,6 +106,8 @@ def _ledger(path: Path) -> Finding:
         if not os.access(folder, os.W_OK) or (path.exists() and not os.access(path, os.W_OK)):
             return Finding(name, "failed", f"{path} may not be written", "give this user the right to, or another path")
         if path.exists():
+            if not path.is_file():
+                return Finding(name, "failed", f"{path} is no regular file", "give a file of its own")
             with path.open("rb") as file:
                 beginning = file.read(len(SQLITE_HEADER))
             if beginning not in (b"", SQLITE_HEADER):

@@ -15,7 +15,8 @@ import msgspec
 from extender.cluster.access import HOME_FILE, exists
 from extender.cluster.answers import UNAUTHORIZED, UNREACHED, ApiError
 from extender.cluster.api import ApiServer
-from extender.cluster.kubernetes import NODES, usage_reader
+from extender.cluster.decoding import UndecodableError, decode_page
+from extender.cluster.kubernetes import NODES, PODS, usage_reader
 from extender.cluster.rights import Right, allowed, rights
 from extender.errors import UNDECODABLE, SourceError, kind_of
 from extender.inspection.finding import Finding, Verdict
@@ -78,7 +79,10 @@ def inspect(settings: Settings) -> Iterator[Finding]:
         yield reached
         if minor is not None:
             yield _version(settings, minor)
-        if reached.verdict != "failed":
+        unlisted = None if reached.verdict == "failed" else _unlisted(api)
+        if unlisted is not None:
+            yield unlisted
+        elif reached.verdict != "failed":
             for right in rights(settings):
                 yield _right(api, right)
             names = _node_names(api)
@@ -109,7 +113,7 @@ def _reached(api: ApiServer) -> tuple[Finding, int | None]:
             return Finding(name, "failed", str(error), fix), None
         return Finding(name, "ok", f"{api.url} answers{_as_whom(api)}"), None
     except UNDECODABLE:
-        told, fix = f"{api.url} answers, but not as an API server", "look at the kubeconfig's address"
+        told, fix = f"{api.url} answers its version, but not as an API server", "look at the address in the kubeconfig"
         return Finding(name, "warning", told, fix), None
     told = f"{api.url} answers, {version.git_version}{_as_whom(api)}"
     found = re.match(r"\d+", version.minor)  # "36+" with some providers
@@ -120,6 +124,22 @@ def _reached(api: ApiServer) -> tuple[Finding, int | None]:
         fix = f"the extender was tested with Kubernetes 1.{min(MINORS)} and newer"
         return Finding(name, "warning", told, fix), minor
     return Finding(name, "ok", told), minor
+
+
+def _unlisted(api: ApiServer) -> Finding | None:
+    """Why nodes or pods cannot be listed; None where they can, or where rights say why."""
+    name = "API server"
+    for resource in (NODES, PODS):
+        try:
+            decode_page(api.get(resource.path, {"limit": "1"}))
+        except ApiError as error:
+            if error.status != FORBIDDEN:
+                fix = "without these lists the service is never ready: look at the address in the kubeconfig"
+                return Finding(name, "failed", str(error), fix)
+        except UndecodableError:
+            told = f"{api.url} answers a list of {resource.name}, but not as an API server"
+            return Finding(name, "failed", told, "look at the address in the kubeconfig")
+    return None
 
 
 def _version(settings: Settings, minor: int) -> Finding:

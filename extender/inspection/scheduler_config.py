@@ -25,6 +25,7 @@ from extender.inspection.scheduler_file import (
     read,
     split_url,
 )
+from extender.inspection.scheduler_limits import problems
 from extender.proxies import is_loopback
 from extender.settings import Settings
 from policy.model import short
@@ -43,7 +44,8 @@ POLICY_SCORES: Final = (
     "LeastRequestedPriority", "BalancedResourceAllocation", "MostRequestedPriority", "RequestedToCapacityRatioPriority"
 )  # fmt: skip
 """The same, as a Policy calls it."""
-LARGEST_WEIGHT: Final = 2**63 - 1
+LARGEST_WEIGHT: Final = (2**63 - 1) // 1000
+"""A weight times 10 is added to in-tree scores ten times over (prioritizeNodes), in an int64 that wraps around."""
 TYPES: Final = {str: "a text", bool: "true or false", int: "a whole number", list: "a list", dict: "a map"}
 
 
@@ -79,6 +81,9 @@ class _Configuration:
     def findings(self) -> Iterator[Finding]:
         yield from self._version()
         yield from self._misformed("", self._document, POLICY if self._policy else CONFIGURATION)
+        if not self._policy:
+            for field, told, fix in problems(self._document):
+                yield self._finding(field, "failed", told, fix)
         extenders = list(entries("extenders", self._document.get("extenders")))
         if not extenders:
             yield self._finding("extenders", "failed", "there is none", "add this service: docs/install.md")
@@ -292,6 +297,7 @@ class _Configuration:
             names
             and "default-scheduler" not in names
             and election.get("resourceName", str, "kube-scheduler") == "kube-scheduler"
+            and election.get("resourceNamespace", str, "kube-system") == "kube-system"
         ):
             told = "is kube-scheduler, the lease of the cluster's own: only one of the two would ever lead"
             yield self._finding(

@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from extender.errors import SchedulerConfigError
+from extender.mappings import Loader
 from extender.proxies import PORTS
 from extender.quantities import duration
 from policy.errors import InvalidInputError
@@ -71,21 +72,14 @@ CONFIGURATION: Final[Mapping[str, Any]] = {
 """Every field of version v1, and what it holds: a type, a map of fields, or a list of what its one member says.
 
 From staging/src/k8s.io/kube-scheduler/config/v1/types.go of Kubernetes 1.34 to 1.37."""
-POLICY: Final = {**CONFIGURATION, "predicates": object, "priorities": object}
-
-
-class _Loader(yaml.SafeLoader):
-    """Refuses a key that stands twice, as kube-scheduler does."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        """A map; raises `SchedulerConfigError` where a key stands twice."""
-        seen = set()
-        for key, _ in node.value:
-            if isinstance(key, yaml.ScalarNode):
-                if key.value in seen:
-                    raise SchedulerConfigError(f"line {key.start_mark.line + 1}: {key.value[:60]!a} stands twice")
-                seen.add(key.value)
-        return super().construct_mapping(node, deep)
+POLICY: Final = {
+    **dict.fromkeys(("apiVersion", "kind"), str),
+    **dict.fromkeys(("predicates", "priorities"), object),
+    "extenders": [EXTENDER],
+    "hardPodAffinitySymmetricWeight": int,
+    "alwaysCheckAllPredicates": bool,
+}
+"""The same of a Policy: config/v1/legacy_types.go of Kubernetes 1.22."""
 
 
 def read(file: Path) -> dict[str, Any]:
@@ -116,9 +110,9 @@ def _configurations(text: str, inside: bool = False) -> list[dict[str, Any]]:
     """Every configuration in a text, those in ConfigMaps included."""
     try:
         # PyYAML refuses the tabs that JSON may be indented with
-        documents = list(yaml.load_all(text.replace("\t", " ") if text.lstrip().startswith("{") else text, _Loader))
-    except SchedulerConfigError:
-        raise
+        documents = list(yaml.load_all(text.replace("\t", " ") if text.lstrip().startswith("{") else text, Loader))
+    except InvalidInputError as error:
+        raise SchedulerConfigError(str(error)) from error
     except yaml.MarkedYAMLError as error:
         line = "" if error.problem_mark is None else f"line {error.problem_mark.line + 1}: "
         raise SchedulerConfigError(f"{line}does not parse ({error.problem})") from error

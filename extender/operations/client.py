@@ -137,6 +137,21 @@ _DENIED: Final = {
 }
 
 
+def plain(value: Any) -> Any:
+    """Return a JSON value with a mark for each character that a terminal obeys or hides.
+
+    Whoever makes a pod chooses the names of its owners, and whoever runs a scheduler what it says of pods: kubectl
+    does not let them change what a terminal shows either (CVE-2021-25743).
+    """
+    if isinstance(value, str):
+        return value if value.isprintable() else "".join(each if each.isprintable() else "\ufffd" for each in value)
+    if isinstance(value, list):
+        return [plain(each) for each in value]
+    if isinstance(value, dict):
+        return {plain(name): plain(each) for name, each in value.items()}
+    return value
+
+
 def _no_password() -> str:
     raise ClientError("--key-file is encrypted; decrypt it: openssl pkey -in KEY -out PLAIN")
 

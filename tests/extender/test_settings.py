@@ -65,6 +65,8 @@ def test_tables_and_empty_values_are_read_from_text() -> None:
         ({"usage_interval_s": "200"}, r"usage_time_limit_s must be at least twice"),
         ({"unknown_node_priority": "11"}, r"unknown_node_priority"),
         ({"port": "70000"}, r"port"),
+        ({"prometheus_node_label": "nod\u00e9"}, r"prometheus_node_label"),
+        ({"prometheus_selector": 'z\u00f6ne="a"'}, r"prometheus_selector"),
     ],
 )
 def test_a_setting_that_does_not_fit_is_refused_by_name(flags: dict[str, str], complaint: str) -> None:
@@ -81,6 +83,8 @@ def test_a_setting_that_does_not_fit_is_refused_by_name(flags: dict[str, str], c
         ("a.yaml", "a: " + "[" * 10_000, "does not parse: RecursionError"),
         ("a.yaml", "a: 2026-13-45", "does not parse: ValueError"),
         ("a.toml", "a =", "does not parse"),
+        ("a.yaml", "port: 8888\nport: 9999", "a.yaml: line 2: 'port' stands twice"),
+        ("a.yaml", "urgency_by_priority_class: {a: 0.1, a: 0.9}", "line 1: 'a' stands twice"),
         ("a.ini", "a", "ini: the name must end in"),
         ("missing/a.yaml", None, "cannot read"),
     ],
@@ -90,6 +94,29 @@ def test_a_file_that_does_not_read_is_refused(tmp_path: Path, name: str, text: s
         (tmp_path / name).write_text(text)
     with pytest.raises(SettingsError, match=complaint):
         load(tmp_path / name)
+
+
+def test_an_empty_text_is_none_wherever_it_stands(tmp_path: Path) -> None:
+    names = (
+        "bundle_path",
+        "kubeconfig",
+        "kube_context",
+        "ledger_path",
+        "operations_port",
+        "peers",
+        "shadow",
+        "range_tolerance",
+    )
+    (tmp_path / "a.yaml").write_text("".join(f"{name}: ''\n" for name in names))
+    (tmp_path / "a.toml").write_text("".join(f"{name} = ''\n" for name in names))
+    variables = {f"MADDPG_{name.upper()}": "" for name in names}
+    for settings in (load(tmp_path / "a.yaml"), load(tmp_path / "a.toml"), load(environment=variables)):
+        assert {name: getattr(settings, name) for name in names} == dict.fromkeys(names)
+
+
+def test_a_version_that_yaml_reads_as_a_number_is_one(tmp_path: Path) -> None:
+    (tmp_path / "a.yaml").write_text("kubernetes_version: 1.36\n")
+    assert load(tmp_path / "a.yaml").kubernetes_version == "1.36"
 
 
 SECRET = "s3cr3t"
@@ -106,6 +133,9 @@ SECRET = "s3cr3t"
         (f"http://:{SECRET}", "is no URL"),
         ("http://", "is no URL"),
         ("http://prometheus..svc:9090", "is no URL"),
+        ("http://prometheus:9090 ", "is no URL"),
+        (" http://prometheus:9090", "is no URL"),
+        ("http://prome\ntheus:9090", "is no URL"),
     ],
 )
 def test_a_url_that_may_hold_a_secret_is_refused_by_name_and_never_shown(

@@ -105,3 +105,18 @@ def test_the_command_prints_one_json_document(tmp_path: Path) -> None:
     code, out, _ = run("--offline", "--json", "--deadline-ms", "-1")
     document = json.loads(out)
     assert (code, document["settings"], document["findings"][0]["name"]) == (REFUSED, None, "settings")
+
+
+def test_two_ports_that_are_one_fail_as_they_would_at_the_start() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    told = found(host="127.0.0.1", port=port, operations_host="127.0.0.1", operations_port=port)
+    assert told["host, port"].verdict == "ok"
+    assert told["operations_host, operations_port"].verdict == "failed"
+    assert "operations_port" in told["operations_host, operations_port"].fix
+
+
+def test_a_ledger_that_is_no_file_fails(tmp_path: Path) -> None:
+    assert found(ledger_path=Path("/dev/null"))["ledger_path"].verdict == "failed"
+    assert found(ledger_path=tmp_path)["ledger_path"].verdict == "failed"
+    assert found(ledger_path=tmp_path / "ledger.db")["ledger_path"].verdict == "ok"

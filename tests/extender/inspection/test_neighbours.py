@@ -190,6 +190,20 @@ def test_something_else_that_answers_is_told(api: FakeApi, tmp_path: Path) -> No
     assert found(api, tmp_path)["API server"].verdict == "warning"
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [(200, b"<html>"), (200, b"{}"), (302, b""), (404, b"not found"), (500, b""), (503, b"")],
+    ids=lambda it: str(it),
+)
+def test_what_lists_no_nodes_or_pods_fails(api: FakeApi, tmp_path: Path, answer: tuple[int, bytes]) -> None:
+    """A web server at the address of the kubeconfig: the service would start, and never be ready."""
+    for path in ("/version", "/api/v1/pods"):
+        api.answers[path] = lambda: (*answer, {})
+    told = found(api, tmp_path)
+    assert told["API server"].verdict == "failed"
+    assert not [name for name in told if name.startswith("right to")]
+
+
 def test_a_kubeconfig_that_is_none_fails(tmp_path: Path, api: FakeApi) -> None:
     told = {each.name: each for each in inspect(Settings(kubeconfig=tmp_path / "nowhere", usage_source="none"))}
     assert told["API server"].verdict == "failed"

@@ -175,7 +175,65 @@ TRAPS: dict[str, tuple[dict[str, Any], str, str]] = {
         changed(lambda all_: all_["profiles"].append({"schedulerName": "default-scheduler"})), "profiles", "warning"
     ),
     "the lease of the cluster's own": (
-        changed(lambda all_: all_["leaderElection"].pop("resourceName")), "leaderElection.resourceName", "warning"
+        changed(lambda all_: all_.update(leaderElection={})), "leaderElection.resourceName", "warning"
+    ),
+    "a weight that overflows": (extender(weight=2**61), "extenders[0].weight", "failed"),
+    "a resource that is no extended one": (
+        extender(managedResources=[{"name": "cpu"}]), "extenders[0].managedResources[0].name", "failed"
+    ),
+    "a resource twice": (
+        extender(managedResources=[{"name": "a.b/c"}, {"name": "a.b/c"}]),
+        "extenders[0].managedResources[1].name", "failed",
+    ),
+    "no parallelism": (changed(lambda all_: all_.update(parallelism=0)), "parallelism", "failed"),
+    "more than all nodes": (
+        changed(lambda all_: all_.update(percentageOfNodesToScore=101)), "percentageOfNodesToScore", "failed"
+    ),
+    "less than no nodes, in a profile": (
+        changed(lambda all_: all_["profiles"][0].update(percentageOfNodesToScore=-1)),
+        "profiles[0].percentageOfNodesToScore", "failed",
+    ),
+    "no first wait": (
+        changed(lambda all_: all_.update(podInitialBackoffSeconds=0)), "podInitialBackoffSeconds", "failed"
+    ),
+    "a last wait below the first": (
+        changed(lambda all_: all_.update(podInitialBackoffSeconds=20)), "podMaxBackoffSeconds", "failed"
+    ),
+    "a burst below 0": (
+        changed(lambda all_: all_.update(clientConnection={"burst": -1})), "clientConnection.burst", "failed"
+    ),
+    "another lock": (
+        changed(lambda all_: all_["leaderElection"].update(resourceLock="endpoints")),
+        "leaderElection.resourceLock", "failed",
+    ),
+    "a lease that is over before it is renewed": (
+        changed(lambda all_: all_["leaderElection"].update(leaseDuration="10s")),
+        "leaderElection.renewDeadline", "failed",
+    ),
+    "a renewal that is over before it is tried again": (
+        changed(lambda all_: all_["leaderElection"].update(retryPeriod="9s")), "leaderElection.retryPeriod", "failed"
+    ),
+    "a lease of nothing": (
+        changed(lambda all_: all_["leaderElection"].update(leaseDuration="0s")),
+        "leaderElection.leaseDuration", "failed",
+    ),
+    "a profile without a name": (
+        changed(lambda all_: all_["profiles"].append({})), "profiles[1].schedulerName", "failed"
+    ),
+    "an empty name": (
+        changed(lambda all_: all_["profiles"][0].update(schedulerName="")), "profiles[0].schedulerName", "failed"
+    ),
+    "a plugin configured twice": (
+        changed(lambda all_: all_["profiles"][0].update(pluginConfig=[{"name": "NodeResourcesFit"}] * 2)),
+        "profiles[0].pluginConfig", "failed",
+    ),
+    "two orders of one queue": (
+        changed(
+            lambda all_: all_["profiles"].append(
+                {"schedulerName": "b", "plugins": {"queueSort": {"disabled": [{"name": "*"}]}}}
+            )
+        ),
+        "profiles[].plugins.queueSort", "failed",
     ),
     "a version that is gone": (
         changed(lambda all_: all_.update(apiVersion="kubescheduler.config.k8s.io/v1beta3")), "apiVersion", "failed"
@@ -209,6 +267,9 @@ def test_a_trap_is_named_by_its_field(tmp_path: Path, name: str) -> None:
     [
         extender(httpTimeout=None),
         extender(httpTimeout="1m0.5s"),
+        changed(lambda all_: all_["leaderElection"].pop("resourceName")),
+        changed(lambda all_: all_.update(leaderElection={"leaderElect": False, "leaseDuration": "0s"})),
+        changed(lambda all_: all_.update(percentageOfNodesToScore=100, parallelism=1)),
         extender(urlPrefix="http://localhost:8888/"),
         extender(urlPrefix="http://[::1]:8888"),
         extender(filterVerb="filter"),
@@ -218,7 +279,18 @@ def test_a_trap_is_named_by_its_field(tmp_path: Path, name: str) -> None:
             filter={"enabled": [{"name": "NodeResourcesFit"}]},
         ),
     ],
-    ids=["5 s by default", "a long duration", "a name", "IPv6", "filter by name", "no score", "a list of its own"],
+    ids=[
+        "5 s by default",
+        "a long duration",
+        "a lease elsewhere",
+        "no lease",
+        "bounds",
+        "a name",
+        "IPv6",
+        "filter by name",
+        "no score",
+        "a list of its own",
+    ],
 )
 def test_what_is_no_trap_is_let_be(tmp_path: Path, document: dict[str, Any]) -> None:
     (found,) = told(tmp_path, document)
@@ -239,6 +311,8 @@ POLICY = {
     "kind": "Policy",
     "apiVersion": "v1",
     "predicates": [{"name": "PodFitsResources"}],
+    "hardPodAffinitySymmetricWeight": 10,
+    "alwaysCheckAllPredicates": False,
     "priorities": [{"name": "BalancedResourceAllocation", "weight": 1}],
     "extenders": [
         {
@@ -261,6 +335,7 @@ def test_a_policy_of_old_is_read_with_its_own_spelling(tmp_path: Path) -> None:
     assert found["extenders[0].filterVerb"].verdict == "failed"
     assert "BalancedResourceAllocation is left on" in found["priorities"].told
     assert "extenders[0].urlPrefix" not in found
+    assert not [name for name in found if "is no field" in found[name].told]
     without = {key: value for key, value in POLICY.items() if key != "priorities"}
     assert "LeastRequestedPriority" in {each.name: each for each in told(tmp_path, without)}["priorities"].told
 

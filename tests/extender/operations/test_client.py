@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -118,6 +119,22 @@ def test_an_answer_of_something_else_ends_a_command_with_a_sentence(command: lis
         done = CliRunner().invoke(app, [*command, "--url", url])
     assert done.exit_code == 1
     assert "answered what this version does not know" in done.output
+
+
+def test_no_name_or_message_changes_what_a_terminal_shows(run_service: Callable[..., Service]) -> None:
+    service = run_service()
+    odd = pod("odd\x1b[2J", uid="uid-odd")
+    odd["metadata"]["ownerReferences"] = [
+        {"kind": "Job\x1b]0;x\x07", "name": "\u202egnp.exe", "uid": "o", "controller": True}
+    ]
+    service.prioritize(service.add_nodes(3), odd)
+    asked = ["explain", "uid-odd", "--url", service.background.operations_url]
+    told = CliRunner().invoke(app, asked)
+    assert told.exit_code == 0
+    assert "odd\ufffd[2J" in told.output
+    assert not {"\x1b", "\x07", "\u202e"} & set(told.output)
+    exact = CliRunner().invoke(app, [*asked, "--json"])
+    assert json.loads(exact.output)["pod"]["name"] == "odd\x1b[2J"
 
 
 def test_a_busy_service_is_asked_again() -> None:
