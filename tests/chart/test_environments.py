@@ -133,7 +133,8 @@ def _refusal(home: Path, values: dict[str, Any]) -> str:
         ("v1.36.2", {"scheduler": {"image": {"tag": "v1.35.4"}}}, "1.35"),
         ("v1.99.0", {}, KUBERNETES_VERSIONS[-1]),
         ("v1.35.0", merged(SERVICE, {"scheduler": {"enabled": False}}), "1.35"),
-        ("v1.36.2", {"scheduler": {"image": {"digest": "sha256:" + "0" * 64}}}, None),
+        ("v1.35.4-eks-1a2b3c", {"scheduler": {"image": {"digest": "sha256:" + "0" * 64}}}, "1.35"),
+        ("v1.36.2", {"scheduler": {"image": {"digest": "sha256:" + "0" * 64, "tag": "v1.35.4"}}}, "1.35"),
         ("v1.36.2", {"extender": {"settings": {"kubernetes_version": "1.34"}}}, "1.34"),
     ],
 )

@@ -121,7 +121,7 @@ OTHER: dict[str, Any] = {
     "scheduler.leaderElection.retryPeriod": "3s",
     "scheduler.extender.httpTimeout": "750ms",
     "scheduler.extraArgs": ["--profiling=false"],
-    "tls.certManager.duration": "48h",
+    "tls.certManager.duration": "1440h",
     "tls.certManager.renewBefore": "24h",
     "benchmark.tolerations": [],
     "pods.tolerations": [{"operator": "Exists"}],
@@ -269,6 +269,13 @@ WRONG = [
     ("/extender/settings/unknown_node_priority", "maximum", {"extender": {"settings": {"unknown_node_priority": 11}}}),
     ("/extender/bundle/subPath", "does not match pattern", nested(("extender", "bundle", "subPath"), "../elsewhere")),
     ("/extender/prometheus/url", "does not match", nested(("extender", "prometheus", "url"), "https://me:secret@here")),
+    ("/extender/image/repository", "pattern", nested(("extender", "image", "repository"), "r.example/x:1.0")),
+    ("/extender/image/repository", "pattern", nested(("extender", "image", "repository"), "r.example/x@sha256:00")),
+    ("/extender/image/tag", "pattern", nested(("extender", "image", "tag"), "a b")),
+    ("/scheduler/image/tag", "pattern", nested(("scheduler", "image", "tag"), "v1.36.2 or so")),
+    ("/scheduler/extender/weight", "maximum", nested(("scheduler", "extender", "weight"), 2**61)),
+    ("/scheduler/extender/httpTimeout", "pattern", nested(("scheduler", "extender", "httpTimeout"), "0s")),
+    ("/scheduler/leaderElection/retryPeriod", "pattern", nested(("scheduler", "leaderElection", "retryPeriod"), "0s")),
     ("/scheduler/name", "not", nested(("scheduler", "name"), "default-scheduler")),
     ("/scheduler/image/tag", "does not match pattern", nested(("scheduler", "image", "tag"), "latest")),
     ("/fullnameOverride", "does not match pattern", {"fullnameOverride": "Abc"}),
@@ -348,6 +355,13 @@ DISAGREEING = [
     ("tls.operationsClients.names", merged(SECURED, nested(("tls", "operationsClients", "names"), ["ann"]))),
     ("tls.existing.readerSecret", merged(DEMANDING, nested(("tls",), EXISTING))),
     ("tls.existing.serverSecret", merged(SECURED, nested(("tls", "mode"), "existing"))),
+    ("extender.extraEnv", nested(("extender", "extraEnv"), [{"name": "A"}, {"name": "A", "value": "b"}])),
+    ("extender.extraEnv", nested(("extender", "extraEnv"), [{"name": "MADDPG_PORT", "value": "1"}])),
+    ("imagePullSecrets", {"imagePullSecrets": [{"name": "a"}, {"name": "a"}]}),
+    (
+        "tls.certManager.renewBefore",
+        merged(SERVICE, nested(("tls",), {"mode": "certManager", "certManager": {"renewBefore": "2160h"}})),
+    ),
     ("scheduler.leaderElection.renewDeadline", nested(("scheduler", "leaderElection", "renewDeadline"), "15s")),
     ("scheduler.leaderElection.retryPeriod", nested(("scheduler", "leaderElection", "retryPeriod"), "9s")),
     ("extender.settings.prometheus_url", nested(("extender", "settings", "usage_source"), "prometheus")),
@@ -528,6 +542,12 @@ def test_digest_of_the_scheduler_stands_for_a_version_that_nobody_knows(home: Pa
     digest = "sha256:" + "0" * 64
     rendered = template(home, nested(("scheduler", "image"), {"digest": digest, "tag": ""}))
     assert rendered.container("kube-scheduler")["image"] == f"registry.k8s.io/kube-scheduler@{digest}"
+
+
+@pytest.mark.parametrize("repository", ["r.example:5000/a/b-c", "localhost:5000/x", "name", "R.example/a__b.c"])
+def test_the_image_may_be_in_any_registry(home: Path, repository: str) -> None:
+    values = nested(("extender", "image"), {"repository": repository, "tag": "1.0_a-B"})
+    assert template(home, values).container("extender")["image"] == f"{repository}:1.0_a-B"
 
 
 def test_cluster_that_is_too_old_is_refused(home: Path) -> None:

@@ -127,10 +127,14 @@ v{{ $found }}{{ if eq (len (splitList "." $found)) 2 }}.0{{ end }}
 {{- $version -}}
 {{- end -}}
 
-{{/* The minor version, such as 1.36, whose kube-scheduler calls, among those that the extender knows; empty where nobody says. */}}
+{{/* The minor version, such as 1.36, whose kube-scheduler calls, among those that the extender knows: that of its image, else, as
+     where only a digest names the image, that of the cluster; empty where nobody says. */}}
 {{- define "maddpg.minorVersion" -}}
-{{- $version := .Values.scheduler.enabled | ternary "maddpg.schedulerVersion" "maddpg.clusterVersion" -}}
-{{- with regexFind "[0-9]+[.][0-9]+" (include $version .) -}}
+{{- $version := "" -}}
+{{- if .Values.scheduler.enabled -}}
+{{- $version = include "maddpg.schedulerVersion" . -}}
+{{- end -}}
+{{- with regexFind "[0-9]+[.][0-9]+" ($version | default (include "maddpg.clusterVersion" .)) -}}
 {{- printf "1.%d" (min 37 (max 34 (splitList "." . | last | int))) -}}
 {{- end -}}
 {{- end -}}

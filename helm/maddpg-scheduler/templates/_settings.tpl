@@ -180,6 +180,23 @@ extenders:
 {{- end -}}
 {{- end -}}
 {{- include "maddpg.validateVolumes" . -}}
+{{- $seen := list -}}
+{{- range $variable := $extender.extraEnv -}}
+{{- if has $variable.name $seen -}}
+{{- fail (printf "extender.extraEnv: %s stands twice, which the API server refuses; give each variable once" $variable.name) -}}
+{{- end -}}
+{{- if has $variable.name (list "MADDPG_HOST" "MADDPG_PORT" "MADDPG_OPERATIONS_HOST" "MADDPG_OPERATIONS_PORT") -}}
+{{- fail (printf "extender.extraEnv: %s would change where the extender listens, and nobody would find it; use extender.port and extender.operationsPort" $variable.name) -}}
+{{- end -}}
+{{- $seen = append $seen $variable.name -}}
+{{- end -}}
+{{- $seen = list -}}
+{{- range $secret := .Values.imagePullSecrets -}}
+{{- if has $secret.name $seen -}}
+{{- fail (printf "imagePullSecrets: %s stands twice, which the API server refuses; give each Secret once" $secret.name) -}}
+{{- end -}}
+{{- $seen = append $seen $secret.name -}}
+{{- end -}}
 {{- if and $scheduler.extender.filter (eq (toString $settings.enable_filter) "false") -}}
 {{- fail "scheduler.extender.filter: kube-scheduler would call what extender.settings.enable_filter switches off; leave one of them out" -}}
 {{- end -}}
@@ -277,6 +294,9 @@ extenders:
 {{- end -}}
 {{- if and (eq $tls.mode "existing") (ne $tls.operationsClients.required (not (empty $tls.existing.readerSecret))) -}}
 {{- fail "tls.existing.readerSecret: belongs to tls.operationsClients.required; set both, or neither" -}}
+{{- end -}}
+{{- if and (eq (include "maddpg.tls" .) "true") (eq $tls.mode "certManager") (ge (trimSuffix "h" $tls.certManager.renewBefore | int) (trimSuffix "h" $tls.certManager.duration | int)) -}}
+{{- fail "tls.certManager.renewBefore: must be less than tls.certManager.duration, or cert-manager refuses the certificates" -}}
 {{- end -}}
 {{- $lease := $scheduler.leaderElection -}}
 {{- if le (trimSuffix "s" $lease.leaseDuration | int) (trimSuffix "s" $lease.renewDeadline | int) -}}
