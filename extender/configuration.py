@@ -70,7 +70,7 @@ def _from_file(file: Path) -> dict[str, Any]:
         raise SettingsError(f"settings file {file}: the name must end in .yaml, .yml or .toml")
     try:
         text = file.read_text(encoding="utf-8")
-        document: Any = tomllib.loads(text) if file.suffix == ".toml" else yaml.load(text, Loader)  # noqa: S506 # it is a safe one
+        document: Any = tomllib.loads(text) if file.suffix == ".toml" else Loader(text).get_single_data()
     except OSError as error:
         raise SettingsError(f"settings file {file}: cannot read it ({kind_of(error)})") from error
     except InvalidInputError as error:
