@@ -5,9 +5,10 @@ from __future__ import annotations
 import datetime as dt
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Final
 
 from extender.errors import CertificateError, SettingsError
 from extender.inspection.finding import Finding
@@ -19,9 +20,22 @@ from policy.errors import SchedulerError
 
 SQLITE_HEADER = b"SQLite format 3\0"
 
+READ_WITH: Final[Sequence[tuple[str, Callable[[Settings], bool], str]]] = (
+    ("bundle_", lambda it: it.scorer == "policy", "scorer: policy"),
+    ("experiment_", lambda it: it.experiment is not None, "experiment"),
+    ("explain_on_pod_rate", lambda it: it.explain_on_pod != "none", "explain_on_pod"),
+    ("kubelet_", lambda it: it.asks_kubelets, "usage_source: kubelet or auto"),
+    ("ledger_days", lambda it: it.ledger_path is not None, "ledger_path"),
+    ("ledger_rows", lambda it: it.ledger_path is not None, "ledger_path"),
+    ("prometheus_", lambda it: it.usage_source == "prometheus", "usage_source: prometheus"),
+    ("tracing_sample_share", lambda it: it.tracing_endpoint is not None, "tracing_endpoint"),
+)
+"""Beginnings of settings that are read only with others: whether these are as they must be, and what they must be."""
+
 
 def inspect(settings: Settings) -> Iterator[Finding]:
     """Try everything that needs no network."""
+    yield from _unread(settings)
     yield _scorer(settings)
     for name in ("shadow", "experiment"):
         candidate = getattr(settings, name)
@@ -32,6 +46,14 @@ def inspect(settings: Settings) -> Iterator[Finding]:
     yield from _addresses(settings)
     if settings.ledger_path is not None:
         yield _ledger(settings.ledger_path)
+
+
+def _unread(settings: Settings) -> Iterator[Finding]:
+    """Settings that somebody gave and nothing reads."""
+    for name in sorted(settings.model_fields_set):
+        for beginning, is_read, needed in READ_WITH:
+            if name.startswith(beginning) and getattr(settings, name) is not None and not is_read(settings):
+                yield Finding(name, "warning", f"nothing reads it without {needed}", f"set {needed}, or leave it out")
 
 
 def _scorer(settings: Settings) -> Finding:

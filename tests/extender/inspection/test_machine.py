@@ -120,3 +120,22 @@ def test_a_ledger_that_is_no_file_fails(tmp_path: Path) -> None:
     assert found(ledger_path=Path("/dev/null"))["ledger_path"].verdict == "failed"
     assert found(ledger_path=tmp_path)["ledger_path"].verdict == "failed"
     assert found(ledger_path=tmp_path / "ledger.db")["ledger_path"].verdict == "ok"
+
+
+@pytest.mark.parametrize(
+    ("given", "read"),
+    [
+        ({"prometheus_url": "http://prometheus:9090"}, {"usage_source": "prometheus"}),
+        ({"kubelet_connections": 8}, {"usage_source": "auto"}),
+        ({"ledger_days": 3.0}, {"ledger_path": Path("ledger.db")}),
+        ({"experiment_share": 0.5}, {"experiment": "least-used"}),
+        ({"tracing_sample_share": 0.5}, {"tracing_endpoint": "http://collector:4318"}),
+    ],
+    ids=lambda settings: next(iter(settings)),
+)
+def test_a_setting_that_nothing_reads_is_told(given: dict[str, Any], read: dict[str, Any]) -> None:
+    (name,) = given
+    told = found(**({"usage_source": "none"} | given))
+    assert told[name].verdict == "warning"
+    assert next(iter(read)) in told[name].fix
+    assert name not in found(**(given | read))
