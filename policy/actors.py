@@ -35,7 +35,8 @@ class Actors:
         options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
         options.log_severity_level = 4  # what fails is raised, and told by whoever asked
         try:
-            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+            # without a fallback: it prints on stdout, and there is no other provider to fall back to
+            self._session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"], enable_fallback=0)
         except Exception as error:  # ONNX Runtime raises a dozen unrelated classes
             raise BundleError(
                 "model", f"ONNX Runtime cannot load actor.onnx ({type(error).__name__}); export it again"
@@ -89,7 +90,10 @@ class _OneRow:
 
 def _require(field: str, nodes: list[ort.NodeArg], name: str, width: int) -> None:
     """Raise `BundleError` unless there is exactly one float32 tensor called `name` of shape ``[any, width]``."""
-    found = [(node.name[:40], node.type[:40], node.shape[:4]) for node in nodes[:4]]
+    try:
+        found = [(node.name[:40], node.type[:40], node.shape[:4]) for node in nodes[:4]]
+    except UnicodeDecodeError as error:
+        raise BundleError(field, "the model's names are no UTF-8; export it again") from error
     wanted = f"one float32 tensor {name!r} of shape [n, {width}]"
     if len(nodes) != 1 or nodes[0].name != name or nodes[0].type != "tensor(float)":
         raise BundleError(field, f"the model has {found}; export it with {wanted}")
