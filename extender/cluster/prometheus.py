@@ -121,14 +121,19 @@ class Prometheus:
     def read(self) -> Answer:
         """See `extender.cluster.usage.UsageReader`. Nodes without CPU, memory or time of sampling are left out."""
         queries, headers, http = self.queries(), self._headers(), self._pool()
-        read = {name: self._ask(http, queries[name], headers) for name in ("cpu", "memory", "pressure", "sampled")}
+        read = {name: self._ask(http, queries[name], headers) for name in ("cpu", "memory", "sampled")}
         if not read["sampled"].by_node:
             raise UsageError(self._nameless(self._ask(http, queries["labels"], headers)))
         if not read["cpu"].by_node:
             raise UsageError(
                 "Prometheus has no rate of node_cpu_seconds_total: at least two scrapes must lie in prometheus_window_s"
             )
-        cpu, memory, pressure, sampled = (read[name].by_node for name in ("cpu", "memory", "pressure", "sampled"))
+        cpu, memory, sampled = (each.by_node for each in read.values())
+        try:
+            read["pressure"] = self._ask(http, queries["pressure"], headers)
+        except UsageError:  # use is worth having without it
+            read["pressure"] = Values({}, partial=True)
+        pressure = read["pressure"].by_node
         whole = cpu.keys() & memory.keys() & sampled.keys()
         ignored = sum((each.ignored for each in read.values()), Counter[str]())
         ignored["incomplete"] += len((cpu.keys() | memory.keys() | sampled.keys()) - whole)

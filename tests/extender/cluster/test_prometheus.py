@@ -51,6 +51,8 @@ class FakePrometheus:
         self.queries: list[str] = []
         self.authorizations: list[str | None] = []
         self.instead: tuple[int, bytes] | None = None
+        self.refused = ""
+        """Metric about which nothing is answered."""
         self.port = 0
 
     @contextmanager
@@ -93,6 +95,8 @@ class FakePrometheus:
                 prometheus.authorizations.append(self.headers.get("Authorization"))
                 prometheus.headers.append(dict(self.headers.items()))
                 status, body = prometheus.instead or (200, json.dumps(prometheus.answer(query)).encode())
+                if prometheus.refused and prometheus.refused in query:
+                    status, body = 422, b'{"status": "error", "errorType": "execution", "error": "too many samples"}'
                 if parts.path != "/api/v1/query":
                     status, body = 404, b"404 page not found"
                 self.send_response(status)
@@ -132,8 +136,8 @@ def test_the_queries_take_one_scrape_of_a_node_and_are_over_the_window(prometheu
     assert prometheus.queries == [
         'max by (instance) (sum without (cpu, mode) (rate(node_cpu_seconds_total{mode!~"idle|iowait|steal"}[90s])))',
         "max by (instance) (node_memory_MemTotal_bytes - node_memory_MemAvailable_bytes)",
-        "max by (instance) (rate(node_pressure_cpu_waiting_seconds_total[90s]))",
         "max by (instance) (timestamp(node_memory_MemTotal_bytes))",
+        "max by (instance) (rate(node_pressure_cpu_waiting_seconds_total[90s]))",
     ]
 
 
@@ -148,8 +152,8 @@ def test_a_selector_narrows_every_series(prometheus: FakePrometheus, selector: s
     assert prometheus.queries == [
         f"max by (node) (sum without (cpu, mode) (rate({busy}[120s])))",
         f"max by (node) (node_memory_MemTotal_bytes{{{ours}}} - node_memory_MemAvailable_bytes{{{ours}}})",
-        f"max by (node) (rate(node_pressure_cpu_waiting_seconds_total{{{ours}}}[120s]))",
         f"max by (node) (timestamp(node_memory_MemTotal_bytes{{{ours}}}))",
+        f"max by (node) (rate(node_pressure_cpu_waiting_seconds_total{{{ours}}}[120s]))",
     ]
 
 
@@ -195,6 +199,16 @@ def test_a_series_that_is_odd_costs_itself_alone(prometheus: FakePrometheus, odd
     answer = reader(prometheus).read()
     assert [use.node for use in answer.uses] == ["n0", "n1"]
     assert answer.ignored == {reason: 4}
+
+
+def test_a_failed_query_for_pressure_costs_pressure_alone(prometheus: FakePrometheus) -> None:
+    prometheus.refused = "node_pressure_cpu_waiting_seconds_total"
+    answer = reader(prometheus).read()
+    assert [(use.node, use.pressure) for use in answer.uses] == [("n0", None), ("n1", None)]
+    assert answer.partial
+    prometheus.refused = "node_cpu_seconds_total"
+    with pytest.raises(UsageError, match="422"):
+        reader(prometheus).read()
 
 
 @pytest.mark.parametrize("more", [{"warnings": ["store 7: Bearer x"]}, {"isPartial": True}])
