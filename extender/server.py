@@ -22,6 +22,7 @@ import uvicorn
 
 from extender import logs
 from extender.app import Application
+from extender.cluster.kubelets import FILES_PER_KEPT
 from extender.errors import SettingsError
 from extender.operations.collectors.connections import CERTIFICATES, CONNECTIONS
 from extender.pace import SWITCH_S
@@ -116,15 +117,20 @@ def _configured(
     return _Server(config, sockets)
 
 
-def _allowed_connections(wanted: int) -> int:
-    """As many connections at each of two ports as wanted, or as this process may have files open."""
+def _allowed_connections(wanted: int, kept: int = 0) -> int:
+    """As many connections at each of two ports as wanted, or as this process may have files open.
+
+    Args:
+        wanted: at each port.
+        kept: connections to kubelets that may be kept.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    needed = 2 * wanted + OTHER_FILES
+    needed = max(2 * wanted + OTHER_FILES + kept, FILES_PER_KEPT * kept)
     if soft < needed:
         soft = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
     if soft < needed:
-        allowed = max(1, (soft - OTHER_FILES) // 2)
+        allowed = max(1, (soft - OTHER_FILES - min(kept, soft // FILES_PER_KEPT)) // 2)
         _log.warning("max_connections is beyond the limit of open files", max_connections=wanted, allowed=allowed)
         return allowed
     return wanted
@@ -139,7 +145,9 @@ def _ports(app: Application) -> dict[str, Port]:
         max_header_bytes=settings.max_header_bytes,
         body_timeout_s=settings.body_timeout_s,
         answer_timeout_s=settings.answer_timeout_s,
-        max_connections=_allowed_connections(settings.max_connections),
+        max_connections=_allowed_connections(
+            settings.max_connections, settings.kubelet_kept_connections if settings.asks_kubelets else 0
+        ),
         max_requests=settings.max_requests_in_flight,
         names=frozenset(settings.tls_client_names),
     )

@@ -73,4 +73,4 @@ def _with_rate(time: CpuTime, before: CpuTime | None) -> CpuTime:
         return time
     apart = time.at - before.at
     rate = before.rate if apart < LEAST_APART_S else (time.seconds - before.seconds) / apart
-    return time._replace(rate=rate)
+    return CpuTime(time.seconds, time.at, rate)

@@ -1,8 +1,8 @@
 """Use and pressure of nodes, and CPU time of pods, from the kubelet of each node. Knows HTTP by `kubelet` alone.
 
 One thread with an event loop of its own asks and decodes; what it finds reaches the table as changes that are handed
-over one by one, so that requests wait for none of it. At most `KubeletOptions.connections` connections are open at
-once. Where there are no more nodes than that, each connection is kept for the next question.
+over one by one, so that requests wait for none of it. At most `KubeletOptions.connections` nodes are asked at once.
+At most `KubeletOptions.kept` connections are kept for the next question: a new one costs more than everything else.
 
 Each node is asked every `KubeletOptions.interval` seconds, cut or stretched at random by up to a tenth, and the first
 questions are spread over time, so that nodes stay spread over the interval. A node whose kubelet does not answer is
@@ -15,6 +15,7 @@ from __future__ import annotations
 import asyncio
 import math
 import random
+import resource
 import threading
 import time
 from collections import Counter
@@ -32,13 +33,13 @@ from extender.cluster.identity import CredentialError, Identity
 from extender.cluster.kubelet import (
     ANSWER_TIMEOUT,
     RESULTS,
-    Connection,
     Endpoint,
     KubeletError,
     KubeletOptions,
     Trust,
     endpoint_of,
 )
+from extender.cluster.kubelet_connection import Connection
 from extender.cluster.machines import reserved_of
 from extender.cluster.rounds import Kubelet, Rounds
 from extender.cluster.stats import WINDOW, Amounts, NodePressure, Summary, SummaryError, decode_summary
@@ -52,6 +53,8 @@ HAND_OVER_S: Final = 0.1
 """Seconds for which measurements gather before they are handed over: one wake-up of the service serves them all."""
 IDENTITY_CACHE_S: Final = 10.0
 """Seconds for which credentials are used before they are asked for again: that may run a program."""
+FILES_PER_KEPT: Final = 4
+"""Files that the process may have open, for each connection that is kept: most of them are for those who ask it."""
 REPORT_S: Final = 60.0
 """Least seconds between two lines in the log about kubelets that do not answer."""
 STOP_TIMEOUT: Final = 5.0
@@ -195,7 +198,9 @@ class Kubelets:
     async def _serve(self) -> None:
         loop = asyncio.get_running_loop()
         loop.set_exception_handler(self._unhandled)
-        self.rounds = Rounds(self._options.interval, self._rng)
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        kept = min(self._options.kept, files // FILES_PER_KEPT)
+        self.rounds = Rounds(self._options.interval, self._rng, kept)
         self._found, self._identifying, self._identity = [], asyncio.Lock(), None
         with self._lock:
             if self._stopping:
@@ -215,20 +220,15 @@ class Kubelets:
             self.rounds.close()
 
     def _unhandled(self, _: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
-        """An error that nobody awaits. One of a connection that was given up has been counted by its question."""
+        """An error that nobody awaits."""
         error = context.get("exception")
-        if "transport" in context or not isinstance(error, Exception):
-            log.debug("connection to a kubelet", problem=type(error).__name__)
-        else:
-            self._failures.record(THREAD, error)
+        self._failures.record(THREAD, error if isinstance(error, Exception) else RuntimeError(context["message"]))
 
     def _follow(self, name: str, endpoint: Endpoint | None) -> None:
         """A node came or moved."""
         if endpoint is None:
             self._leave(name)
         self.rounds.follow(name, endpoint)
-        if len(self.rounds.kubelets) == self._options.connections + 1:
-            self.rounds.close()
 
     def _leave(self, name: str) -> None:
         """A node went, or has no address any more."""
@@ -256,7 +256,6 @@ class Kubelets:
             result = "unexpected"
         self.results[result] += 1
         if not self.rounds.follows(kubelet):
-            kubelet.close()
             return
         kubelet.result = result
         if result == "measured":
@@ -266,20 +265,19 @@ class Kubelets:
                 self._reported.clear()
                 log.info("all kubelets answer again")
             return
-        kubelet.close()
         self.pressures.pop(kubelet.endpoint.node, None)
         self.rounds.failed(kubelet)
         self._report(kubelet.endpoint.node, result, message)
 
     async def _ask(self, kubelet: Kubelet) -> bytes:
-        """The answer of a kubelet.
+        """The answer of a kubelet, on the connection that was kept or on a new one.
 
         Raises:
             KubeletError, CredentialError, TimeoutError: there is none.
         """
         identity, endpoint = await self._identified(), kubelet.endpoint
-        connection, kubelet.connection = kubelet.connection, None
-        if connection is not None and not (connection.reusable and connection.context is self._trust.context(identity)):
+        connection = self.rounds.taken(kubelet)
+        if connection is not None and not connection.usable(self._trust, identity):
             connection.close()
             connection = None
         kept = connection is not None
@@ -300,10 +298,7 @@ class Kubelets:
             except BaseException:
                 connection.close()
                 raise
-            if connection.reusable and len(self.rounds.kubelets) <= self._options.connections:
-                kubelet.connection = connection
-            else:
-                connection.close()
+            self.rounds.keep(kubelet, connection)
             return body
 
     async def _identified(self) -> Identity:

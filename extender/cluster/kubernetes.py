@@ -306,6 +306,7 @@ def _kubelets(settings: Settings) -> KubeletOptions | None:
     return KubeletOptions(
         interval=settings.usage_interval_s,
         connections=settings.kubelet_connections,
+        kept=settings.kubelet_kept_connections,
         ca_file=settings.kubelet_ca_file,
         insecure=settings.kubelet_insecure_skip_tls_verify,
     )

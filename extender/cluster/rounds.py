@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from extender.backoff import Backoff
-from extender.cluster.kubelet import Connection, Endpoint
+from extender.cluster.kubelet import Endpoint
+from extender.cluster.kubelet_connection import Connection
 
 LONGEST_WAIT: Final = 300.0
 """Most seconds between two questions to a kubelet that does not answer, if the interval is not longer."""
@@ -36,18 +37,16 @@ class Kubelet:
     endpoint: Endpoint
     backoff: Backoff | None = None  # how long to wait after the next failure; None while it answers
     result: str | None = None  # how the last question ended, one of `RESULTS`; None before the first
-    connection: Connection | None = None  # kept for the next question
     due: float | None = None  # when it is asked next; None while it is being asked
-
-    def close(self) -> None:
-        """Close its connection, if one is kept."""
-        if self.connection is not None:
-            self.connection.close()
-            self.connection = None
 
 
 class Rounds:
-    """The kubelets that are asked.
+    """The kubelets that are asked, and connections to them that are kept for the next question.
+
+    Args:
+        interval: seconds between two questions to the same one.
+        rng: source of the jitter.
+        most_kept: connections that are kept at most.
 
     Attributes:
         kubelets: by name of the node.
@@ -56,9 +55,11 @@ class Rounds:
         lag: how late the last question was asked, seconds.
     """
 
-    def __init__(self, interval: float, rng: random.Random) -> None:
+    def __init__(self, interval: float, rng: random.Random, most_kept: int = 0) -> None:
         self._interval = interval
         self._rng = rng
+        self._most_kept = most_kept
+        self._kept: dict[Kubelet, Connection] = {}
         self._due: list[tuple[float, int, Kubelet]] = []
         self._order = itertools.count()
         self._changed = asyncio.Event()
@@ -81,8 +82,8 @@ class Rounds:
     def forget(self, name: str) -> None:
         """A node went."""
         known = self.kubelets.pop(name, None)
-        if known is not None:
-            known.close()
+        if known is not None and (connection := self.taken(known)) is not None:
+            connection.close()
         for group in (self.answering, self.failing, self.no_address):
             group.discard(name)
 
@@ -157,10 +158,21 @@ class Rounds:
         kubelet = self.kubelets.get(name)
         return None if kubelet is None else kubelet.result
 
+    def keep(self, kubelet: Kubelet, connection: Connection) -> None:
+        """Keep a connection for the next question, or close it where there is no room, or nothing to ask any more."""
+        if connection.reusable and len(self._kept) < self._most_kept and self.follows(kubelet):
+            self._kept[kubelet] = connection
+        else:
+            connection.close()
+
+    def taken(self, kubelet: Kubelet) -> Connection | None:
+        """The connection that was kept for this one; it is not kept any more."""
+        return self._kept.pop(kubelet, None)
+
     def close(self) -> None:
         """Close every connection that is kept."""
-        for kubelet in self.kubelets.values():
-            kubelet.close()
+        while self._kept:
+            self._kept.popitem()[1].close()
 
     def _hurry(self) -> None:
         """Ask those that fail soon: one answers again, so what held all of them back is probably gone."""

@@ -41,8 +41,12 @@ class SummaryError(SourceError):
         self.reason = reason
 
 
-class CpuTime(NamedTuple):
-    """CPU time that a pod has used since it began: its containers, restarted ones included, and its overhead."""
+class CpuTime(msgspec.Struct, frozen=True, gc=False):
+    """CPU time that a pod has used since it began: its containers, restarted ones included, and its overhead.
+
+    There is one per pod, made anew with each answer: half as large and made faster than a named tuple, and nothing for
+    Python's cycle collector to look at.
+    """
 
     seconds: float  # of one core
     at: float  # when it was read, seconds since the epoch

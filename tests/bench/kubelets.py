@@ -11,6 +11,7 @@ import asyncio
 import gc
 import json
 import os
+import resource
 import ssl
 import subprocess
 import sys
@@ -108,7 +109,7 @@ async def follow(options: argparse.Namespace, port: int, authorities: bytes) -> 
     table, supervisor = ClusterTable(), Supervisor()
     table.claim()
     handover = Handover(asyncio.get_running_loop(), supervisor.failures)
-    chosen = KubeletOptions(interval=options.interval, connections=options.connections, loopback=True)
+    chosen = KubeletOptions(options.interval, options.connections, options.kept, loopback=True)
     found = Kubelets(chosen, cast("ApiServer", _Api(authorities)), table, handover.put, supervisor.failures)
     for number in range(options.nodes):
         name = f"node-{number:05d}"
@@ -161,7 +162,10 @@ def measure(arguments: Sequence[str]) -> list[Result]:
     parser.add_argument("--interval", type=float, default=15.0)
     parser.add_argument("--intervals", type=int, default=2)
     parser.add_argument("--connections", type=int, default=KubeletOptions().connections)
+    parser.add_argument("--kept", type=int, default=KubeletOptions().kept)
     options = parser.parse_args(arguments)
+    hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # as `serve` does; the kubelets inherit it
     with tempfile.TemporaryDirectory() as folder:
         authority = Authority(Path(folder), "kubelet-ca")
         pair = authority.issue("kubelet", "127.0.0.1")

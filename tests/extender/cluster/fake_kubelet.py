@@ -148,6 +148,7 @@ class FakeKubelet:
         asked: times at which it was asked.
         heads: what it was asked, headers and all.
         opened: connections so far.
+        host: where it listens.
     """
 
     node: str
@@ -166,13 +167,15 @@ class FakeKubelet:
     heads: list[str] = field(default_factory=list)
     opened: int = 0
     port: int = 0
+    host: str = "127.0.0.1"
 
     def __enter__(self) -> Self:
         self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         self._context.load_cert_chain(self.pair.certificate, self.pair.key)
         self._open: set[socket.socket] = set()
         self._ended = threading.Event()
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=512)
+        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
+        self._listener = socket.create_server((self.host, 0), family=family, backlog=512)
         self.port = self._listener.getsockname()[1]
         self._threads = [threading.Thread(target=self._accept, daemon=True)]
         self._threads[0].start()

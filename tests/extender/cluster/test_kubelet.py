@@ -5,21 +5,21 @@ from __future__ import annotations
 import asyncio
 import datetime as dt
 import socket
-import ssl
 import time
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from pathlib import Path
 from typing import Any, TypeVar
-from unittest.mock import Mock
 
 import msgspec
 import pytest
 import uvloop
 
 from extender.cluster import kubelet as kubelets
+from extender.cluster import kubelet_connection as connections
 from extender.cluster.decoding import decode_node
 from extender.cluster.identity import Identity
-from extender.cluster.kubelet import Connection, Endpoint, KubeletError, Trust, endpoint_of, is_for
+from extender.cluster.kubelet import Endpoint, KubeletError, Trust, endpoint_of
+from extender.cluster.kubelet_connection import Connection, is_for
 from extender.cluster.stats import decode_summary
 from extender.errors import CertificateError
 from tests.control_plane.certificates import Authority
@@ -49,7 +49,7 @@ def ask(fake: FakeKubelet, believed: Trust, identity: Identity = NOBODY, node: s
     """One question on a connection of its own."""
 
     async def there() -> bytes:
-        endpoint = Endpoint(node or fake.node, "127.0.0.1", fake.port)
+        endpoint = Endpoint(node or fake.node, fake.host, fake.port)
         connection = await Connection.open(endpoint, believed, identity)
         try:
             async with asyncio.timeout(5):
@@ -245,24 +245,26 @@ def test_a_broken_answer_is_told_by_its_kind(authority: Authority, raw: bytes, r
         pytest.param(head(101, "Connection: Upgrade", "Upgrade: h2c") + b"\x00\x01", "status", id="and goes on"),
         pytest.param(head(101), "status", id="upgrades to nothing"),
         pytest.param(head(200, "Content-Length: 2") + b"{}\x00", None, id="more than an answer"),
+        pytest.param(2 * (head(200, "Content-Length: 2") + b"{}"), None, id="two answers"),
+        pytest.param(head(200, "Content-Length: 2", "Connection: close") + b"{}", None, id="says that it closes"),
+        pytest.param(head(200, "Content-Length: 2").replace(b"/1.1", b"/1.0") + b"{}", None, id="HTTP/1.0"),
     ],
 )
-def test_a_connection_on_which_something_else_follows_is_not_used_again(raw: bytes, reason: str | None) -> None:
-    async def there() -> str | None:
-        endpoint, connection = Endpoint("node-a", "127.0.0.1", 1), Connection(ssl.create_default_context())
-        connection.connection_made(Mock(spec=asyncio.Transport))
-        asking = asyncio.create_task(connection.ask(endpoint, NOBODY))
-        await asyncio.sleep(0)
-        connection.data_received(raw)
+def test_a_connection_on_which_something_else_may_follow_is_not_used_again(
+    authority: Authority, raw: bytes, reason: str | None
+) -> None:
+    async def there(connection: Connection, endpoint: Endpoint) -> str | None:
         try:
-            await asking
+            assert await connection.ask(endpoint, NOBODY) == b"{}"
         except KubeletError as error:
             return error.reason
         finally:
-            assert not connection.reusable
+            assert not connection.usable(believed, NOBODY)
         return None
 
-    assert run(there()) == reason
+    believed = trust(authority)
+    with FakeKubelet("node-a", authority.issue("kubelet", "node-a"), raw=raw) as fake:
+        assert connected(fake, believed, there) == reason
 
 
 @pytest.mark.parametrize(
@@ -276,7 +278,7 @@ def test_a_connection_on_which_something_else_follows_is_not_used_again(raw: byt
 def test_an_endless_answer_is_cut_off(
     authority: Authority, monkeypatch: pytest.MonkeyPatch, make: Callable[[int], bytes]
 ) -> None:
-    monkeypatch.setattr(kubelets, "LARGEST_ANSWER", 200_000)
+    monkeypatch.setattr(connections, "LARGEST_ANSWER", 200_000)
     with FakeKubelet("node-a", authority.issue("kubelet", "node-a"), raw=make(3_000_000)) as fake:
         assert why(fake, trust(authority)) in ("too_large", "protocol")
 
@@ -288,7 +290,7 @@ def test_one_that_is_not_there_is_not_reached(authority: Authority) -> None:
 
 
 def test_one_that_does_not_shake_hands_is_given_up(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(kubelets, "CONNECT_TIMEOUT", 0.2)
+    monkeypatch.setattr(connections, "CONNECT_TIMEOUT", 0.2)
 
     async def there(port: int) -> str:
         with pytest.raises(KubeletError) as raised:
@@ -301,21 +303,97 @@ def test_one_that_does_not_shake_hands_is_given_up(authority: Authority, monkeyp
         assert time.monotonic() - began < 3.0
 
 
-def test_a_connection_serves_more_than_one_question(authority: Authority) -> None:
-    async def there() -> list[bool]:
-        endpoint = Endpoint("node-a", "127.0.0.1", fake.port)
-        connection = await Connection.open(endpoint, trust(authority), NOBODY)
-        reusable = []
+def connected(fake: FakeKubelet, believed: Trust, work: Callable[[Connection, Endpoint], Awaitable[T]]) -> T:
+    """What comes of work on one connection."""
+
+    async def there() -> T:
+        endpoint = Endpoint(fake.node, fake.host, fake.port)
+        connection = await Connection.open(endpoint, believed, NOBODY)
+        try:
+            async with asyncio.timeout(5):
+                return await work(connection, endpoint)
+        finally:
+            connection.close()
+
+    return run(there())
+
+
+def test_a_connection_serves_more_than_one_question_until_it_is_closed(authority: Authority) -> None:
+    async def there(connection: Connection, endpoint: Endpoint) -> None:
         for _ in range(3):
             await connection.ask(endpoint, NOBODY)
-            reusable.append(connection.reusable)
+            assert connection.usable(believed, NOBODY)
         fake.drop()
         await asyncio.sleep(0.1)
-        reusable.append(connection.reusable)
-        with pytest.raises(KubeletError, match="lost"):
+        assert not connection.usable(believed, NOBODY)
+        with pytest.raises(KubeletError, match="lost") as raised:
             await connection.ask(endpoint, NOBODY)
-        return reusable
+        assert raised.value.reason == "lost"
+
+    believed = trust(authority)
+    with FakeKubelet("node-a", authority.issue("kubelet", "node-a")) as fake:
+        connected(fake, believed, there)
+        assert fake.opened == 1
+
+
+def test_a_connection_of_another_trust_is_not_used_again(authority: Authority, tmp_path: Path) -> None:
+    file, now = tmp_path / "kubelets.crt", [0.0]
+    file.write_bytes(authority.certificate.read_bytes())
+    believed = trust(authority, file=file, timer=lambda: now[0])
+
+    async def there(connection: Connection, endpoint: Endpoint) -> None:
+        await connection.ask(endpoint, NOBODY)
+        assert connection.usable(believed, Identity("Bearer another"))
+        pair = authority.issue("client")
+        shown = Identity(None, pair.certificate.read_bytes(), pair.key.read_bytes())
+        assert not connection.usable(believed, shown), "the kubelet would not see the new client certificate"
+        file.write_bytes(b"no certificate")
+        now[0] += kubelets.AUTHORITIES_CACHE_S
+        assert not connection.usable(believed, NOBODY)
 
     with FakeKubelet("node-a", authority.issue("kubelet", "node-a")) as fake:
-        assert run(there()) == [True, True, True, False]
-        assert fake.opened == 1
+        connected(fake, believed, there)
+
+
+def test_an_old_connection_is_not_used_again(authority: Authority, monkeypatch: pytest.MonkeyPatch) -> None:
+    believed = trust(authority)
+
+    async def there(connection: Connection, endpoint: Endpoint) -> None:
+        await connection.ask(endpoint, NOBODY)
+        monkeypatch.setattr(connections, "CONNECTION_LIFE_S", 0.0)
+        assert not connection.usable(believed, NOBODY)
+
+    with FakeKubelet("node-a", authority.issue("kubelet", "node-a")) as fake:
+        connected(fake, believed, there)
+
+
+@pytest.mark.parametrize("size", [1, 17, 16_384, 200_000])
+def test_a_body_comes_whole_however_it_is_cut(authority: Authority, size: int) -> None:
+    body = bytes(range(256)) * 1000
+    for raw in (
+        head(200, f"Content-Length: {len(body)}") + body,
+        head(200, "Transfer-Encoding: chunked") + chunked(body, size),
+    ):
+        with FakeKubelet("node-a", authority.issue("kubelet", "node-a"), raw=raw) as fake:
+            assert ask(fake, trust(authority)) == body
+
+
+@pytest.mark.skipif(not socket.has_ipv6, reason="this machine has no IPv6")
+def test_a_kubelet_may_have_an_ipv6_address(authority: Authority) -> None:
+    with FakeKubelet("node-a", authority.issue("kubelet", "::1"), host="::1") as fake:
+        assert decode_summary(ask(fake, trust(authority))).node == "node-a"
+        assert f"\r\nHost: [::1]:{fake.port}\r\n" in fake.heads[0]
+
+
+def test_giving_a_question_up_leaves_nothing_open(authority: Authority) -> None:
+    async def there(connection: Connection, endpoint: Endpoint) -> None:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await connection.ask(endpoint, NOBODY)
+        assert not connection.usable(believed, NOBODY)
+
+    believed = trust(authority)
+    with FakeKubelet("node-a", authority.issue("kubelet", "node-a"), silent=True) as fake:
+        connected(fake, believed, there)
+        asyncio.run(asyncio.sleep(0.1))
+        assert fake.open_now <= 1  # its own end

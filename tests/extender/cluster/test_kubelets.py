@@ -14,10 +14,12 @@ from typing import Any
 
 import pytest
 
+from extender.cluster import kubelet_connection as connections
 from extender.cluster import kubelets as module
 from extender.cluster import rounds as rounds_module
 from extender.cluster.cpu_times import KEPT_ANSWERS, MOST_GONE, CpuTimes
 from extender.cluster.kubelet import RESULTS, Endpoint, KubeletOptions
+from extender.cluster.kubelet_connection import Connection
 from extender.cluster.kubelets import Kubelets
 from extender.cluster.kubernetes import KubernetesOptions, KubernetesSource
 from extender.cluster.metrics_server import PATH as METRICS
@@ -217,9 +219,11 @@ def test_any_certificate_does_with_the_setting(kubelet: Any, measure: Any, tmp_p
     eventually(lambda: used(following, "node-a")[0] == 1.0, "measured")
 
 
-def test_connections_are_kept_where_there_are_enough(kubelet: Any, measure: Any, authority: Authority) -> None:
+def test_connections_are_kept_and_opened_again_where_they_are_lost(
+    kubelet: Any, measure: Any, authority: Authority
+) -> None:
     fakes = [kubelet(f"node-{name}") for name in "ab"]
-    _, found = measure(connections=2)
+    _, found = measure()
     eventually(lambda: all(len(fake.asked) >= 3 for fake in fakes), "asked again and again")
     assert [fake.opened for fake in fakes] == [1, 1]
     fakes[0].rotate(authority.issue("next", "node-a"))
@@ -230,21 +234,59 @@ def test_connections_are_kept_where_there_are_enough(kubelet: Any, measure: Any,
     assert found.results["lost"] == found.results["certificate"] == 0
 
 
-def test_there_are_never_more_connections_than_stated(kubelet: Any, measure: Any) -> None:
+def test_a_question_on_a_kept_connection_that_is_lost_is_asked_once_more(
+    kubelet: Any, measure: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Connection, "usable", lambda *_: True)  # it is closed while the question is on its way
+    fake = kubelet("node-a", closes=True)
+    _, found = measure()
+    eventually(lambda: len(fake.asked) >= 3, "asked again and again")
+    assert fake.opened >= 3
+    assert found.results["lost"] == 0
+    fake.raw = b""  # neither the kept nor the new one brings anything
+    eventually(lambda: found.results["lost"] == 1, "lost twice")
+    opened = fake.opened
+    time.sleep(INTERVAL / 2)
+    assert fake.opened == opened, "not a third time before it is asked again"
+
+
+def test_a_rotated_certificate_is_looked_at_though_the_connection_holds(
+    kubelet: Any, measure: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(connections, "CONNECTION_LIFE_S", 2.0 * INTERVAL)
+    fake = kubelet("node-a")
+    _, found = measure()
+    eventually(lambda: len(fake.asked) >= 2, "asked on one connection")
+    (folder := tmp_path / "own").mkdir()
+    fake.rotate(Authority(folder, "kubelet-ca").issue("own", "node-a"))
+    eventually(lambda: found.results["certificate"], "refused")
+
+
+@pytest.mark.parametrize("kept", [0, 2])
+def test_there_are_never_more_connections_than_stated(kubelet: Any, measure: Any, kept: int) -> None:
     fakes = [kubelet(f"node-{name}", delay=0.02) for name in "abcdef"]
-    following, _ = measure(connections=2)
+    following, _ = measure(connections=2, kept=kept)
     most = 0
 
     def all_asked() -> bool:
         nonlocal most
         most = max(most, sum(fake.open_now for fake in fakes))
-        return all(len(fake.asked) >= 3 for fake in fakes)
+        return all(len(fake.asked) >= 4 for fake in fakes)
 
     eventually(all_asked, "asked again and again")
     # A server sees that a connection was closed a little later than the next one sees it opened.
-    assert most <= 4
-    assert all(fake.opened >= 3 for fake in fakes)
+    assert most <= 4 + kept
+    opened, asked = sum(fake.opened for fake in fakes), sum(len(fake.asked) for fake in fakes)
+    assert opened <= asked - 2 * kept if kept else opened >= asked
     assert used(following, "node-f")[0] == 1.0
+
+
+def test_connections_leave_most_files_to_others(kubelet: Any, measure: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module.resource, "getrlimit", lambda _: (4, 4))
+    fakes = [kubelet(f"node-{name}") for name in "ab"]
+    measure()
+    eventually(lambda: all(len(fake.asked) >= 4 for fake in fakes), "asked again and again")
+    assert sum(fake.opened for fake in fakes) >= 4, "one of two is kept"
 
 
 def test_a_node_that_goes_is_not_asked_and_one_that_moves_is_asked_there(
@@ -534,10 +576,11 @@ def test_settings_choose_kubelets(kubeconfig: Path, tmp_path: Path) -> None:
         usage_source="kubelet",
         usage_interval_s=20.0,
         kubelet_connections=7,
+        kubelet_kept_connections=70,
         kubelet_ca_file=tmp_path / "ca.crt",
     )
     options = KubernetesSource.from_settings(settings)._options
-    assert options.kubelets == KubeletOptions(interval=20.0, connections=7, ca_file=tmp_path / "ca.crt")
+    assert options.kubelets == KubeletOptions(20.0, connections=7, kept=70, ca_file=tmp_path / "ca.crt")
     sources = {
         source: KubernetesSource.from_settings(settings.model_copy(update={"usage_source": source}))
         for source in ("auto", "kubelet", "metrics-server")
@@ -556,7 +599,7 @@ def test_contradicting_settings_are_refused(tmp_path: Path) -> None:
         Settings(kubelet_insecure_skip_tls_verify=True, kubelet_ca_file=tmp_path)
 
 
-@pytest.mark.parametrize("values", [{"interval": 0.0}, {"connections": 0}])
+@pytest.mark.parametrize("values", [{"interval": 0.0}, {"connections": 0}, {"kept": -1}])
 def test_options_out_of_range_are_refused(values: dict[str, Any]) -> None:
     with pytest.raises(InvalidInputError):
         KubeletOptions(**values)
