@@ -395,7 +395,7 @@ class Settings(BaseModel):
     kubelet_kept_connections: int = setting(
         1024,
         "connections to kubelets that are kept for the next question, at most, and at most a quarter of the files that "
-        "the process may open; each takes about 30 KiB, and saves a TLS handshake per question; 0: none",
+        "the process may open; each takes about 36 KiB, and saves a TLS handshake per question; 0: none",
         ge=0,
         le=65536,
     )

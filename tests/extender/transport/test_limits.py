@@ -18,7 +18,7 @@ import pytest
 from uvicorn import Config
 from uvicorn.server import ServerState
 
-from extender import logs
+from extender import logs, server
 from extender.transport.limits import LimitedConnection
 from tests.control_plane.certificates import Authority
 from tests.extender.scorers import open_gate
@@ -248,3 +248,22 @@ def test_a_failure_of_our_own_shows_no_trace_on_the_wire(
     monkeypatch.setattr(app.metrics, "exposition", broken)
     answer = service.operations.get(path)
     assert (answer.status_code, answer.text) == (500, "Internal Server Error")
+
+
+@pytest.mark.parametrize(
+    ("hard", "kept", "allowed", "files"),
+    [
+        (1_048_576, 1024, 1000, 4096),
+        (1_048_576, 0, 1000, 2128),
+        (1024, 0, 448, 1024),
+        (1024, 1024, 320, 1024),  # a quarter is for connections to kubelets
+    ],
+)
+def test_connections_share_the_files_with_those_kept_to_kubelets(
+    monkeypatch: pytest.MonkeyPatch, hard: int, kept: int, allowed: int, files: int
+) -> None:
+    limit = [(1024, hard)]
+    monkeypatch.setattr(server.resource, "getrlimit", lambda _: limit[-1])
+    monkeypatch.setattr(server.resource, "setrlimit", lambda _, wanted: limit.append(wanted))
+    assert server._allowed_connections(1000, kept) == allowed
+    assert limit[-1] == (files, hard)
