@@ -29,6 +29,7 @@ from __future__ import annotations
 
 import math
 from collections import OrderedDict
+from collections.abc import KeysView
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -74,9 +75,9 @@ class AssumedPlacements:
         """Whether the pod's placement is assumed."""
         return uid in self._by_uid
 
-    def uids(self) -> list[str]:
-        """The pods whose placement is assumed, oldest first."""
-        return list(self._by_uid)
+    def uids(self) -> KeysView[str]:
+        """The pods whose placement is assumed, oldest first; a view."""
+        return self._by_uid.keys()
 
     def add(self, uid: str, node: str, now: float, longest: float = math.inf) -> None:
         """Believe it; replaces what was believed of the same pod.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Hashable, Iterable
+from collections.abc import Collection, Hashable, Set
 
 from policy.cluster import PodDemand
 
@@ -63,11 +63,9 @@ class WaitingPods:
         """Return every pod that is not in `uids` (pass a set)."""
         return {uid for uid in (*self._demands, *self._given_up) if uid not in uids}
 
-    def classes(self, without: Iterable[str] = ()) -> Counter[PodDemand]:
-        """How many pods ask for the same, those in `without` left out; a copy."""
+    def classes(self, without: Set[str] = frozenset()) -> Counter[PodDemand]:
+        """How many pods ask for the same, those in `without` left out; a copy. Goes through the smaller of both."""
         found = self._classes.copy()
-        for uid in without:
-            demand = self._demands.get(uid)
-            if demand is not None:
-                found[demand] -= 1
+        for uid in self._demands.keys() & without:
+            found[self._demands[uid]] -= 1
         return +found

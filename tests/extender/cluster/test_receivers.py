@@ -9,6 +9,8 @@ import msgspec
 import pytest
 
 from extender.benchmark import Measured
+from extender.cluster.assumption import AssumedPlacements
+from extender.cluster.backlog import WaitingPods
 from extender.cluster.benchmarks import Benchmarks
 from extender.cluster.completed import CompletedPods, Completion
 from extender.cluster.cpu_times import CpuTimes
@@ -211,6 +213,26 @@ def test_pods_that_wait_are_forgotten_when_a_list_leaves_them_out_or_they_change
     assert table.waiting_classes() == {PodDemand(1.0, 1.0, 0.5): 1, PodDemand(2.0, 1.0, 0.5): 1}
     changes.complete({a_pod(content).metadata.uid})
     assert table.waiting_classes() == {PodDemand(2.0, 1.0, 0.5): 1}
+
+
+def test_waiting_pods_are_counted_without_a_look_at_every_assumed_one() -> None:
+    class Uid(str):
+        looked_at = 0
+
+        def __hash__(self) -> int:
+            Uid.looked_at += 1
+            return super().__hash__()
+
+    waiting, assumed = WaitingPods(), AssumedPlacements(60.0)
+    demands = PodDemand(0.5, 1.0, 0.5), PodDemand(1.0, 2.0, 0.5)
+    for uid, demand in zip("abc", (*demands, demands[0]), strict=True):
+        waiting.add(uid, demand)
+    for uid in (*map(Uid, range(1000)), "a", "b"):
+        assumed.add(uid, "node-0", 0.0)
+    Uid.looked_at = 0
+    assert waiting.classes(without=assumed.uids()) == {demands[0]: 1}
+    assert waiting.classes() == {demands[0]: 2, demands[1]: 1}
+    assert Uid.looked_at == 0
 
 
 def test_listeners_hear_what_a_pod_reports_before_they_hear_of_its_end() -> None:
