@@ -5,11 +5,11 @@ Computed when somebody asks, never on the path of a request. Refuses to look at 
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from itertools import zip_longest
 from typing import Any, Final
 
 import numpy as np
+from msgspec import to_builtins
 from numpy.typing import NDArray
 
 from extender.cluster.account import SpeedBasis
@@ -47,7 +47,7 @@ def summary(decision: Decision) -> dict[str, Any]:
         "workload": decision.workload or None,
         "fallback_reason": decision.fallback_reason,
         "warning": decision.warning,
-        "demand": asdict(decision.demand),
+        "demand": to_builtins(decision.demand),
         "urgency": {
             "value": decision.demand.urgency,
             "source": decision.urgency_source or None,
@@ -62,7 +62,7 @@ def summary(decision: Decision) -> dict[str, Any]:
         "rated_best": decision.best_count,
         "assumed": decision.assumed,
         "top": [
-            {**asdict(rated), "speed": None if basis is None else _basis(basis)}
+            {**to_builtins(rated), "speed": None if basis is None else _basis(basis)}
             for rated, basis in zip_longest(decision.top, decision.bases[: len(decision.names)])
         ],
         "latency_ms": decision.latency_s * 1000.0,
@@ -70,7 +70,7 @@ def summary(decision: Decision) -> dict[str, Any]:
         "first_at": decision.first_at,
         "former_failure": decision.former_failure,
         "state": "waiting" if decision.outcome is None else decision.outcome.state,
-        "outcome": None if decision.outcome is None else asdict(decision.outcome),
+        "outcome": None if decision.outcome is None else to_builtins(decision.outcome),
     }
 
 
@@ -139,7 +139,7 @@ class Hindsight:
                     "node": self.field.names[position],
                     "preference": float(self.field.preferences[position]),
                     "priority": int(self.field.priorities[position]),
-                    "speed": {"value": float(rows.node_speed[i]), **asdict(basis)},
+                    "speed": {"value": float(rows.node_speed[i]), **to_builtins(basis)},
                     "features": _named(FEATURE_NAMES, features[i]),
                     "criteria": _named(criteria.names, measures[i]),
                     "bids": None if bids is None or not known[i] else _named(criteria.names, bids[i]),
