@@ -25,6 +25,7 @@ from extender.dashboard.listings import (
     advised,
     best,
     card_of,
+    charted,
     listed,
     metrics_told,
     ranges,
@@ -33,7 +34,7 @@ from extender.dashboard.listings import (
 from extender.engine import Engine
 from extender.history.aggregate import summarised
 from extender.history.explain import summary
-from extender.history.ledger import Ledger
+from extender.history.ledger import Decision, Ledger
 from extender.history.ranking import page_of
 from extender.history.unplaced import MOST, Unplaced, UnplacedPod
 from extender.operations.documents import Documents
@@ -180,11 +181,12 @@ class Content:
             moment: what the table's thread knows.
             rows: of the table; needed where pods could not be placed.
         """
-        latest = [decision for _, decision in islice(unhurried(self._ledger.newest_first()), LATEST)]
         pending = {pod.uid for pod, _ in moment.pending}
-        failing = [
-            it for it in latest if it.outcome is not None and it.outcome.state in FAILING and it.uid not in pending
-        ]
+        latest, failing = list[Decision](), list[Decision]()
+        for _, it in unhurried(islice(self._ledger.newest_first(), LATEST)):
+            latest.append(it)
+            if it.outcome is not None and it.outcome.state in FAILING and it.uid not in pending:
+                failing.append(it)
         return {
             "moment": moment,
             "policy": self._documents.policy(),
@@ -203,25 +205,8 @@ class Content:
         }
 
     def series(self) -> bytes:
-        """Return decisions per second and their latency over the last quarter of an hour, as JSON for the charts."""
-        end = int(self._clock())
-        begin, step = end - 900, 15
-        times, latencies = list[float](), list[float]()
-        for _, decision in unhurried(self._ledger.newest_first()):
-            if decision.at < begin:
-                break
-            times.append(decision.at)
-            latencies.append(decision.latency_s * 1000.0)
-        edges = np.arange(begin, end + 1, step)
-        place = np.digitize(times, edges) - 1
-        values = np.array(latencies)
-        rate, median, slow = list[float](), list[float | None](), list[float | None]()
-        for i in unhurried(range(len(edges) - 1)):
-            part = values[place == i]
-            rate.append(len(part) / step)
-            median.append(round(float(np.median(part)), 3) if len(part) else None)
-            slow.append(round(float(np.percentile(part, 99)), 3) if len(part) else None)
-        return json.dumps({"at": edges[:-1].tolist(), "rate": rate, "p50": median, "p99": slow}).encode()
+        """Write what the charts show as JSON."""
+        return json.dumps(charted(self._ledger.latest(), int(self._clock()))).encode()
 
     def decisions(self, search: Search, heard: Heard[Part] | None) -> dict[str, Any]:
         """One page of decisions, newest first.

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from prometheus_client import CollectorRegistry
 
 from extender.history import sentences
+from extender.history.ledger import Decision
 from extender.history.unplaced import UnplacedPod
 from extender.operations.metrics import FAMILIES
 from extender.operations.reference import describe
@@ -36,6 +37,12 @@ FEATURES: Final = {
     "pod_urgency": "urgency of the pod",
 }
 """Features in words."""
+
+CHARTED_S: Final = 900
+"""Seconds that the charts show."""
+
+STEP_S: Final = 15
+"""Seconds between two points of a chart; `dashboard.js` draws them as often."""
 
 MASKED: Final = ("username", "password", "token", "salt", "headers")
 """Words in the names of settings that are not shown, unless they name a file."""
@@ -60,6 +67,35 @@ def listed(told: Mapping[str, Any]) -> dict[str, Any]:
         "bound": outcome["node"] is not None,
         "message": outcome["message"],
         "replica": told.get("replica"),
+    }
+
+
+def charted(latest: Iterable[Decision], end: int) -> dict[str, list[Any]]:
+    """Return decisions per second and their latency before a moment, step by step. In a thread.
+
+    Args:
+        latest: decisions, newest first.
+        end: the moment, seconds since the epoch.
+
+    Returns:
+        ``at``: when each step begins; ``rate``: decisions per second; ``p50`` and ``p99`` of their latency,
+        milliseconds, None where there was none.
+    """
+    steps = range(end - CHARTED_S, end, STEP_S)
+    latencies: list[list[float]] = [[] for _ in steps]
+    for decision in unhurried(latest):
+        if decision.at < steps.start:
+            break
+        if decision.at < end:
+            latencies[int(decision.at - steps.start) // STEP_S].append(decision.latency_s * 1000.0)
+    percentiles = [
+        np.percentile(each, (50, 99)).round(3).tolist() if each else (None, None) for each in unhurried(latencies)
+    ]
+    return {
+        "at": list(steps),
+        "rate": [len(each) / STEP_S for each in latencies],
+        "p50": [p50 for p50, _ in percentiles],
+        "p99": [p99 for _, p99 in percentiles],
     }
 
 

@@ -25,8 +25,15 @@ TABS: Final = (
 )
 """Page, address below the dashboard, and title."""
 
-PART: Final = "content"
-"""Id of the element that htmx replaces, and name of the block that fills it."""
+PART: Final = "part"
+"""Id of the element that htmx replaces, and name of the block that fills it; pages without one are sent whole."""
+
+
+class _Environment(jinja2.Environment):
+    """Jinja's, but `row.name` reads an item of a dict at once, and first: half the time of a table went into that."""
+
+    def getattr(self, obj: Any, attribute: str) -> Any:
+        return obj[attribute] if type(obj) is dict and attribute in obj else super().getattr(obj, attribute)
 
 
 class Pages:
@@ -38,7 +45,7 @@ class Pages:
     """
 
     def __init__(self, digests: Mapping[str, str], version: str) -> None:
-        self._environment = jinja2.Environment(
+        self._environment = _Environment(
             loader=jinja2.PackageLoader("extender.dashboard"),
             autoescape=True,
             undefined=StrictUndefined,
@@ -61,10 +68,11 @@ class Pages:
         content = build()
         template = self._environment.get_template(f"{name}.html")
         values = {**content, "tab": "decisions" if name == "why" else name, "root": _root(path)}
-        if part == PART:
-            context = template.new_context(values)
-            return "".join(unhurried(template.blocks[PART](context))).encode()
-        return "".join(unhurried(template.generate(values))).encode()
+        if part == PART and PART in template.blocks:
+            pieces = template.blocks[PART](template.new_context(values))
+        else:
+            pieces = template.generate(values)
+        return "".join(unhurried(pieces)).encode()
 
     def failure(self, why: str, path: str) -> bytes:
         """Return a page that says why there is none."""
@@ -90,11 +98,9 @@ def age(seconds: float | None) -> str:
 
 def clock(at: float) -> Markup:
     """A moment, with its date for machines."""
-    moment = datetime.fromtimestamp(at, UTC)
-    shown = f"{moment:%H:%M:%S}" if time.time() - at < 43200.0 else f"{moment:%Y-%m-%d %H:%M}"
-    return Markup('<time datetime="{}" title="{} UTC">{}</time>').format(
-        f"{moment:%Y-%m-%dT%H:%M:%SZ}", f"{moment:%Y-%m-%d %H:%M:%S}", shown
-    )
+    told = datetime.fromtimestamp(at, UTC).isoformat(" ", "seconds")[:19]
+    shown = told[11:] if time.time() - at < 43200.0 else told[:16]
+    return Markup(f'<time datetime="{told[:10]}T{told[11:]}Z" title="{told} UTC">{shown}</time>')  # noqa: S704 - digits
 
 
 def percent(share: float | None) -> str:

@@ -72,9 +72,8 @@ def add(app: FastAPI, content: Content, others: Replicas, refused: Callable[[str
 
     async def page(request: Request, name: str, build: Callable[[], dict[str, Any]]) -> Response:
         """A page, or the part of it that htmx asked for; put together in a thread."""
-        part = request.headers.get("hx-target", "") if request.headers.get("hx-request") == "true" else ""
         try:
-            made = await answers.of(partial(pages.render, name, build, request.url.path, part))
+            made = await answers.of(partial(pages.render, name, build, request.url.path, part_of(request)))
         except (BusyError, LedgerError) as error:
             return busy(request, error)
         return Response(made, 200, HEADERS, "text/html")
@@ -102,10 +101,21 @@ def add(app: FastAPI, content: Content, others: Replicas, refused: Callable[[str
         request: Request, uid: str, node: Text = "", number: Annotated[Page, Query(alias="page")] = 1
     ) -> Response:
         other = node.strip() or None
+        part = part_of(request)
+
+        def build() -> tuple[dict[str, Any] | None, bytes]:
+            """This replica's explanation, and the page where no other has to be asked: both in one turn."""
+            own = content.explained(uid, other, number)
+            if own is None or others.asked_for(own):
+                return own, b""
+            return own, pages.render("why", partial(reasoned, own), request.url.path, part)
+
         try:
-            own = await answers.of(partial(content.explained, uid, other, number))
+            own, made = await answers.of(build)
         except (BusyError, LedgerError) as error:
             return busy(request, error)
+        if made:
+            return Response(made, 200, HEADERS, "text/html")
         told, silent = await others.best(own, uid, other, number)
         if told is None:
             why = f"nothing is remembered of this pod{silent}"
@@ -195,6 +205,11 @@ async def _changes(content: Content, streams: set[object], others: bool) -> Asyn
                 yield ": nothing new\n\n"  # proxies close what is silent
     finally:
         streams.discard(key)
+
+
+def part_of(request: Request) -> str:
+    """Id of the element that htmx wants to replace; empty where a browser asks for the whole page."""
+    return request.headers.get("hx-target", "") if request.headers.get("hx-request") == "true" else ""
 
 
 def _files() -> dict[str, tuple[bytes, str, str]]:

@@ -26,6 +26,10 @@ class Replicas:
         """Whether there may be other replicas."""
         return self._peers is not None
 
+    def asked_for(self, own: dict[str, Any] | None) -> bool:
+        """Return whether others may have a better explanation than this replica's own."""
+        return self.any and (own is None or own["verb"] == WATCH)
+
     async def listing(self, search: Search) -> Heard[Part] | None:
         """Return the decisions that each remembers; None where there are no other replicas."""
         if self._peers is None:
@@ -50,7 +54,7 @@ class Replicas:
             The explanation; where others were asked, with ``replica``, which remembers it, and ``silent``, which did
             not answer.
         """
-        if self._peers is None or (own is not None and own["verb"] != WATCH):
+        if self._peers is None or not self.asked_for(own):
             return own, ""
         told = {"why_not": why_not, "ranking": ranking}
         query = urlencode({name: value for name, value in told.items() if value is not None})

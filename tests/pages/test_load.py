@@ -22,7 +22,7 @@ LARGEST_REQUEST: Final = 20_000
 """Nodes that a request may name, `max_nodes`."""
 
 ROUNDS: Final = 7
-BLOCK_S: Final = 5.0
+BLOCK_S: Final = 10.0
 """Long enough for each page to be refreshed twice."""
 
 OPEN: Final = ("", "decisions", "decisions?search=web")
@@ -73,13 +73,6 @@ def painted_s(page: Any) -> float:
     return float(page.evaluate("performance.getEntriesByName('first-contentful-paint')[0].startTime")) / 1000.0
 
 
-def usable_ms(page: Any) -> float:
-    """Milliseconds from the click that led to this page until it could be used."""
-    navigation = "performance.getEntriesByType('navigation')[0]"
-    page.wait_for_function(f"() => {navigation}.domContentLoadedEventEnd > 0")
-    return float(page.evaluate(f"{navigation}.domContentLoadedEventEnd"))
-
-
 def test_five_thousand_nodes_and_ten_thousand_decisions(browser: Any) -> None:
     with serving(5_000, 10_000) as (_, url), page_of(browser) as page:
         for name in ("", "decisions", "nodes", f"decisions/{uid(0)}"):
@@ -90,10 +83,9 @@ def test_five_thousand_nodes_and_ten_thousand_decisions(browser: Any) -> None:
         assert "Page 1 of 100" in pager.inner_text()
         pager.get_by_role("link", name="Last").click()
         last = page.locator("section[aria-labelledby=ranking] tbody tr").last.get_by_role("link").inner_text()
-        page.get_by_label("Node", exact=True).fill(last)
-        page.get_by_role("button", name="Ask").click()
+        took = page.evaluate(AFTER_SWAP, ["node", last])
         assert f"{last} was number 5000 of 5000 nodes" in page.locator("#answer").inner_text()
-        FIGURES.append(Result("why not the last of 5,000 nodes", usable_ms(page), "ms", at_most=100.0))
+        FIGURES.append(Result("why not the last of 5,000 nodes", took, "ms", at_most=100.0))
         page.goto(f"{url}nodes")
         assert "5,000 of 5,000 nodes" in page.locator("main").inner_text()
         page.get_by_role("link", name="Last").click()

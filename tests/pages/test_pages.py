@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import http.server
 import threading
+import time
 import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +130,37 @@ def test_live_pages_show_new_decisions_by_themselves_until_live_is_off(simulated
         simulated.placed(20)
         page.wait_for_timeout(4000)
         assert first.inner_text() == before
+
+
+def test_a_live_page_shows_the_first_change_at_once_and_later_ones_together(simulated: Simulated, browser: Any) -> None:
+    refreshes: list[float] = []
+    with page_of(browser) as page:
+        page.on("request", lambda it: refreshes.append(time.monotonic()) if "hx-request" in it.headers else None)
+        page.goto(f"{simulated.url}decisions")
+        page.wait_for_timeout(5500)
+        refreshes.clear()
+        begun = time.monotonic()
+        for _ in range(14):
+            simulated.placed(5)
+            page.wait_for_timeout(500)
+        assert refreshes[0] - begun < 2.5
+        assert len(refreshes) <= 3
+        assert min(later - earlier for earlier, later in pairwise(refreshes)) > 4.5
+
+
+def test_an_answer_leaves_the_field_that_asked_alone(simulated: Simulated, browser: Any) -> None:
+    with page_of(browser) as page:
+        for name, field in (("decisions", "search"), ("nodes", "search"), ("why", "node")):
+            page.goto(address(simulated, name))
+            asked = page.locator(f"#{field}")
+            asked.evaluate("(field) => { field.dataset.same = 'yes'; }")
+            asked.fill("small")
+            with page.expect_response(lambda it: "hx-request" in it.request.headers):
+                asked.press("Enter")
+            page.wait_for_function("() => location.search.includes('small')")
+            assert asked.get_attribute("data-same") == "yes"
+            assert asked.input_value() == "small"
+        assert page.evaluate("document.activeElement.id") == "answer"
 
 
 def test_the_keyboard_alone_is_enough(simulated: Simulated, browser: Any) -> None:

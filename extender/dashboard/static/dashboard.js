@@ -3,8 +3,8 @@
 (() => {
   const root = document.body.dataset.root;
   const content = document.getElementById("content");
-  const CHART_MS = 5000;
-  const REFRESH_MS = 2000;
+  const CHART_MS = 15000; // the charts' own step
+  const REFRESH_MS = 5000; // least time between two refreshes; the first change after a calm shows at once
   const RETRY_MS = 2000;
   const charts = [];
 
@@ -13,14 +13,15 @@
 
   function refresh() {
     if (wants() && !typing() && new URLSearchParams(location.search).get("before") === null) {
-      htmx.ajax("GET", location.pathname + location.search, { target: "#content", swap: "innerHTML" })
+      htmx.ajax("GET", location.pathname + location.search, { target: "#part", swap: "innerHTML" })
         .catch(() => { /* the notice says it */ });
     }
   }
 
   let due = null;
+  let refreshed = 0;
   function changed() {
-    due ??= setTimeout(() => { due = null; refresh(); }, REFRESH_MS);
+    due ??= setTimeout(() => { due = null; refreshed = performance.now(); refresh(); }, refreshed + REFRESH_MS - performance.now());
   }
 
   function color(name) {
@@ -88,12 +89,9 @@
     });
   }
 
-  // The place in the tables and the choice "Live" survive when the content is replaced.
-  let live = true;
-  document.body.addEventListener("change", (event) => { if (event.target.id === "live") live = event.target.checked; });
+  // An answer is read from its beginning. Charts survive when what is around them is replaced.
   document.body.addEventListener("htmx:afterSwap", () => {
-    const box = document.getElementById("live");
-    if (box) box.checked = live;
+    document.getElementById("answer")?.focus();
     if (!content.querySelector(".chart > .uplot")) chart();
   });
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import defaultdict
 from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
@@ -12,6 +13,10 @@ import pytest
 
 from extender import configuration
 from extender.dashboard import rendering, site
+from extender.dashboard.listings import charted, listed
+from extender.history.explain import summary
+from extender.operations.assembly import Assembly
+from tests.extender.history.samples import a_decision
 from tests.extender.service import Service, by_names, pod
 
 Run = Callable[..., Service]
@@ -144,11 +149,65 @@ def test_settings_tell_where_they_come_from_and_no_secret(run_service: Run, tmp_
 def test_a_part_is_sent_where_a_part_is_asked_for(run_service: Run) -> None:
     service = run_service()
     service.prioritize(service.add_nodes(3))
-    for page in (*PAGES, "decisions/uid-web"):
-        headers = {"HX-Request": "true", "HX-Target": "content"}
-        part = service.operations.get(f"/dashboard/{page}", headers=headers).text
-        assert part.strip().startswith(("<h1", '<div class="head"'))
-        assert part.strip() in get(service, page).text or page in ("", "metrics"), "the same as in the whole page"
+    headers = {"HX-Request": "true", "HX-Target": "part"}
+    for page in ("", "decisions", "nodes", "decisions/uid-web?node=node-1"):
+        part = service.operations.get(f"/dashboard/{page}", headers=headers).text.strip()
+        whole = service.operations.get(f"/dashboard/{page}").text
+        assert "<h1" not in part
+        assert "<form" not in part, "what is being typed stays"
+        assert part.splitlines()[0] in whole
+        assert part in whole or page == "", "the same as in the whole page"
+        target = whole.partition('<div id="part">')[2].strip()
+        assert target.startswith(part.splitlines()[0])
+    assert "<h1" in service.operations.get("/dashboard/settings", headers=headers).text, "which has no such part"
+
+
+def test_tables_are_rendered_row_by_row() -> None:
+    pages = rendering.Pages(defaultdict(str), "0")
+    rows = [listed(summary(a_decision(f"uid-{i}", i))) for i in range(1, 51)]
+    values = {"rows": rows, "following": None, "search": "", "remembered": 50, "replicas": None, "silent": None}
+    template = pages._environment.get_template("decisions.html")
+    pieces = list(template.blocks["part"](template.new_context({**values, "root": "./"})))
+    assert "".join(pieces).count("<tr>") == 51
+    assert max(map(len, pieces)) < 1000, "a thread can rest after any of them"
+
+
+def test_no_scorer_is_named_so_that_a_page_fails(run_service: Run) -> None:
+    service = run_service()
+    for i, name in enumerate(("items", "get", "values")):
+        service.background.app.ledger.record(a_decision(f"uid-{i}", i, scorer=name, fallback_reason=name))
+    text = get(service, "").text
+    assert re.findall(r'<th scope="row">(items|get|values)</th><td class="num">(\d)</td>', text) == [
+        ("values", "1"),
+        ("get", "1"),
+        ("items", "1"),
+    ]
+
+
+def test_charts_have_rate_and_percentiles_of_each_step() -> None:
+    told = [(9_099.9, 1.0), *((9_100.0 + i, 0.001 * (i + 1)) for i in range(15)), (9_999.9, 0.2), (10_000.0, 0.3)]
+    decisions = [a_decision(at=at, latency_s=latency_s) for at, latency_s in told]
+    charts = charted(reversed(decisions), 10_000)
+    assert charts["at"] == list(range(9_100, 10_000, 15))
+    assert (charts["rate"][0], charts["p50"][0], charts["p99"][0]) == (1.0, 8.0, 14.86)
+    assert (charts["rate"][1], charts["p50"][1], charts["p99"][1]) == (0.0, None, None)
+    assert (charts["rate"][-1], charts["p50"][-1]) == (1 / 15, 200.0)
+
+
+def test_a_decision_is_explained_in_one_turn(run_service: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    turns = list[object]()
+    of = Assembly.of
+
+    async def counted(self: Assembly, build: Callable[[], object]) -> object:
+        turns.append(build)
+        return await of(self, build)
+
+    monkeypatch.setattr(Assembly, "of", counted)
+    service = run_service()
+    service.prioritize(service.add_nodes(3))
+    assert "node-2 was number" in get(service, "decisions/uid-web", node="node-2").text
+    assert get(service, "decisions/nobody").status_code == 404
+    assert len(turns) == 2, "one for each page"
 
 
 def test_pages_of_the_ranking_cover_every_node_once(run_service: Run) -> None:
