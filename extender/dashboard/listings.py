@@ -81,18 +81,18 @@ def charted(latest: Iterable[Decision], end: int) -> dict[str, list[Any]]:
         ``at``: when each step begins; ``rate``: decisions per second; ``p50`` and ``p99`` of their latency,
         milliseconds, None where there was none.
     """
-    steps = range(end - CHARTED_S, end, STEP_S)
-    latencies: list[list[float]] = [[] for _ in steps]
+    begin = end - CHARTED_S
+    latencies: list[list[float]] = [[] for _ in range(begin, end, STEP_S)]
     for decision in unhurried(latest):
-        if decision.at < steps.start:
+        if decision.at < begin:
             break
         if decision.at < end:
-            latencies[int(decision.at - steps.start) // STEP_S].append(decision.latency_s * 1000.0)
+            latencies[int(decision.at - begin) // STEP_S].append(decision.latency_s * 1000.0)
     percentiles = [
         np.percentile(each, (50, 99)).round(3).tolist() if each else (None, None) for each in unhurried(latencies)
     ]
     return {
-        "at": list(steps),
+        "at": list(range(begin, end, STEP_S)),
         "rate": [len(each) / STEP_S for each in latencies],
         "p50": [p50 for p50, _ in percentiles],
         "p99": [p99 for _, p99 in percentiles],
