@@ -175,6 +175,7 @@ pins: $(VENV)/.everything ## Resolve requirements/*.txt again from pyproject.tom
 	$$COMPILE pyproject.toml --extra train --extra ray --extra docs --extra test --extra dev -o requirements/test.txt; \
 	$$COMPILE pyproject.toml -c requirements/test.txt -o requirements/serve.txt; \
 	$$COMPILE pyproject.toml -c requirements/test.txt --extra train -o requirements/train.txt; \
+	$$COMPILE pyproject.toml -c requirements/test.txt --extra train --extra ppo -o requirements/ppo.txt; \
 	$$COMPILE --group build -o requirements/build.txt
 
 clean: ## Remove what the other targets made here (the cache of control plane binaries stays)

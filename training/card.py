@@ -41,7 +41,7 @@ Exported by `maddpg-train export`; every number below was measured by it.
 
 | | |
 |---|---|
-| algorithm | {config.algorithm}, {config.critic.kind} critic{", twin" if config.critic.twin else ""} |
+| algorithm | {_algorithm(config)} |
 | trained parameters | {{parameters}} |
 | file | {{bytes}} bytes, sha256 `{{sha256}}` |
 | ONNX Runtime against torch | differs by {{parity}} at most: 10,000 random observations, by 1, 10, 500, 5,000 |
@@ -75,6 +75,14 @@ load is uniform in {config.load.low:g} to {config.load.high:g} of the speed-weig
 - Where nodes are alike, use equals requests and nothing is urgent, there is nothing to win: expect a tie.
 - It minimises missed SLAs first, so fast nodes may be used more than slow ones; the study says how even load is.
 """
+
+
+def _algorithm(config: TrainingConfig) -> str:
+    """Return the algorithm and its critic."""
+    if config.algorithm in ("mappo", "ippo"):
+        critic = "one of each node's own observation" if config.algorithm == "ippo" else "set critic"
+        return f"{config.algorithm} of BenchMARL, {critic}"
+    return f"{config.algorithm}, {config.critic.kind} critic{', twin' if config.critic.twin else ''}"
 
 
 def _checkpoint(config: TrainingConfig, training: dict[str, Any]) -> str:

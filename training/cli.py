@@ -11,7 +11,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from policy.errors import SchedulerError
+from policy.errors import InvalidInputError, SchedulerError
 from training.evaluation.cli import app as evaluation_commands
 from training.evaluation.cli import print_wide
 
@@ -20,6 +20,7 @@ app.add_typer(evaluation_commands)
 
 DEFAULT_CONFIG = Path(__file__).parent / "configs" / "default.yaml"
 ABLATIONS = Path(__file__).parent / "configs" / "ablations.yaml"
+PPO_CONFIG = Path(__file__).parent / "configs" / "ppo.yaml"
 SEARCH_SPACE = Path(__file__).parent / "configs" / "search.yaml"
 
 
@@ -133,6 +134,61 @@ def tune(
         typer.echo(f"best: trial {found.best_trial}, selection score {found.best:.4g}; wrote {out / BEST_FILE}")
         for name, value in sorted(found.values.items()):
             typer.echo(f"  {name}: {value}")
+
+
+@app.command()
+def ppo(
+    out: Annotated[Path, typer.Option(help="Folder of the run: checkpoints, metrics.jsonl, tensorboard.")],
+    algorithm: Annotated[str, typer.Option(help="mappo or ippo.")] = "mappo",
+    config: Annotated[Path, typer.Option(help="YAML settings.")] = PPO_CONFIG,
+    seed: Annotated[int, typer.Option(min=0, help="Instead of the configuration's.")] = 1,
+    threads: Annotated[int, typer.Option(min=1, help="Torch threads.")] = 1,
+) -> None:
+    """Train by MAPPO or IPPO of BenchMARL, to compare; needs requirements/ppo.txt. `export` takes its checkpoints."""
+    import torch
+
+    from training.config import load_config, parse_config
+
+    try:
+        from training.ppo.proximal import ProximalRun
+    except ModuleNotFoundError as error:
+        raise InvalidInputError(
+            f"{error.name} is not installed; in an environment of its own, pip install -r requirements/ppo.txt"
+        ) from error
+    torch.set_num_threads(threads)
+    settings = load_config(config).model_dump(mode="json") | {"name": algorithm, "algorithm": algorithm, "seed": seed}
+    words = ["--config", config, "--algorithm", algorithm, "--seed", seed, "--threads", threads]
+    command = shlex.join(["maddpg-train", "ppo", *map(str, words), "--out", "OUT"])
+    outcome = ProximalRun(parse_config(settings, str(config)), out, command).run()
+    typer.echo(
+        f"{outcome.updates} updates, {outcome.episodes} episodes, {outcome.seconds / 60:.1f} minutes of CPU time"
+    )
+    for name, value in outcome.best.items():
+        typer.echo(f"  best {name}: {value:.4g}")
+
+
+@app.command()
+def versus(
+    bundles: Annotated[list[Path], typer.Argument(help="Policy bundles; their folders' names tell them apart.")],
+    against: Annotated[Path | None, typer.Option(help="Bundle that all meet besides; default: the shipped.")] = None,
+    episodes: Annotated[int, typer.Option(min=1, help="Test episodes of each condition.")] = 128,
+    out: Annotated[Path | None, typer.Option(help="Write the numbers as JSON here, too.")] = None,
+) -> None:
+    """Print what policies lose and win against the shipped one, marginal-cost and kube-default, as Markdown."""
+    from policy.bundle import load_bundle, shipped_bundle_path
+    from training.evaluation.compare import policy_or_rule
+    from training.files import write_json
+    from training.ppo.verdicts import RULES, conditions, markdown, verdicts
+
+    policies = [load_bundle(bundle).scorer() for bundle in bundles]
+    for bundle, policy in zip(bundles, policies, strict=True):
+        policy.name = bundle.resolve().name
+    rivals = [load_bundle(against or shipped_bundle_path()).scorer(), *map(policy_or_rule, RULES)]
+    found = verdicts(policies, rivals, conditions(episodes), lambda name: typer.echo(f"playing {name}", err=True))
+    typer.echo(markdown(found))
+    if out is not None:
+        write_json(out, found)
+        typer.echo(f"wrote {out}", err=True)
 
 
 @app.command()

@@ -211,6 +211,16 @@ class Matd3Config(Section):
     smoothing_clip: NotNegative = 0.2  # largest absolute value of that noise
 
 
+class PpoConfig(Section):
+    """What MAPPO and IPPO add; read by those two alone."""
+
+    steps: Count = 75  # decisions of every cluster from one collection to the next
+    epochs: Count = 4  # times that each transition of a collection is learned from
+    minibatch: Count = 1200  # transitions per update; divides a collection
+    clip: Positive = 0.2  # largest change of a bid's probability ratio that is rewarded
+    gae: Share = 0.95  # lambda of the generalised advantage estimate
+
+
 class SuiteConfig(Section):
     """One set of selection episodes: one per seed."""
 
@@ -245,7 +255,8 @@ class TrainingConfig(Section):
 
     # of the policy, as bundles, metrics and decisions show it
     name: Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")] = "maddpg"
-    algorithm: Literal["maddpg", "matd3"] = "maddpg"
+    # ``mappo`` and ``ippo`` are a comparison: `maddpg-train ppo` trains them, and nothing else does
+    algorithm: Literal["maddpg", "matd3", "mappo", "ippo"] = "maddpg"
     seed: Annotated[int, Field(ge=0)] = 1  # every random stream of the run derives from it
     updates: Count = 5000  # gradient updates of a whole run; rates and noise are scheduled over it
     checkpoint_episodes: Count = 100  # episodes between checkpoints
@@ -258,6 +269,7 @@ class TrainingConfig(Section):
     exploration: ExplorationConfig = ExplorationConfig()
     replay: ReplayConfig = ReplayConfig()
     matd3: Matd3Config = Matd3Config()
+    ppo: PpoConfig = PpoConfig()
     selection: SelectionConfig = SelectionConfig()
 
     @model_validator(mode="after")
@@ -266,6 +278,11 @@ class TrainingConfig(Section):
             raise ValueError("critic.kind joint needs the same arenas.nodes everywhere; use set or one size")
         if self.algorithm == "matd3" and not self.critic.twin:
             raise ValueError("algorithm matd3 needs critic.twin: true")
+        if self.algorithm in ("mappo", "ippo"):
+            if len(self.arenas) > 1:
+                raise ValueError(f"algorithm {self.algorithm} trains in one arena; leave the others out")
+            if self.actor.kind != "shared" or self.actor.criteria != "all":
+                raise ValueError(f"algorithm {self.algorithm} needs actor.kind shared and actor.criteria all")
         return self
 
 
