@@ -178,16 +178,18 @@ def versus(
     from policy.bundle import load_bundle, shipped_bundle_path
     from training.evaluation.compare import policy_or_rule
     from training.files import write_json
-    from training.ppo.verdicts import RULES, conditions, markdown, verdicts
+    from training.ppo.verdicts import RULES, conditions, markdown, provenance, verdicts
 
-    policies = [load_bundle(bundle).scorer() for bundle in bundles]
-    for bundle, policy in zip(bundles, policies, strict=True):
-        policy.name = bundle.resolve().name
+    loaded = {bundle.resolve().name: load_bundle(bundle) for bundle in bundles}
+    policies = [bundle.scorer() for bundle in loaded.values()]
+    for name, policy in zip(loaded, policies, strict=True):
+        policy.name = name
     rivals = [load_bundle(against or shipped_bundle_path()).scorer(), *map(policy_or_rule, RULES)]
     found = verdicts(policies, rivals, conditions(episodes), lambda name: typer.echo(f"playing {name}", err=True))
     typer.echo(markdown(found))
     if out is not None:
-        write_json(out, found)
+        trained = {name: provenance(bundle.manifest.training) for name, bundle in loaded.items()}
+        write_json(out, {"trained": trained, "played": found})
         typer.echo(f"wrote {out}", err=True)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any, Final
 
@@ -63,6 +63,11 @@ def verdicts(
             "differences": [{**asdict(pair), "verdict": pair.verdict} for pair in pairs],
         }
     return found
+
+
+def provenance(training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a manifest says of how a policy was trained, without its settings and held-out results."""
+    return {name: training[name] for name in ("command", "updates", "seconds", "threads", "best", "versions")}
 
 
 def markdown(document: dict[str, Any]) -> str:

@@ -53,7 +53,9 @@ def test_versus_names_bundles_after_their_folders(tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(verdicts, "conditions", lambda episodes: [Condition(scenario, 0.4, episodes=episodes)])
     output = invoke("versus", "training/models/even", "--episodes", "2", "--out", tmp_path / "found.json")
     assert "even - maddpg-default" in output
-    (found,) = json.loads((tmp_path / "found.json").read_text(encoding="utf-8")).values()
+    document = json.loads((tmp_path / "found.json").read_text(encoding="utf-8"))
+    assert document["trained"]["even"]["updates"] == 2000
+    (found,) = document["played"].values()
     assert set(found["rates"]) == {"even", "maddpg-default", "marginal-cost", "kube-default"}
 
 
