@@ -73,7 +73,7 @@ def provenance(training: Mapping[str, Any]) -> dict[str, Any]:
 def markdown(document: dict[str, Any]) -> str:
     """Return two tables in percent: everybody's SLA violations, and each policy less each rival."""
     scorers = next(iter(document.values()))["rates"]
-    rates = [[name, *(tables.percent(*each["rates"][name].values()) for each in document.values())] for name in scorers]
+    rates = [[name, *(_percent(each["rates"][name]) for each in document.values())] for name in scorers]
     pairs = [(pair["first_name"], pair["second_name"]) for pair in next(iter(document.values()))["differences"]]
     differences = [
         [f"{first} - {second}", *(_points(each["differences"][row]) for each in document.values())]
@@ -87,6 +87,10 @@ def markdown(document: dict[str, Any]) -> str:
             *tables.markdown(["points", *header], differences),
         ]
     )
+
+
+def _percent(rate: Mapping[str, float]) -> str:
+    return tables.percent(rate["mean"], rate["low"], rate["high"])
 
 
 def _points(pair: dict[str, Any]) -> str:
