@@ -7,9 +7,10 @@ of a block meets pods that the other scheduler has placed, and is not counted.
 from __future__ import annotations
 
 import json
+import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,8 @@ DEPLOYMENTS: Final = "/apis/apps/v1/namespaces/default/deployments"
 ATTEMPTS: Final = 5
 PATIENCE_S: Final = 120.0
 """Longest wait for Jobs after the last block."""
+MOST_ROUNDS: Final = 5
+"""Rounds in which each template's time alone is measured, at most."""
 LEAST_IDLE: Final = 0.1
 """Share of the machine's CPU time that must be left over. In a run that left 0.05, half of all Jobs were late."""
 
@@ -180,16 +183,32 @@ class Switchback:
             (found,) = self._ended([calibration(self._image, template, fast[0])])
             units[template.name] = float(said(found))
         workload = Workload(self._image, {name: kind.factor for name, kind in self._truth.items()}, units)
-        for template in TEMPLATES:
-            jobs = []
-            for number, name in enumerate(fast):
-                here = {"kubernetes.io/hostname": name}
-                jobs.append(workload.job(f"{template.name}-{number}", template, nodeSelector=here))
-            created = time.time()
-            taken = [said(pod)["ended"] - created for pod in self._ended(jobs)]
-            self.record.nominal_s[template.name] = statistics.median(taken)
+        self.record.nominal_s = {each.name: self._alone(workload, each, fast) for each in TEMPLATES}
         self._say(f"units per CPU second {units}, alone on a fast node {self.record.nominal_s}")
         return workload
+
+    def _alone(self, workload: Workload, template: Template, fast: Sequence[str]) -> float:
+        """Seconds from creation to the end on fast nodes where nothing else runs, once two rounds in a row agree.
+
+        A cluster that has just come up is slower: in one run the first round took 40 s, and later Jobs 22 s.
+        """
+        before = math.inf
+        for number in range(MOST_ROUNDS):
+            jobs = [
+                workload.job(
+                    f"{template.name}-{number}{place}", template, nodeSelector={"kubernetes.io/hostname": name}
+                )
+                for place, name in enumerate(fast)
+            ]
+            created = time.time()
+            taken: float = statistics.median(said(pod)["ended"] - created for pod in self._ended(jobs))
+            if agree(before, taken):
+                return (before + taken) / 2.0
+            before = taken
+        raise ClusterError(
+            f"{template.name} took another time in each of {MOST_ROUNDS} rounds alone on fast nodes, at last "
+            f"{before:.0f} s: end what else runs"
+        )
 
     def _ended(self, jobs: list[Manifest]) -> list[Manifest]:
         """Create Jobs, wait until their pods have ended, delete them, and return the pods."""
@@ -290,6 +309,11 @@ def send(api: client.ApiClient, method: str, path: str, body: Manifest | None = 
 def request(api: client.ApiClient, method: str, path: str) -> Any:
     """The JSON that `send` gets."""
     return json.loads(send(api, method, path))
+
+
+def agree(one: float, other: float) -> bool:
+    """Whether two times differ by a twentieth of the larger at most."""
+    return abs(one - other) <= 0.05 * max(one, other) < math.inf
 
 
 def _enough(idle: float) -> None:

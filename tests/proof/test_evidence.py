@@ -13,7 +13,7 @@ import pytest
 from tests.control_plane.access import Manifest
 from tests.kind.cluster import ClusterError
 from tests.proof import evidence, switchback
-from tests.proof.evidence import OURS, THEIRS, figures, markdown, write
+from tests.proof.evidence import BY_FASTEST, OURS, THEIRS, VIOLATIONS, figures, markdown, read, write
 from tests.proof.machines import KINDS
 from tests.proof.switchback import Job, Plan, Record, Request
 from tests.proof.work import TEMPLATES, Workload, arrivals, said
@@ -29,7 +29,7 @@ def speed(value: float) -> dict[str, float]:
 
 def recorded(late: dict[str, list[int]]) -> Record:
     """Ten Jobs in each block, of which so many are late, by arm."""
-    record = Record(PLAN, NODES)
+    record = Record(PLAN, NODES, {"brief": 10.0}, idle=0.4)
     left = {arm: list(values) for arm, values in late.items()}
     for block, arm in enumerate(PLAN.arms):
         count = left[arm].pop(0)
@@ -117,6 +117,32 @@ def test_raw_data_figures_and_page_are_written(tmp_path: Path) -> None:
     assert markdown(rows) in page
     assert "old" not in page
     assert (tmp_path / "proof.png").stat().st_size > 10_000
+
+
+def test_what_was_written_is_judged_again_as_it_was(tmp_path: Path) -> None:
+    record = recorded({THEIRS: [4, 5, 6, 5], OURS: [1, 2, 3, 1]})
+    rows = write(record, {}, tmp_path)
+    kept = read(tmp_path)
+    assert list(kept.jobs.values()) == list(record.jobs.values())
+    assert (kept.plan, kept.kinds, kept.requests, kept.nodes) == (PLAN, NODES, record.requests, record.nodes)
+    assert figures(kept, {}) == rows
+
+
+def test_violations_by_the_fastest_jobs_do_not_rest_on_what_was_measured_before() -> None:
+    record = recorded({THEIRS: [4, 5, 6, 5], OURS: [1, 2, 3, 1]})
+    for job in record.jobs.values():
+        job.nominal_s = 40.0  # measured while the cluster was still busy with itself
+    found = {row["name"]: row["value"] for row in figures(record, {})}
+    assert found[f"{VIOLATIONS.name}, {THEIRS}"] == found[f"{VIOLATIONS.name}, {OURS}"] == 0.0
+    assert found[f"{BY_FASTEST.name}, {THEIRS}"] == pytest.approx(50.0)
+    assert found[f"{BY_FASTEST.name}, difference"] == pytest.approx(-32.5)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "same"), [(float("inf"), 40.0, False), (40.0, 22.0, False), (22.0, 21.5, True)]
+)
+def test_times_alone_are_believed_once_they_are_repeated(one: float, other: float, same: bool) -> None:
+    assert switchback.agree(one, other) is switchback.agree(other, one) is same
 
 
 def test_pairs_have_the_same_arrivals_and_others_do_not() -> None:
