@@ -7,7 +7,7 @@ from urllib.parse import SplitResult, urlsplit
 
 def split_url(text: str) -> SplitResult | None:
     """Return the parts of a URL of HTTP or HTTPS with a host; None if it is none."""
-    if any(character.isspace() or not character.isprintable() for character in text):
+    if not text.isprintable() or " " in text:
         return None  # `urlsplit` cuts some of these off, and connections do not
     try:
         parts = urlsplit(text)

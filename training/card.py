@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any, Final
 
 from policy.heuristics import NEWEST_KUBERNETES
-from training.config import ActorConfig, TrainingConfig
+from training.config import PROXIMAL, ActorConfig, TrainingConfig
 from training.evaluation.protocol import SLA
 from training.evaluation.suites import VERSUS_FIRST, Results, markdown_table, percent
 from training.simulator.conditions import Condition
@@ -79,7 +79,7 @@ load is uniform in {config.load.low:g} to {config.load.high:g} of the speed-weig
 
 def _algorithm(config: TrainingConfig) -> str:
     """Return the algorithm and its critic."""
-    if config.algorithm in ("mappo", "ippo"):
+    if config.algorithm in PROXIMAL:
         critic = "one of each node's own observation" if config.algorithm == "ippo" else "set critic"
         return f"{config.algorithm} of BenchMARL, {critic}"
     return f"{config.algorithm}, {config.critic.kind} critic{', twin' if config.critic.twin else ''}"

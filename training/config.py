@@ -20,6 +20,9 @@ from training.simulator.scenarios import NodeClass
 MOST_EPISODES: Final = 10_000
 """Episodes a selection suite may have."""
 
+PROXIMAL: Final = ("mappo", "ippo")
+"""Algorithms of BenchMARL, which `maddpg-train ppo` trains."""
+
 _SPEED: Final = FEATURE_NAMES.index("node_speed")
 
 Share = Annotated[float, Field(ge=0.0, le=1.0)]
@@ -278,7 +281,7 @@ class TrainingConfig(Section):
             raise ValueError("critic.kind joint needs the same arenas.nodes everywhere; use set or one size")
         if self.algorithm == "matd3" and not self.critic.twin:
             raise ValueError("algorithm matd3 needs critic.twin: true")
-        if self.algorithm in ("mappo", "ippo"):
+        if self.algorithm in PROXIMAL:
             if len(self.arenas) > 1:
                 raise ValueError(f"algorithm {self.algorithm} trains in one arena; leave the others out")
             if self.actor.kind != "shared" or self.actor.criteria != "all":

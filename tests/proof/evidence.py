@@ -13,8 +13,9 @@ import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any, Final, get_type_hints
+from typing import Any, Final, TypeVar
 
+import msgspec
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -29,6 +30,7 @@ from training.evaluation.statistics import Estimate
 THEIRS, OURS = SCHEDULERS
 COLOURS: Final = {THEIRS: "#0b6fa4", OURS: "#c1272d"}
 Row = dict[str, Any]
+T = TypeVar("T", Job, Request)
 BEGIN, END = "<!-- figures -->", "<!-- end of figures -->"
 """What stands between these in the folder's README.md is written by the command."""
 
@@ -204,28 +206,19 @@ def read(folder: Path) -> Record:
     about = json.loads((folder / "plan.json").read_text())
     record = Record(Plan(**about["plan"]), about["kinds"], about["nominal_s"], idle=about["idle"])
     jobs, requests = (list(csv.DictReader(_lines(folder / f"{name}.csv.gz"))) for name in ("jobs", "requests"))
-    record.jobs = {f"{row['template']}-{number}": Job(**_typed(row, Job)) for number, row in enumerate(jobs)}
-    record.requests = [Request(**_typed(row, Request)) for row in requests]
+    record.jobs = {f"{row['template']}-{number}": _typed(row, Job) for number, row in enumerate(jobs)}
+    record.requests = [_typed(row, Request) for row in requests]
     record.nodes = [json.loads(line) for line in _lines(folder / "nodes.jsonl.gz")]
     return record
 
 
+def _typed(row: Mapping[str, str], of: type[T]) -> T:
+    """A row of a table as what was written; an empty text is the default of its field."""
+    return msgspec.convert({name: text for name, text in row.items() if text}, of, strict=False)
+
+
 def _lines(path: Path) -> list[str]:
     return gzip.decompress(path.read_bytes()).decode().splitlines()
-
-
-def _typed(row: Mapping[str, str], of: type[Job] | type[Request]) -> dict[str, Any]:
-    """A row of a table with the types of its fields; an empty text is None where a field may be."""
-    decoded: dict[str, Any] = {}
-    for name, kind in get_type_hints(of).items():
-        text = row[name]
-        if kind is bool:
-            decoded[name] = text == "True"
-        elif kind is str or kind is int:
-            decoded[name] = kind(text)
-        else:
-            decoded[name] = float(text) if text else None
-    return decoded
 
 
 def markdown(rows: Iterable[Row]) -> str:

@@ -58,6 +58,36 @@ def arena_scenario(arena: ArenaConfig, objective: ObjectiveConfig) -> Scenario:
     return replace(scenario, reward=replace(scenario.reward, **overridden))
 
 
+def step_discount(objective: ObjectiveConfig, nodes: int) -> float:
+    """Discount of one step: arrivals are nodes / reference_nodes times as frequent, so a step covers less time."""
+    discount: float = objective.discount ** (1.0 / (nodes / objective.reference_nodes))
+    return discount
+
+
+class Episodes:
+    """Episodes of an arena, in all of its clusters at once; each follows from the run's seed and its number alone.
+
+    Args:
+        config: of the run.
+        index: which of ``config.arenas`` it is.
+        clusters: how many are simulated.
+    """
+
+    def __init__(self, config: TrainingConfig, index: int, clusters: int) -> None:
+        self._config, self._index, self._clusters = config, index, clusters
+        settings = config.arenas[index]
+        self.scenario = arena_scenario(settings, config.objective)
+        self.simulator = Simulator(self.scenario, clusters, config.seed)
+        self._known = [knowledge(settings.told[cluster % len(settings.told)]) for cluster in range(clusters)]
+
+    def begin(self, number: int) -> None:
+        """Start the episode of that number, from 0 on."""
+        stream = np.random.default_rng(np.random.SeedSequence((self._config.seed, self._index, 1 + number)))
+        loads = stream.uniform(self._config.load.low, self._config.load.high, self._clusters)
+        seeds = cluster_seeds(int(stream.integers(2**62)), self._clusters)
+        self.simulator.reset(seeds, loads, tell(self.scenario, seeds, loads, self._known))
+
+
 class Arena:
     """Simulated clusters, exploration noise and replay, all drawn from streams of their own.
 
@@ -72,13 +102,12 @@ class Arena:
     def __init__(self, config: TrainingConfig, index: int) -> None:
         self.settings = config.arenas[index]
         self._config = config
-        self._index = index
-        self.scenario = arena_scenario(self.settings, config.objective)
-        self.nodes, self.clusters = self.scenario.nodes, self.settings.clusters
-        # Arrivals are nodes / reference_nodes times as frequent here, so one step covers that much less time.
-        frequency = self.nodes / config.objective.reference_nodes
-        self.gamma = config.objective.discount ** (1.0 / frequency)
-        self.n_step = max(1, round(config.objective.n_step * frequency))
+        self.clusters = self.settings.clusters
+        self._play = Episodes(config, index, self.clusters)
+        self.scenario, self._simulator = self._play.scenario, self._play.simulator
+        self.nodes = self.scenario.nodes
+        self.gamma = step_discount(config.objective, self.nodes)
+        self.n_step = max(1, round(config.objective.n_step * (self.nodes / config.objective.reference_nodes)))
         draws, noises, placements = np.random.SeedSequence((config.seed, index)).spawn(3)
         self._placements = np.random.default_rng(placements)
         self._noises = np.random.default_rng(noises)
@@ -88,9 +117,6 @@ class Arena:
         self._lowest = lowest_bid(config.actor)
         generator = np.random.default_rng(draws)
         self.replay = Replay(self.settings.replay, self.clusters, self.nodes, generator, config.replay)
-        self._simulator = Simulator(self.scenario, self.clusters, config.seed)
-        names = self.settings.told
-        self._known = [knowledge(names[cluster % len(names)]) for cluster in range(self.clusters)]
         self.potential = np.zeros((self.clusters, self.nodes))
         self.episodes = 0
         self._reward = 0.0
@@ -107,11 +133,8 @@ class Arena:
         return self.episodes * self.steps
 
     def begin(self) -> None:
-        """Start the next episode in every cluster; seed and loads follow from the run's seed and its number alone."""
-        stream = np.random.default_rng(np.random.SeedSequence((self._config.seed, self._index, 1 + self.episodes)))
-        loads = stream.uniform(self._config.load.low, self._config.load.high, self.clusters)
-        seeds = cluster_seeds(int(stream.integers(2**62)), self.clusters)
-        self._simulator.reset(seeds, loads, tell(self.scenario, seeds, loads, self._known))
+        """Start the next episode in every cluster."""
+        self._play.begin(self.episodes)
         self._noise.reset()
         self.potential = np.zeros((self.clusters, self.nodes))  # nothing runs yet
         self._reward = 0.0

@@ -24,7 +24,7 @@ from training.learning.collector import Arena
 from training.learning.networks import AnyActor, build_actor, soft_update
 from training.learning.precision import settled
 from training.learning.records import Records
-from training.learning.selection import ActorModuleScorer, Selection
+from training.learning.selection import ActorModuleScorer, Best, Selection
 from training.learning.updates import DivergedError
 
 LATEST_FILE: Final = "latest.pt"
@@ -80,8 +80,7 @@ class Trainer:
         self._average = copy.deepcopy(self.algorithm.actor).requires_grad_(False)
         self._initial = copy.deepcopy(self._average)
         self._choices = np.random.default_rng(np.random.SeedSequence((config.seed, len(config.arenas))))
-        self._best: dict[str, float] = {}
-        self._best_actor: dict[str, Any] = {}
+        self._best = Best()
         self._score: float | None = None
         self._selected_at = 0
         self._saved_episodes: int | None = None
@@ -151,35 +150,26 @@ class Trainer:
             self.episodes,
             self._seconds,
             self.algorithm.updates >= self.config.updates,
-            dict(self._best),
+            dict(self._best.rates),
         )
 
     def save(self) -> None:
         """Write ``latest.pt``, and ``best.pt`` where there is a best actor; each atomically."""
         self._saved_episodes = self.episodes
-        shared = {
-            "config": self.config.model_dump(mode="json"),
-            "command": self._command,
-            "seconds": self._seconds,
-            "threads": torch.get_num_threads(),
-            "best": self._best,
-        }
-        if self._best:
-            save_checkpoint(
-                self._folder / BEST_FILE,
-                {**shared, "updates": int(self._best["updates"]), "actor": self._best_actor},
-            )
-        save_checkpoint(
-            self._folder / LATEST_FILE,
+        save_actors(
+            self._folder,
+            self.config,
+            self._best,
             {
-                **shared,
+                "command": self._command,
+                "seconds": self._seconds,
                 "updates": self.algorithm.updates,
                 "episodes": self.episodes,
                 "actor": self._average.state_dict(),
                 "algorithm": self.algorithm.state_dict(),
                 "arenas": [arena.state_dict() for arena in self._arenas],
                 "choices": self._choices.bit_generator.state,
-                "best_actor": self._best_actor,
+                "best_actor": self._best.weights,
                 "score": self._score,
                 "selected_at": self._selected_at,
             },
@@ -192,7 +182,7 @@ class Trainer:
             for arena, state in zip(self._arenas, content["arenas"], strict=True):
                 arena.load_state_dict(state)
             self._choices.bit_generator.state = content["choices"]
-            self._best, self._best_actor = content["best"], content["best_actor"]
+            self._best.rates, self._best.weights = content["best"], content["best_actor"]
             self._score, self._selected_at = content["score"], content["selected_at"]
             self._seconds, self.threads = content["seconds"], content["threads"]
         except (KeyError, ValueError, RuntimeError, TypeError) as error:
@@ -255,9 +245,7 @@ class Trainer:
     ) -> dict[str, float]:
         """The actor's rates and score; it is kept, with `origin`, if it is the best so far."""
         rates = selection.rates(ActorModuleScorer(actor, "training", self.config.actor))
-        if not self._best or rates["score"] < self._best["score"]:
-            self._best = {"updates": self.algorithm.updates, **(origin or {}), **rates}
-            self._best_actor = {name: tensor.clone() for name, tensor in actor.state_dict().items()}
+        self._best.offer(actor, {"updates": self.algorithm.updates, **(origin or {}), **rates})
         return rates
 
     def _sigma(self) -> float:
@@ -278,8 +266,25 @@ class Trainer:
             self.episodes,
             reward,
             self._score,
-            self._best.get("score"),
+            self._best.rates.get("score"),
         )
+
+
+def save_actors(folder: Path, config: TrainingConfig, best: Best, latest: dict[str, Any]) -> None:
+    """Write ``latest.pt``, and before it ``best.pt`` where there is a best actor; each atomically.
+
+    Args:
+        folder: of the run.
+        config: of the run.
+        best: so far.
+        latest: ``actor``, ``updates``, ``command`` and ``seconds``, and what else a run needs to go on.
+    """
+    shared = {"config": config.model_dump(mode="json"), "threads": torch.get_num_threads(), "best": best.rates}
+    if best.rates:
+        origin = {name: latest[name] for name in ("command", "seconds")}
+        chosen = {"updates": int(best.rates["updates"]), "actor": best.weights}
+        save_checkpoint(folder / BEST_FILE, {**shared, **origin, **chosen})
+    save_checkpoint(folder / LATEST_FILE, {**shared, **latest})
 
 
 def load_actor(path: Path) -> tuple[AnyActor, TrainingConfig, dict[str, Any]]:

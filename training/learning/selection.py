@@ -5,7 +5,7 @@ Selection seeds choose checkpoints; test seeds, which only `training.evaluation`
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 import torch
@@ -83,6 +83,25 @@ def violation_rate(scorer: Scorer, condition: Condition, seed: int) -> float:
             "give a scenario with more episode_arrivals"
         )
     return float(rates[decided].mean())
+
+
+class Best:
+    """The actor with the lowest score so far.
+
+    Attributes:
+        rates: its rates and score, the updates it had, and where it comes from; empty before the first.
+        weights: of its networks; empty before the first.
+    """
+
+    def __init__(self) -> None:
+        self.rates: dict[str, float] = {}
+        self.weights: dict[str, Any] = {}
+
+    def offer(self, actor: AnyActor, rates: dict[str, float]) -> None:
+        """Keep the actor if it is better; `rates` as `rates` has them."""
+        if not self.rates or rates["score"] < self.rates["score"]:
+            self.rates = rates
+            self.weights = {name: tensor.clone() for name, tensor in actor.state_dict().items()}
 
 
 class Selection:

@@ -9,24 +9,19 @@ import copy
 import time
 import warnings
 from pathlib import Path
-from typing import Any, Final
 
-import torch
 from benchmarl.experiment import Callback, Experiment, ExperimentConfig
 from tensordict import TensorDictBase
 
 from policy.errors import InvalidInputError
-from training.config import TrainingConfig
-from training.learning.checkpoint import save_checkpoint
-from training.learning.collector import arena_scenario
-from training.learning.loop import BEST_FILE, LATEST_FILE, Outcome
+from training.config import PROXIMAL, TrainingConfig
+from training.learning.collector import arena_scenario, step_discount
+from training.learning.loop import Outcome, save_actors
 from training.learning.networks import AnyActor, soft_update
 from training.learning.records import Records
-from training.learning.selection import ActorModuleScorer, Selection
+from training.learning.selection import ActorModuleScorer, Best, Selection
 from training.ppo.heads import BidHeadConfig, ValueHeadConfig, actor_of, algorithm_config
 from training.ppo.task import GROUP, ClustersTask
-
-ALGORITHMS: Final = ("mappo", "ippo")
 
 
 class ProximalRun(Callback):  # type: ignore[misc] # not installed where mypy runs
@@ -43,8 +38,8 @@ class ProximalRun(Callback):  # type: ignore[misc] # not installed where mypy ru
 
     def __init__(self, config: TrainingConfig, folder: Path, command: str = "") -> None:
         super().__init__()
-        if config.algorithm not in ALGORITHMS:
-            raise InvalidInputError(f"algorithm is {config.algorithm!r}; give {' or '.join(ALGORITHMS)}, or use run")
+        if config.algorithm not in PROXIMAL:
+            raise InvalidInputError(f"algorithm is {config.algorithm!r}; give {' or '.join(PROXIMAL)}, or use run")
         self.collected = config.arenas[0].clusters * config.ppo.steps
         if self.collected % config.ppo.minibatch:
             raise InvalidInputError(
@@ -54,8 +49,7 @@ class ProximalRun(Callback):  # type: ignore[misc] # not installed where mypy ru
         self.updates = 0
         self._per_collection = config.ppo.epochs * self.collected // config.ppo.minibatch
         self.collections = -(-config.updates // self._per_collection)
-        self._best: dict[str, float] = {}
-        self._best_actor: dict[str, Any] = {}
+        self._best = Best()
         self._selected_at = 0
         self._selection = Selection(config.selection) if config.selection.suites else None
 
@@ -87,7 +81,7 @@ class ProximalRun(Callback):  # type: ignore[misc] # not installed where mypy ru
         seconds = time.process_time() - began
         self._save(seconds)
         episodes = self.collections * self.collected // experiment.max_steps
-        return Outcome(self.updates, episodes, seconds, finished=True, best=dict(self._best))
+        return Outcome(self.updates, episodes, seconds, finished=True, best=dict(self._best.rates))
 
     def on_batch_collected(self, batch: TensorDictBase) -> None:
         """Set the rates of the updates to come."""
@@ -115,7 +109,7 @@ class ProximalRun(Callback):  # type: ignore[misc] # not installed where mypy ru
         config = self.config
         nodes = arena_scenario(config.arenas[0], config.objective).nodes
         settings = ExperimentConfig.get_from_yaml()
-        settings.gamma = config.objective.discount ** (config.objective.reference_nodes / nodes)
+        settings.gamma = step_discount(config.objective, nodes)
         settings.clip_grad_val = config.optimiser.actor_clip
         settings.max_n_frames, settings.max_n_iters = None, self.collections
         settings.on_policy_collected_frames_per_batch = self.collected
@@ -149,20 +143,8 @@ class ProximalRun(Callback):  # type: ignore[misc] # not installed where mypy ru
             return
         rates = self._selection.rates(ActorModuleScorer(actor, "training", self.config.actor))
         self._records.write(kind, self.updates, {**origin, **rates})
-        if not self._best or rates["score"] < self._best["score"]:
-            self._best = {"updates": self.updates, **origin, **rates}
-            self._best_actor = {name: tensor.clone() for name, tensor in actor.state_dict().items()}
+        self._best.offer(actor, {"updates": self.updates, **origin, **rates})
 
     def _save(self, seconds: float) -> None:
-        shared = {
-            "config": self.config.model_dump(mode="json"),
-            "command": self._command,
-            "seconds": seconds,
-            "threads": torch.get_num_threads(),
-            "best": self._best,
-        }
-        if self._best:
-            content = {**shared, "updates": int(self._best["updates"]), "actor": self._best_actor}
-            save_checkpoint(self._folder / BEST_FILE, content)
-        latest = {**shared, "updates": self.updates, "actor": self._average.state_dict()}
-        save_checkpoint(self._folder / LATEST_FILE, latest)
+        latest = {"command": self._command, "seconds": seconds, "updates": self.updates}
+        save_actors(self._folder, self.config, self._best, {**latest, "actor": self._average.state_dict()})

@@ -21,13 +21,9 @@ from policy.criteria import CRITERIA_COUNT
 from policy.features import HIGH, LOW
 from policy.scorers import combine
 from training.config import TrainingConfig
-from training.learning.collector import arena_scenario, look_at
+from training.learning.collector import Episodes, look_at, step_discount
 from training.learning.replay import Look
-from training.simulator.draws import cluster_seeds
-from training.simulator.knowledge import knowledge
-from training.simulator.simulation import Simulator
 from training.simulator.ties import best_nodes, drawn_node
-from training.simulator.warmup import tell
 
 GROUP: Final = "nodes"
 """The one group of agents."""
@@ -46,15 +42,12 @@ class ClustersEnv(EnvBase):  # type: ignore[misc] # not installed where mypy run
 
     def __init__(self, config: TrainingConfig, clusters: int) -> None:
         super().__init__(device="cpu", batch_size=[clusters])
-        settings = config.arenas[0]
         self._config, self._clusters = config, clusters
-        self._scenario = arena_scenario(settings, config.objective)
-        frequency = self._scenario.nodes / config.objective.reference_nodes
-        self.gamma = config.objective.discount ** (1.0 / frequency)
-        self.nodes, self.steps = self._scenario.nodes, self._scenario.episode_arrivals
+        self._play = Episodes(config, 0, clusters)
+        self._simulator, scenario = self._play.simulator, self._play.scenario
+        self.nodes, self.steps = scenario.nodes, scenario.episode_arrivals
+        self.gamma = step_discount(config.objective, self.nodes)
         self.episodes = 0
-        self._simulator = Simulator(self._scenario, clusters, config.seed)
-        self._known = [knowledge(settings.told[cluster % len(settings.told)]) for cluster in range(clusters)]
         self._ties = np.random.default_rng(np.random.SeedSequence((config.seed, 0)))
         self._potential = np.zeros((clusters, self.nodes))
         self._look: Look | None = None
@@ -70,11 +63,7 @@ class ClustersEnv(EnvBase):  # type: ignore[misc] # not installed where mypy run
         self.done_spec = Composite(ends, shape=(clusters,))
 
     def _reset(self, tensordict: TensorDictBase | None = None, **_: Any) -> TensorDictBase:
-        config = self._config
-        stream = np.random.default_rng(np.random.SeedSequence((config.seed, 0, 1 + self.episodes)))
-        loads = stream.uniform(config.load.low, config.load.high, self._clusters)
-        seeds = cluster_seeds(int(stream.integers(2**62)), self._clusters)
-        self._simulator.reset(seeds, loads, tell(self._scenario, seeds, loads, self._known))
+        self._play.begin(self.episodes)
         self._potential = np.zeros((self._clusters, self.nodes))  # nothing runs yet
         self._step_number = 0
         return TensorDict({**self._observed(), **self._ends()}, [self._clusters])

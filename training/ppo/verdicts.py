@@ -11,6 +11,7 @@ from training.evaluation import tables
 from training.evaluation.compare import difference
 from training.evaluation.plan import STUDY_SEEDS
 from training.evaluation.protocol import SLA, evaluate
+from training.learning.loop import PROVENANCE
 from training.simulator.conditions import Condition
 
 RULES: Final = ("marginal-cost", "kube-default")
@@ -67,7 +68,7 @@ def verdicts(
 
 def provenance(training: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a manifest says of how a policy was trained, without its settings and held-out results."""
-    return {name: training[name] for name in ("command", "updates", "seconds", "threads", "best", "versions")}
+    return {name: training[name] for name in (*PROVENANCE, "versions")}
 
 
 def markdown(document: dict[str, Any]) -> str:
