@@ -145,7 +145,7 @@ test-kind: $(VENV)/.everything ## The chart on a real kind cluster, the image re
 	@KIND=1 $(BIN)/python -m pytest tests/kind $(PYTEST_ARGS)
 
 PROOF_ARGS ?=
-proof: $(VENV)/.everything ## Beside kube-scheduler alone on real containers, 45 minutes on a quiet machine; writes docs/evidence
+proof: $(VENV)/.everything ## Beside kube-scheduler alone on real containers, an hour on a quiet machine; writes docs/evidence
 	@$(BIN)/python -m tests.proof $(PROOF_ARGS)
 
 reference: $(VENV)/.everything ## Write the tables of docs/operations.md, and the chart's schema and table of values

@@ -87,6 +87,14 @@ class HeldPod:
             assumed=assumed,
         )
 
+    def same(self, other: HeldPod) -> bool:
+        """Whether both hold the same, on the same node since the same moment."""
+        mine = self.node, self.since, self.assumed, self.cpu, self.memory, self.cpu_nonzero, self.memory_nonzero
+        return mine == (
+            *(other.node, other.since, other.assumed),
+            *(other.cpu, other.memory, other.cpu_nonzero, other.memory_nonzero),
+        )
+
     @property
     def expected_cpu(self) -> int:
         """What its expected use is a share of, billionths of a core: a pod that requests zero uses some, too."""

@@ -385,12 +385,15 @@ class ClusterTable:
         now = self._clock()
         self._waiting.end(uid)
         known = self._pods.get(uid)
+        since = now if since is None else min(since, now)
+        pod = HeldPod.of(node, cpu, memory, cpu_nonzero, memory_nonzero, since, assumed=False)
+        if known is not None and known.same(pod):
+            return  # most events of a pod change its status alone
         first = known is None or known.assumed or known.node != node
         if known is not None:
             self._take_off(uid, known)
             self._assumed.end(uid)
-        since = now if since is None else min(since, now)
-        self._put_on(uid, HeldPod.of(node, cpu, memory, cpu_nonzero, memory_nonzero, since, assumed=False))
+        self._put_on(uid, pod)
         if first:
             self.listeners.pod_bound(uid, node, now)
 

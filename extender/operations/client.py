@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import urlsplit
 
 import urllib3
 
 from extender.cluster.authorities import verifying_context
 from extender.errors import CertificateError, ClientError, kind_of
 from extender.proxies import proxy_for
+from extender.urls import split_url
 
 TIMEOUT_S: Final = 10.0
 
@@ -177,13 +177,11 @@ def _trusting(file: Path | None) -> ssl.SSLContext:
 
 def _checked(url: str) -> str:
     """The URL without a slash at its end."""
-    try:
-        parts = urlsplit(url)
-        host, _ = parts.hostname, parts.port  # either may raise ValueError
-    except ValueError:
-        host = None
     if "@" in url:
         raise ClientError("--url holds a user or password, which the service does not ask for; leave it out")
-    if host is None or not url.startswith(("http://", "https://")) or not url.isprintable() or " " in url:
+    parts = split_url(url)
+    if parts is None or not url.startswith(("http://", "https://")):
         raise ClientError(f"{url[:200]!a} is no http or https URL; give --url http://host:port")
+    if "?" in url or "#" in url:
+        raise ClientError("--url has a query or a fragment, after which no path can follow; leave it out")
     return url.rstrip("/")

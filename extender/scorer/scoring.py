@@ -70,6 +70,16 @@ class Hooks:
     waits: Callable[[], None] = lambda: None
 
 
+def sample_size(nodes: int) -> int:
+    """How many feasible nodes kube-scheduler looks for at a time, of so many, unless its configuration says otherwise.
+
+    It begins where the last search ended. An answer about fewer nodes is about all that are feasible, every time.
+    Source: `numFeasibleNodesToFind` of kubernetes/pkg/scheduler/schedule_one.go.
+    """
+    share = max(50 - nodes // 125, 5)
+    return min(nodes, max(nodes * share // 100, 100))
+
+
 class Pace:
     """How long a scorer takes for so many rows, by its last two runs with about as many: one row is no 500th of 500.
 
@@ -146,8 +156,6 @@ class Scoring:
         """Whether a row ever had no finite preference."""
         self._ready: tuple[Rows, PodDemand, int] | None = None
         """Rows whose preferences for this demand are kept and current at this version of the table."""
-        self._ahead = False
-        """Whether the last rows asked about had been scored ahead."""
         self._later: list[int] = []
         self._later_of: tuple[PodDemand, int] | None = None
         """Rows that wait to be scored, for which demand, and the assignments of the table that they are of."""
@@ -195,7 +203,7 @@ class Scoring:
     async def _preferences(self, state: ClusterState, demand: PodDemand, rows: Rows, due: float) -> Preferences:
         """What the scorer says of each row by itself."""
         kept, ready = self._kept, self._ready
-        self._ready, self._ahead = None, ready is not None
+        self._ready = None
         if ready is not None and ready[0] is rows and ready[1:] == (demand, self._table.version):
             return kept.store(state, demand, NO_ROWS, None, rows)
         current = kept.current(state, demand, rows)
@@ -225,32 +233,33 @@ class Scoring:
     def placed(self, row: int, demand: PodDemand, asked: int) -> None:
         """A pod of this demand was just placed in this row: score it again, if that is quick, now or with others.
 
-        Where pods are scored ahead, and so few nodes are asked about at a time that some other pods come before one
-        that may go to this node, theirs are scored with it: a run of a few rows takes hardly longer than one of one.
-
-        Args:
-            row: of the node.
-            demand: of the pod.
-            asked: nodes that the pod might have gone to.
+        Where kube-scheduler samples its nodes (it `asked` about few), other pods come before one that may go to this
+        node, and their rows are scored with it: a run of a few rows takes hardly longer than one of one.
         """
-        if not self._ahead or 2 * asked > self._table.node_count:
-            rows = np.array((row,), dtype=np.intp)
-            if len(self._kept.stale(self._table.state, demand, rows)):
-                self._score(rows, demand)
-            return
-        of = demand, self._table.assignments
-        if self._later_of != of or len(self._later) >= GATHERED:
-            self._later, self._later_of = [], of
+        nodes, of = self._table.node_count, (demand, self._table.assignments)
+        if self._later_of != of:
+            self._score_later()
+            self._later_of = of
         self._later.append(row)
+        samples = nodes // asked if asked >= sample_size(nodes) else 1
+        if len(self._later) >= min(GATHERED, samples):
+            self._score_later()
+
+    def _score_later(self) -> None:
+        """Score the rows that wait for it."""
+        if self._later_of is not None:
+            demand, _ = self._later_of
+            if len(stale := self._with_later(NO_ROWS, demand)):
+                self._score(stale, demand)
 
     def _with_later(self, stale: Rows, demand: PodDemand) -> Rows:
-        """These rows, and those that wait to be scored for the same demand."""
+        """These rows, and those that wait to be scored for the same demand; none waits any more."""
         later, of = self._later, self._later_of
         self._later, self._later_of = [], None
         if of != (demand, self._table.assignments):
             return stale
         others = self._kept.stale(self._table.state, demand, np.array(later, dtype=np.intp))
-        return np.union1d(stale, others)
+        return others if len(stale) == 0 and len(later) == 1 else np.union1d(stale, others)
 
     def _score(self, stale: Rows, demand: PodDemand) -> bool:
         """Score distinct rows that no request waits for, if that is quick and the scorer does well; returns whether."""

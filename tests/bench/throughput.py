@@ -5,7 +5,8 @@ in turns, each with a fresh scheduler and a fresh extender, so that none works w
 changes from round to round. Figures are medians over the rounds; the ratios with goals are medians of each round's own
 ratio, since a machine may be a third faster in one minute than in the next. Both extenders are asked as the shipped
 configuration says, once per pod, and name every node. A further way tells what our watch of nodes and pods costs,
-mostly the API server: the do-nothing extender is asked while ours looks on. KWOK plays the nodes and marks the pods
+mostly the API server: the do-nothing extender is asked while ours looks on. And one tells what the language costs: a
+do-nothing extender in Python (`tests.bench.floor`). KWOK plays the nodes and marks the pods
 running; the API server, etcd and the controller manager run on the same machine. metrics-server does not: in a cluster
 it has a machine of its own, and here its questions to thousands of nodes would be measured.
 """
@@ -45,6 +46,7 @@ LEASE_S: Final = 600
 TIMEOUT_S: Final = 900.0
 
 OURS, DONOTHING_WAY, NONE = "ours", "do-nothing in Go", "no extender"
+FLOOR: Final = "do-nothing in Python"
 LOOKED_ON: Final = "do-nothing in Go, ours only watching"
 DIFFERING: Final = ", pods all of another demand"
 
@@ -102,8 +104,9 @@ def _asking(way: str, bench: Bench) -> Iterator[Asked | None]:
     elif way == LOOKED_ON:
         with bench.ours(), _asking(DONOTHING_WAY, bench) as asked:
             yield asked
-    elif way == DONOTHING_WAY:
-        with running(str(build(DONOTHING) / "donothing")) as server:
+    elif way in (DONOTHING_WAY, FLOOR):
+        in_go, in_python = (str(build(DONOTHING) / "donothing"),), (bench.python, "-m", "tests.bench.floor")
+        with running(*(in_go if way == DONOTHING_WAY else in_python)) as server:
             yield Asked(f"http://127.0.0.1:{server.port}", server.process.pid)
     else:
         yield None
@@ -154,7 +157,7 @@ def _results(title: str, rates: dict[str, list[Rate]], goals: Mapping[str, float
     """Medians, and ours over each of the ways in `goals`."""
     medians = {way: statistics.median(rate.pods_per_s for rate in of) for way, of in rates.items() if of}
     results = [Result(f"{title}, bound through {way}", rate, "pods/s") for way, rate in medians.items()]
-    for way in (OURS, DONOTHING_WAY):
+    for way in (OURS, DONOTHING_WAY, FLOOR):
         if rates.get(way):
             spent = statistics.median(rate.extender_us for rate in rates[way])
             results.append(Result(f"{title}, CPU time of {way}", spent, "us/pod"))
@@ -179,6 +182,7 @@ def measure(arguments: Sequence[str]) -> list[Result]:
     parser.add_argument(
         "--watching-runs", type=int, default=1, help="runs of the do-nothing extender while ours watches"
     )
+    parser.add_argument("--floor", action="store_true", help="a do-nothing extender in Python takes its turns, too")
     parser.add_argument("--differing-runs", type=int, default=1, help="rounds with pods that all differ in demand")
     parser.add_argument(
         "--python", default=sys.executable, help="interpreter that runs ours; it has the project installed"
@@ -193,7 +197,8 @@ def measure(arguments: Sequence[str]) -> list[Result]:
             for count in chosen.nodes:
                 create_nodes(plane.api, (node(f"node-{number}") for number in range(count)), TIMEOUT_S)
                 title = f"{count} nodes, {chosen.pods} pods"
-                rates = in_turns(bench, (OURS, DONOTHING_WAY, NONE), same, chosen.pods, chosen.runs, title)
+                ways = (OURS, DONOTHING_WAY, NONE, *((FLOOR,) if chosen.floor else ()))
+                rates = in_turns(bench, ways, same, chosen.pods, chosen.runs, title)
                 rates |= in_turns(bench, (LOOKED_ON,), same, chosen.pods, chosen.watching_runs, title)
                 results += _results(title, rates, {NONE: 0.85, DONOTHING_WAY: 0.95})
                 both, apart = (OURS, DONOTHING_WAY), title + DIFFERING

@@ -5,6 +5,7 @@ with at least two workers, in which KIND_EXTENDER_IMAGE (repository:tag) can be 
 """
 
 import os
+import signal
 import tempfile
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, ExitStack, nullcontext
@@ -55,7 +56,8 @@ def _unavailable(error: Exception) -> NoReturn:
 
 @pytest.fixture(scope="session")
 def engine(pytestconfig: pytest.Config) -> Iterator[Engine]:
-    """A Docker Engine."""
+    """A Docker Engine. A SIGTERM from now on ends the session in order, so that no container outlives it."""
+    signal.signal(signal.SIGTERM, lambda *_: pytest.exit("SIGTERM", 128 + signal.SIGTERM))
     with ExitStack() as kept:
         try:
             with _shown(pytestconfig):

@@ -31,9 +31,12 @@ def main(
     out: Annotated[Path, typer.Option(help="Folder for figures, raw data and plots.")] = OUT,
     again: Annotated[bool, typer.Option("--again", help="Run nothing: judge the raw data in --out again.")] = False,
 ) -> None:
-    """Run the experiment; about 45 minutes. Needs root on Linux, or a Docker Engine."""
+    """Run the experiment; about an hour. Needs root on Linux, or a Docker Engine."""
     if again:
-        kept = read(out)
+        try:
+            kept = read(out)
+        except OSError as error:
+            sys.exit(f"make proof: no run to judge again, {error.filename}: {error.strerror}")
         write(kept, _predicted(kept), out)
         return
     if dropped_seconds >= block_seconds:

@@ -202,7 +202,11 @@ def write(record: Record, predicted: Mapping[str, Estimate], folder: Path) -> li
 
 
 def read(folder: Path) -> Record:
-    """The record that `write` left in a folder, its times rounded to a tenth of a millisecond."""
+    """The record that `write` left in a folder, its times rounded to a tenth of a millisecond.
+
+    Raises:
+        OSError: a file is missing or cannot be read; `filename` says which.
+    """
     about = json.loads((folder / "plan.json").read_text())
     record = Record(Plan(**about["plan"]), about["kinds"], about["nominal_s"], idle=about["idle"])
     jobs, requests = (list(csv.DictReader(_lines(folder / f"{name}.csv.gz"))) for name in ("jobs", "requests"))

@@ -82,6 +82,12 @@ def test_what_is_no_url_is_refused(url: str) -> None:
         Client(url).ask("/v1/report")
 
 
+@pytest.mark.parametrize("url", ["http://h:8888/?a=b", "http://h:8888#top"])
+def test_what_no_path_can_follow_is_refused(url: str) -> None:
+    with pytest.raises(ClientError, match="--url has a query or a fragment, after which no path can follow"):
+        Client(url)
+
+
 def test_a_password_is_refused_and_not_shown() -> None:
     with pytest.raises(ClientError) as refused:
         Client("http://reader:secret@127.0.0.1:8888").ask("/v1/report")

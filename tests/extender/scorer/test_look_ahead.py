@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from extender.cluster.table import ClusterTable
 from extender.scorer.load import LoadedScorer
-from extender.scorer.scoring import Pace, Scoring, ScoringLimits
+from extender.scorer.scoring import Pace, Scoring, ScoringLimits, sample_size
 from policy.cluster import ClusterState, Demand, PodDemand
 from policy.scorers import Preferences
 from tests.extender.scorers import Controlled, open_gate
@@ -159,22 +159,68 @@ def test_what_was_scored_ahead_is_answered_only_while_it_is_true(
         scoring.stop()
 
 
-def test_rows_of_placements_are_scored_together_where_few_nodes_are_asked_about(run_service: Run) -> None:
+def sampled(service: Service) -> tuple[list[str], list[str], list[str]]:
+    """250 nodes, of which kube-scheduler asks about 120 at a time, the first of them, and those that come next."""
+    names = service.add_nodes(250)
+    size = sample_size(250)
+    assert size == 120
+    return names, names[:size], names[size : 2 * size]
+
+
+@pytest.mark.parametrize("asks_filter", [False, True])
+def test_rows_of_placements_are_scored_together_where_nodes_are_sampled(run_service: Run, asks_filter: bool) -> None:
     scorer = open_gate()
     service = run_service(loaded=scorer.loaded())
-    names = service.add_nodes(40)
+    names, *samples = sampled(service)
     for turn in range(3):  # a demand that comes again, of nodes that are all scored
         service.prioritize(names, pod(f"warm-{turn}"))
-    few = [names[first : first + 5] for first in range(0, 40, 5)]
     for round_ in range(50):  # unless the machine interrupted a run
-        filtered(service, names[:5], f"before-{round_}")  # scores what the round before left
         scorer.calls.clear()
-        for number, some in enumerate(few):
-            filtered(service, some, f"pod-{round_}-{number}")
+        for number, some in enumerate(samples):
+            if asks_filter:
+                filtered(service, some, f"pod-{round_}-{number}")
             service.prioritize(some, pod(f"pod-{round_}-{number}"))
-        runs = list(scorer.calls)
-        filtered(service, names[:5], f"next-{round_}")
-        service.prioritize(names[:5], pod(f"next-{round_}"))
-        if not runs and scorer.calls[:1] == [8]:
+        service.prioritize(names, pod(f"next-{round_}"))  # finds both scored; its own row follows
+        if scorer.calls == [2, 1]:
             return
-    pytest.fail(f"the eight rows were never scored together: {runs}, then {scorer.calls}")
+    pytest.fail(f"the two rows were never scored together: {scorer.calls}")
+
+
+def test_rows_that_wait_are_scored_before_those_of_another_demand(run_service: Run) -> None:
+    scorer = open_gate()
+    service = run_service(loaded=scorer.loaded())
+    names, sample, _ = sampled(service)
+    for round_ in range(50):  # unless the machine interrupted a run
+        for demand in ("100m", "200m", "100m"):
+            for turn in range(2):
+                service.prioritize(names, pod(f"even-{round_}-{demand}-{turn}", cpu=demand))
+        scorer.calls.clear()
+        service.prioritize(sample, pod(f"first-{round_}", cpu="100m"))
+        waits = not scorer.calls
+        service.prioritize(sample, pod(f"second-{round_}", cpu="200m"))
+        if waits and scorer.calls[-1] == 1:
+            scorer.calls.clear()
+            service.prioritize(sample, pod(f"third-{round_}", cpu="100m"))
+            if scorer.calls == [1, 1]:  # what waited of 200m; and only what 200m placed was not scored for 100m
+                return
+    pytest.fail("the row that waited was never scored before those of another demand")
+
+
+def test_the_row_of_a_pod_that_fits_few_nodes_does_not_wait(run_service: Run) -> None:
+    scorer = open_gate()
+    service = run_service(loaded=scorer.loaded())
+    names, *_ = sampled(service)
+    for round_ in range(50):  # unless the machine interrupted a run
+        scorer.calls.clear()
+        for turn in range(4):
+            service.prioritize(names[:20], pod(f"pod-{round_}-{turn}"))
+        if scorer.calls == [1] * 4:
+            return
+    pytest.fail(f"rows were not scored one by one: {scorer.calls}")
+
+
+@pytest.mark.parametrize(
+    ("nodes", "size"), [(0, 0), (50, 50), (100, 100), (250, 120), (1000, 420), (5000, 500), (10000, 500)]
+)
+def test_sample_sizes_are_those_of_kube_scheduler(nodes: int, size: int) -> None:
+    assert sample_size(nodes) == size
