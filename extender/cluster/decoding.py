@@ -11,6 +11,7 @@ from typing import Final, TypeVar
 
 import msgspec
 
+from extender import nulls
 from extender.errors import UNDECODABLE, SourceError, kind_of
 from extender.pods import (
     Condition,
@@ -290,6 +291,6 @@ def observed_node(raw: msgspec.Raw) -> ObservedNode:
 
 def _decode(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw, what: str) -> T:
     try:
-        return decoder.decode(raw)
+        return nulls.decode(decoder, raw)
     except UNDECODABLE as error:
         raise UndecodableError(f"the API server sent {what} that does not decode: {kind_of(error)}") from error

@@ -19,6 +19,7 @@ import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
+from extender import nulls
 from extender.cluster.source import Binding
 from extender.errors import UNDECODABLE, WireError, kind_of
 from extender.pods import Pod
@@ -309,7 +310,7 @@ def _violations(fields: Mapping[str, msgspec.Raw], path: str) -> int:
 def _decode(decoder: msgspec.json.Decoder[T], raw: bytes | msgspec.Raw, path: str) -> T:
     """Decode one value; errors name its path from the top of the body."""
     try:
-        return decoder.decode(raw)
+        return nulls.decode(decoder, raw)
     except msgspec.ValidationError as error:
         message, _, inner = kind_of(error).partition(" - at `$")
         where = f"{path}{inner.rstrip('`')}".lstrip(".") or "the body"

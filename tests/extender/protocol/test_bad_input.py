@@ -13,6 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from extender.errors import WireError
+from extender.nulls import LARGEST
 from extender.protocol import wire
 from tests.extender.service import Service, by_names, by_objects, pod
 
@@ -48,6 +49,33 @@ def test_a_malformed_body_is_refused_with_its_path(run_service: Callable[..., Se
     assert path in answer.json()["Error"]
     assert service.post(verb, by_names(["a"])).status_code == 200
     assert service.metric("maddpg_requests_total", verb=verb, code="400") == 1
+
+
+NULLS: dict[str, dict[str, Any]] = {
+    "status": {"status": None},
+    "spec": {"spec": None},
+    "name": {"metadata": {"name": None, "uid": "uid-a"}},
+    "container": {"spec": {"containers": [{"name": None, "restartPolicy": None, "resources": {"requests": None}}]}},
+    "condition": {"status": {"conditions": [{"type": None, "status": None, "lastTransitionTime": None}]}},
+}
+
+
+@BOTH
+@pytest.mark.parametrize("case", NULLS)
+def test_a_null_is_what_go_takes_it_for(run_service: Callable[..., Service], verb: str, case: str) -> None:
+    service = run_service()
+    service.add_nodes(1)
+    answer = service.post(verb, by_names(["node-0"], pod() | NULLS[case]))
+    assert answer.status_code == 200, answer.text
+
+
+def test_a_null_in_a_list_or_in_a_huge_pod_is_refused(run_service: Callable[..., Service]) -> None:
+    service = run_service()
+    for change in (
+        {"spec": {"containers": [None]}},
+        {"status": None, "metadata": {"annotations": {"a": "x" * LARGEST}}},
+    ):
+        assert service.post("prioritize", by_names(["a"], pod() | change)).status_code == 400
 
 
 BAD_QUANTITIES = {"cpu": "half", "memory": "1GiB"}
