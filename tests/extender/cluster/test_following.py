@@ -274,7 +274,7 @@ def test_an_error_inside_a_watch_lists_again(api: FakeApi, follow: Follow) -> No
     [
         pytest.param({"metadata": {"name": "x"}, "spec": {"nodeName": "n0"}}, id="no-uid"),
         pytest.param({"metadata": {"uid": "x"}, "spec": {"nodeName": 7}}, id="wrong-type"),
-        pytest.param({"metadata": {"uid": "x", "resourceVersion": None}}, id="null-version"),
+        pytest.param({"metadata": {"uid": "x", "resourceVersion": 7}}, id="wrong-version"),
     ],
 )
 def test_an_object_that_does_not_decode_costs_only_itself(
@@ -291,6 +291,17 @@ def test_an_object_that_does_not_decode_costs_only_itself(
     # the watch may tell of what changed before it sends the line that was put into it
     eventually(lambda: tally(following, "pods", "undecodable") == 1, "the broken object is counted")
     assert len(following.pods()) == 11
+
+
+def test_members_that_are_null_cost_nothing(api: FakeApi, follow: Follow) -> None:
+    fill(api)
+    following = synced(follow)
+    placed = {"metadata": {"uid": "x", "resourceVersion": None}, "spec": {"nodeName": "n0"}, "status": None}
+    api.send(PODS, json.dumps({"type": "ADDED", "object": placed}).encode() + b"\n")
+    following.wait(lambda table: node_of(table, "x") == "n0", "the pod counts")
+    api.put(PODS, "after", pod("after", on="n1"))
+    following.wait(lambda table: node_of(table, "after") == "n1", "the watch goes on")
+    assert tally(following, "pods", "undecodable") == 0
 
 
 @pytest.mark.parametrize(
